@@ -1,0 +1,104 @@
+"""The training loop's body: one step and one summary for training, validation and test."""
+
+import math
+from collections.abc import Callable, Iterable
+
+import lightning
+import torch
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torchmetrics.functional.classification import multiclass_confusion_matrix
+
+from mnist_imbalance.errors import ConfigError
+from mnist_imbalance.scores import Scores
+
+
+class Classifier(lightning.LightningModule):
+    """Any model with any loss: images (N, 1, 28, 28) → logits (N, C) → loss.
+
+    Args:
+        model: Maps images to logits.
+        loss: Maps logits and labels (N,) to a scalar.
+        make_optimizer: Maps the parameters to an optimizer.
+
+    Attributes:
+        scores: The last whole pass over "train", "val" and "test".
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: nn.Module,
+        make_optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.loss = loss
+        self.make_optimizer = make_optimizer
+        self.scores: dict[str, Scores] = {}
+        self._seen: dict[str, list[tuple[Tensor, Tensor]]] = {"train": [], "val": [], "test": []}
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images (N, 1, 28, 28) to logits (N, C)."""
+        logits: Tensor = self.model(images)
+        return logits
+
+    def configure_optimizers(self) -> Optimizer:
+        """Make the optimizer of all parameters."""
+        return self.make_optimizer(self.parameters())
+
+    def _step(self, batch: tuple[Tensor, Tensor], stage: str) -> Tensor:
+        images, labels = batch
+        logits = self(images)
+        self._seen[stage].append((logits.detach(), labels))
+        loss: Tensor = self.loss(logits, labels)
+        return loss
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """One batch's loss, to be minimized."""
+        return self._step(batch, "train")
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """One batch of held-out images."""
+        self._step(batch, "val")
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """One batch of test images."""
+        self._step(batch, "test")
+
+    def _summarize(self, stage: str) -> None:
+        logits, labels = (torch.cat(parts) for parts in zip(*self._seen[stage], strict=True))
+        self._seen[stage].clear()
+        confusion = multiclass_confusion_matrix(logits, labels, num_classes=logits.shape[1])
+        scores = Scores(confusion=confusion.tolist(), loss=self.loss(logits, labels).item())
+        if not math.isfinite(scores.loss):
+            raise ConfigError(
+                f"optimizer.lr: the {stage} loss is {scores.loss} in epoch {self.current_epoch}; "
+                "a smaller learning rate may keep it finite"
+            )
+        self.scores[stage] = scores
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            per_label = enumerate(scores.accuracy_per_label)
+            self.log_dict(
+                {
+                    f"{stage}/loss": scores.loss,
+                    f"{stage}/accuracy": scores.accuracy,
+                    f"{stage}/accuracy_0_4": scores.accuracy_0_4,
+                    f"{stage}/accuracy_5_9": scores.accuracy_5_9,
+                    **{f"{stage}_per_label/{label}": value for label, value in per_label},
+                    "step": float(self.current_epoch),
+                }
+            )
+
+    def on_train_epoch_end(self) -> None:
+        """Score the epoch's training batches, each as it was when it was trained on."""
+        self._summarize("train")
+
+    def on_validation_epoch_end(self) -> None:
+        """Score the held-out images."""
+        self._summarize("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Score the test set."""
+        self._summarize("test")

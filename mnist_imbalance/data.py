@@ -1,0 +1,259 @@
+"""MNIST with a part of labels 0-4 taken away and, perhaps, given back by augmentation.
+
+``python -m mnist_imbalance.data data=augmented_40`` prints the images a label at every step.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import lightning
+import torch
+from filelock import FileLock
+from pydantic import BaseModel, Field, FiniteFloat, PositiveInt, validate_call
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.datasets import MNIST
+
+from mnist_imbalance.augment import add_noise, rotate
+from mnist_imbalance.errors import ConfigError
+from mnist_imbalance.labels import MINORITY, NUM_LABELS
+from mnist_imbalance.seeds import Seed, generator
+
+Batch = tuple[Tensor, Tensor]
+
+
+class Copy(BaseModel, extra="forbid"):
+    """What is done to one copy of every minority image."""
+
+    angle: FiniteFloat  # degrees, counter-clockwise
+    noise: Annotated[float, Field(ge=0, le=1)]  # standard deviation, pixels in [0, 1]
+
+
+def load(folder: Path, train: bool) -> tuple[Tensor, Tensor]:
+    """Read MNIST's images (N, 1, 28, 28) uint8 and labels (N,), downloaded where they lack.
+
+    Args:
+        folder: Holds ``MNIST/raw/`` with the four archives of the data set.
+        train: The 60,000 training images, or else the 10,000 test images.
+
+    Raises:
+        ConfigError: The archives are missing or damaged and cannot be downloaded.
+    """
+    raw = folder / "MNIST" / "raw"
+    unreadable = (RuntimeError, ValueError, AssertionError)  # as torchvision tells it
+    try:
+        mnist = MNIST(folder, train)
+    except unreadable:
+        try:
+            raw.mkdir(parents=True, exist_ok=True)
+            with FileLock(raw / ".lock"):
+                try:
+                    mnist = MNIST(folder, train)  # unpacked meanwhile by another process
+                except unreadable:
+                    for half_unpacked in raw.glob("*-ubyte"):
+                        half_unpacked.unlink()
+                    mnist = MNIST(folder, train, download=True)
+        except (*unreadable, OSError, EOFError) as error:
+            raise ConfigError(
+                f"data.dir: no usable MNIST archives in {raw} and no download ({error}); "
+                "`git checkout data` brings the repository's own back"
+            ) from error
+    return mnist.data.unsqueeze(1), mnist.targets
+
+
+def count_labels(labels: Tensor) -> list[int]:
+    """Count the images of each of the ten labels."""
+    counts: list[int] = labels.bincount(minlength=NUM_LABELS).tolist()
+    return counts
+
+
+def hold_out(labels: Tensor, per_label: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Draw a validation set with the same number of images of each label.
+
+    Args:
+        labels: (N,) of the whole training set.
+        per_label: Images of each label to hold out.
+        generator: Where the choice is drawn from.
+
+    Returns:
+        Indices of the training and of the validation images, each label's in random order.
+
+    Raises:
+        ConfigError: A label has no more than ``per_label`` images.
+    """
+    if per_label >= min(count_labels(labels)):
+        raise ConfigError(
+            f"data.val_per_label: must be below {min(count_labels(labels))}, "
+            f"the images of the rarest label, got {per_label}"
+        )
+    train, val = [], []
+    for label in range(NUM_LABELS):
+        of_label = (labels == label).nonzero().flatten()
+        of_label = of_label[torch.randperm(len(of_label), generator=generator)]
+        val.append(of_label[:per_label])
+        train.append(of_label[per_label:])
+    return torch.cat(train), torch.cat(val)
+
+
+def subsample(indices: Tensor, labels: Tensor, keep: float) -> Tensor:
+    """Keep the first ``round(keep * n)`` of the n images of each minority label.
+
+    Args:
+        indices: Into ``labels``, each label's in random order.
+        labels: (N,) of the whole training set.
+        keep: Fraction in (0, 1].
+
+    Raises:
+        ConfigError: Nothing would be left of a label.
+    """
+    kept = []
+    for label in range(NUM_LABELS):
+        of_label = indices[labels[indices] == label]
+        size = round(keep * len(of_label)) if label in MINORITY else len(of_label)
+        if size == 0:
+            raise ConfigError(f"data.keep: {keep} leaves no training image of label {label}")
+        kept.append(of_label[:size])
+    return torch.cat(kept)
+
+
+def expand(
+    images: Tensor, labels: Tensor, copies: Sequence[Copy], generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Put every minority image in once per copy, augmented as the copy says (report, section 4).
+
+    Args:
+        images: (N, 1, 28, 28) uint8.
+        labels: (N,).
+        copies: What is done to each copy; noise comes after rotation.
+        generator: Where the noise is drawn from.
+
+    Returns:
+        Images and labels: the majority first, then one block of minority images a copy.
+    """
+    minority = torch.isin(labels, torch.tensor(MINORITY))
+    blocks = [
+        add_noise(rotate(images[minority], copy.angle), copy.noise, generator) for copy in copies
+    ]
+    return (
+        torch.cat([images[~minority], *blocks]),
+        torch.cat([labels[~minority], *[labels[minority]] * len(copies)]),
+    )
+
+
+class BatchList(list[Batch], Dataset[Batch]):
+    """Ready-made batches, as the dataset of a DataLoader that has nothing left to do."""
+
+
+class MNISTData(lightning.LightningDataModule):
+    """MNIST in memory: held out, subsampled and expanded, in batches that are slices.
+
+    A batch is ``(images, labels)``: (N, 1, 28, 28) float in [0, 1] and (N,) int64. The tensors
+    live on the trainer's device. The Trainer must be made with
+    ``reload_dataloaders_every_n_epochs=1``, since an epoch's order is drawn with its loader.
+
+    Args:
+        dir: Holds ``MNIST/raw/``; torchvision downloads there what is missing.
+        seed: Chooses the images that are held out and kept, and the noise.
+        order_seed: With the epoch, chooses the order of the training images.
+        val_per_label: Training images of each label held out for validation.
+        keep: Fraction of the remaining images of labels 0-4 that is kept, in (0, 1].
+        copies: What is done to each copy of a kept image of labels 0-4; one copy at least.
+        redraw: Draw the copies' noise anew for every epoch.
+        batch_size: Images a batch.
+    """
+
+    @validate_call
+    def __init__(
+        self,
+        dir: Path,
+        seed: Seed,
+        order_seed: Seed,
+        val_per_label: PositiveInt,
+        keep: Annotated[float, Field(gt=0, le=1)],
+        copies: Annotated[list[Copy], Field(min_length=1)],
+        redraw: bool,
+        batch_size: PositiveInt,
+    ) -> None:
+        super().__init__()
+        self.dir = dir
+        self.seed = seed
+        self.order_seed = order_seed
+        self.val_per_label = val_per_label
+        self.keep = keep
+        self.copies = copies
+        self.redraw = redraw
+        self.batch_size = batch_size
+        self.counts: dict[str, list[int]] = {}
+
+    def setup(self, stage: str | None = None) -> None:
+        """Load and prepare all sets, once; ``counts`` then tells the images a label by step.
+
+        Raises:
+            ConfigError: The data set cannot be had, or a label would be left without images.
+        """
+        if self.counts:
+            return
+        images, labels = load(self.dir, train=True)
+        test = load(self.dir, train=False)
+        held_in, held_out = hold_out(labels, self.val_per_label, generator(self.seed))
+        kept = subsample(held_in, labels, self.keep)
+        self.kept = images[kept], labels[kept]
+        expanded = self._expand(epoch=0)
+        self.train, self.val, self.test = (
+            self._to_device(*part)
+            for part in (expanded, (images[held_out], labels[held_out]), test)
+        )
+        self.counts = {
+            "archive": count_labels(labels),
+            "held in": count_labels(labels[held_in]),
+            "subsampled": count_labels(labels[kept]),
+            "expanded": count_labels(expanded[1]),
+            "validation": count_labels(labels[held_out]),
+            "test": count_labels(test[1]),
+        }
+
+    def _expand(self, epoch: int) -> Batch:
+        return expand(*self.kept, self.copies, generator(self.seed, epoch))
+
+    def _to_device(self, images: Tensor, labels: Tensor) -> Batch:
+        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        return images.to(device), labels.to(device)
+
+    def _batches(self, images: Tensor, labels: Tensor) -> DataLoader[Batch]:
+        slices = zip(images.split(self.batch_size), labels.split(self.batch_size), strict=True)
+        return DataLoader(BatchList(slices), batch_size=None)
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """One epoch's batches, in an order of its own."""
+        epoch = self.trainer.current_epoch if self.trainer else 0
+        if self.redraw and epoch > 0:
+            self.train = self._to_device(*self._expand(epoch))
+        images, labels = self.train
+        order = torch.randperm(len(labels), generator=generator(self.order_seed, epoch))
+        order = order.to(labels.device)
+        return self._batches(images[order], labels[order])
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """The held-out training images."""
+        return self._batches(*self.val)
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """The whole test set, as MNIST has it."""
+        return self._batches(*self.test)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Scale the pixels to [0, 1], on the device."""
+        images, labels = batch
+        return images / 255, labels
+
+    def sample(self) -> Tensor:
+        """One training image of each minority label in all its copies (report, Figure 3).
+
+        Returns:
+            (5 * copies, 1, 28, 28) uint8: label by label, in the order of ``copies``.
+        """
+        images, labels = self.kept
+        first = torch.stack([(labels == label).nonzero()[0, 0] for label in MINORITY])
+        blocks = expand(images[first], labels[first], self.copies, generator(self.seed, 0))[0]
+        return blocks.unflatten(0, (len(self.copies), -1)).transpose(0, 1).flatten(0, 1)

@@ -1,0 +1,21 @@
+"""Pictures for TensorBoard."""
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+from torchmetrics.utilities.plot import plot_confusion_matrix
+from torchvision.utils import make_grid
+
+
+def draw_confusion(confusion: list[list[int]]) -> Figure:
+    """Draw a confusion matrix, true labels down, predicted across (report, Figures 1 and 2)."""
+    figure = Figure(figsize=(7, 7), layout="constrained")
+    plot_confusion_matrix(torch.tensor(confusion), ax=figure.subplots(), cmap="Blues")
+    return figure
+
+
+def lay_out(images: Tensor, columns: int) -> Tensor:
+    """Lay images (N, 1, 28, 28) uint8 out in a grid (3, H, W), four times as large."""
+    large = images.repeat_interleave(4, dim=2).repeat_interleave(4, dim=3)
+    grid: Tensor = make_grid(large, nrow=columns, pad_value=96)
+    return grid

@@ -1,0 +1,165 @@
+"""What a run folder holds: write it, read it, find it again."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from omegaconf import DictConfig, OmegaConf
+from pydantic import BaseModel, Field, ValidationError
+
+from mnist_imbalance.errors import ConfigError
+from mnist_imbalance.scores import Scores
+
+WITHOUT_EFFECT = {  # keys that change where and how a run is made, not its result
+    "runs_dir",
+    "threads",
+    "data.dir",
+    "trainer._target_",
+    "trainer.accelerator",
+    "trainer.devices",
+    "trainer.enable_progress_bar",
+}
+
+
+class Seconds(BaseModel, frozen=True):
+    """Wall-clock time: of training with its validation, resumed parts included, and of the test."""
+
+    fit: float
+    test: float
+
+
+class Result(BaseModel, frozen=True, populate_by_name=True):
+    """One complete run, as ``result.json`` holds it.
+
+    Attributes:
+        schema_version: Of this record; ``schema`` in the file.
+        config_hash: Of ``config``, see `hash_config`.
+        model: Name of the choice in ``conf/model``; so ``data``, ``loss`` and ``optimizer``.
+        seed: Of the initial weights and the order of the images.
+        data_seed: Of the choice of images.
+        epochs: Passes over the training images.
+        train_counts: Images a label after subsampling and expansion.
+        val: Scores of the held-out training images after the last epoch.
+        test: Scores of the test set after the last epoch.
+        seconds: What the run took.
+        device: What it ran on.
+        threads: CPU threads it ran with.
+        versions: Of python, torch, lightning and mnist_imbalance.
+        config: All that determines the result, by dotted key.
+    """
+
+    schema_version: Literal[1] = Field(default=1, alias="schema")
+    config_hash: str
+    model: str
+    data: str
+    loss: str
+    optimizer: str
+    seed: int
+    data_seed: int
+    epochs: int
+    train_counts: list[int]
+    val: Scores
+    test: Scores
+    seconds: Seconds
+    device: str
+    threads: int
+    versions: dict[str, str]
+    config: dict[str, Any]
+
+
+def determining(config: DictConfig) -> dict[str, Any]:
+    """Flatten what determines a run's result, ``{"data.keep": 0.1, ...}``, in order of key."""
+
+    def flatten(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+        flat = {}
+        for key, value in values.items():
+            name = f"{prefix}{key}"
+            flat.update(flatten(value, f"{name}.") if isinstance(value, dict) else {name: value})
+        return flat
+
+    values: Any = OmegaConf.to_container(config, resolve=True)
+    flat = flatten(values, "")
+    return {key: flat[key] for key in sorted(flat.keys() - WITHOUT_EFFECT)}
+
+
+def hash_config(determining: Mapping[str, Any]) -> str:
+    """Give the sha256, in hex, of what determines a run's result."""
+    return hashlib.sha256(json.dumps(determining, sort_keys=True).encode()).hexdigest()
+
+
+class RunFolder:
+    """A folder with one run, finished or not.
+
+    Args:
+        path: Need not exist.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self.last_checkpoint = self.checkpoints / "last.ckpt"
+        self.tensorboard = path / "tensorboard"
+        self.result_file = path / "result.json"
+        self.config_file = path / ".hydra" / "config.yaml"
+
+    def check_owner(self, config: DictConfig) -> None:
+        """Make sure that the folder is new or belongs to this config.
+
+        Raises:
+            ConfigError: Another config's run is here.
+        """
+        if not self.config_file.exists():
+            return
+        theirs = determining(DictConfig(OmegaConf.load(self.config_file)))
+        ours = determining(config)
+        differing = sorted(
+            key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)
+        )
+        if differing:
+            raise ConfigError(
+                f"runs_dir: {self.path} holds a run with other values of {', '.join(differing)}; "
+                "delete that folder or choose another runs_dir"
+            )
+
+    def begin(self, config: DictConfig, hydra: DictConfig) -> None:
+        """Write ``.hydra/``: the config, Hydra's own and the overrides."""
+        write_whole(self.config_file.with_name("hydra.yaml"), OmegaConf.to_yaml(hydra))
+        overrides = OmegaConf.to_yaml(hydra.overrides.task)
+        write_whole(self.config_file.with_name("overrides.yaml"), overrides)
+        write_whole(self.config_file, OmegaConf.to_yaml(config))
+
+    def finish(self, result: Result) -> None:
+        """Write ``result.json``; the run is complete from here on."""
+        record = json.loads(result.model_dump_json(by_alias=True))
+        rows = {key: json.dumps(value, sort_keys=key == "config") for key, value in record.items()}
+        lines = ",\n".join(f'"{key}": {row}' for key, row in rows.items())
+        write_whole(self.result_file, "{\n" + lines + "\n}\n")
+
+    def result(self) -> Result | None:
+        """Read ``result.json``; None if the run is not complete.
+
+        Raises:
+            ConfigError: The file is damaged.
+        """
+        if not self.result_file.exists():
+            return None
+        try:
+            return Result.model_validate_json(self.result_file.read_bytes())
+        except ValidationError as error:
+            problem = error.errors()[0]
+            where = ".".join(map(str, problem["loc"])) or "the whole file"
+            raise ConfigError(
+                f"runs_dir: {self.result_file} is damaged ({where}: {problem['msg']}); "
+                "delete it and start the run again"
+            ) from error
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that, killed at any moment, it is there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)

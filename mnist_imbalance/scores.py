@@ -1,0 +1,48 @@
+"""What a confusion matrix tells."""
+
+from collections.abc import Iterable
+
+from pydantic import BaseModel, computed_field
+
+from mnist_imbalance.labels import MAJORITY, MINORITY, NUM_LABELS
+
+
+class Scores(BaseModel, frozen=True):
+    """How well a model did on one set of images; every accuracy is in [0, 1].
+
+    Attributes:
+        confusion: (10, 10) counts of images; rows are the true labels, columns the predicted.
+        loss: The training loss's value on the set.
+    """
+
+    confusion: list[list[int]]
+    loss: float
+
+    @computed_field
+    @property
+    def accuracy(self) -> float:
+        """Fraction of all images that are classified correctly."""
+        correct = sum(self.confusion[label][label] for label in range(NUM_LABELS))
+        return correct / sum(map(sum, self.confusion))
+
+    @computed_field
+    @property
+    def accuracy_per_label(self) -> list[float]:
+        """Fraction of each label's images that is classified correctly."""
+        return [row[label] / sum(row) for label, row in enumerate(self.confusion)]
+
+    @computed_field
+    @property
+    def accuracy_0_4(self) -> float:
+        """Mean of the accuracies of labels 0-4."""
+        return self._mean(MINORITY)
+
+    @computed_field
+    @property
+    def accuracy_5_9(self) -> float:
+        """Mean of the accuracies of labels 5-9."""
+        return self._mean(MAJORITY)
+
+    def _mean(self, labels: Iterable[int]) -> float:
+        accuracies = [self.accuracy_per_label[label] for label in labels]
+        return sum(accuracies) / len(accuracies)

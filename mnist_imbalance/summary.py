@@ -1,0 +1,65 @@
+"""A finished run as a small table, the report's numbers beside it."""
+
+from importlib import resources
+from typing import Any
+
+import yaml
+from rich.table import Table
+
+from mnist_imbalance.labels import MAJORITY, MINORITY
+from mnist_imbalance.runs import Result
+
+
+def published() -> dict[str, Any]:
+    """Read the report's numbers."""
+    text = (resources.files("mnist_imbalance") / "published.yaml").read_text(encoding="utf-8")
+    numbers: dict[str, Any] = yaml.safe_load(text)
+    return numbers
+
+
+def condition(result: Result) -> str | None:
+    """Name the condition of the report's Table 1 that a run re-creates, if it does.
+
+    The model, the data and the loss decide; other changed values are the user's own.
+    """
+    if result.model != "lstm":
+        return None
+    if result.loss == "plain":
+        return result.data
+    weights = result.config.get("loss.weights")
+    if result.data == "imbalanced" and weights == published()["loss_weight"]:
+        return "weighted"
+    return None
+
+
+def tabulate(result: Result) -> Table:
+    """Lay out test accuracy by label, by group and overall, in per cent."""
+    named = condition(result) or ""
+    by_label = published()["table_1"].get(named, [])
+    in_text = published()["text"].get(named, {})
+
+    def mean(labels: range) -> float | None:
+        return sum(by_label[label] for label in labels) / len(labels) if by_label else None
+
+    rows: list[tuple[str, float, float | None, float | None]] = [
+        (str(label), accuracy, by_label[label] if by_label else None, None)
+        for label, accuracy in enumerate(result.test.accuracy_per_label)
+    ]
+    rows += [
+        ("0-4", result.test.accuracy_0_4, mean(MINORITY), in_text.get("labels_0_4")),
+        ("5-9", result.test.accuracy_5_9, mean(MAJORITY), in_text.get("labels_5_9")),
+        ("all", result.test.accuracy, mean(range(10)), in_text.get("overall")),
+    ]
+    columns = ["label", "test accuracy %"]
+    columns += ["report's Table 1"] if by_label else []
+    columns += ["report's text"] if in_text else []
+    title = f"{result.model}, {result.data}, {result.loss} loss, seed {result.seed}"
+    table = Table(*columns, title=title)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for label, *accuracies in rows:
+        shown = ["" if value is None else f"{100 * value:.1f}" for value in accuracies]
+        if label == "0-4":
+            table.add_section()
+        table.add_row(label, *shown[: len(columns) - 1])
+    return table

@@ -1,0 +1,232 @@
+"""One config → one run folder; the only room that sees the whole config."""
+
+import logging
+import os
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import lightning
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from lightning.pytorch.callbacks import ModelCheckpoint, Timer
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from omegaconf import DictConfig, OmegaConf
+from pydantic import BaseModel, Field, FiniteFloat, PositiveInt, ValidationError
+
+import mnist_imbalance
+from mnist_imbalance.classifier import Classifier
+from mnist_imbalance.data import MNISTData
+from mnist_imbalance.errors import ConfigError
+from mnist_imbalance.pictures import draw_confusion, lay_out
+from mnist_imbalance.progress import EpochBar
+from mnist_imbalance.runs import Result, RunFolder, Seconds, determining, hash_config
+from mnist_imbalance.seeds import Seed
+
+CHOICES = ("model", "data", "loss", "optimizer")
+
+
+class OptimizerKeys(BaseModel):
+    """What optimizers of every kind need to be told."""
+
+    lr: Annotated[FiniteFloat, Field(gt=0)]
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0
+    weight_decay: Annotated[FiniteFloat, Field(ge=0)]
+
+
+class TrainerKeys(BaseModel):
+    """The keys of ``lightning.Trainer`` that the rest of the code relies on."""
+
+    accelerator: str
+    devices: Literal[1]
+    max_epochs: PositiveInt
+    enable_progress_bar: bool
+
+
+class Keys(BaseModel):
+    """The config's values that no room of our own checks."""
+
+    seed: Seed
+    threads: PositiveInt
+    runs_dir: str
+    optimizer: OptimizerKeys
+    trainer: TrainerKeys
+
+
+def as_config_error(error: ValidationError, prefix: str = "") -> ConfigError:
+    """Name the key, what would be right and what was given, for every mistake."""
+    return ConfigError(
+        "; ".join(
+            f"{prefix}{'.'.join(map(str, mistake['loc']))}: {mistake['msg']}, "
+            f"got {mistake['input']!r}"
+            for mistake in error.errors()
+        )
+    )
+
+
+def check(config: DictConfig) -> None:
+    """Check the values that no room of our own checks.
+
+    Raises:
+        ConfigError: A value cannot work.
+    """
+    try:
+        Keys.model_validate(OmegaConf.to_container(config, resolve=True))
+    except ValidationError as error:
+        raise as_config_error(error) from error
+
+
+def build(config: DictConfig, group: str, **more: Any) -> Any:
+    """Make what a config group describes.
+
+    Raises:
+        ConfigError: It cannot be made with these values.
+    """
+    try:
+        return instantiate(config[group], **more, _convert_="all")
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, ValidationError):
+            raise as_config_error(cause, prefix=f"{group}.") from error
+        if isinstance(cause, ValueError | TypeError | ImportError | MisconfigurationException):
+            raise ConfigError(f"{group}: {' '.join(str(cause).split())}") from error
+        raise
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and then puts it there in one step."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
+    ) -> None:
+        """Write the checkpoint whole or not at all."""
+        part = f"{os.fspath(path)}.part"
+        super().save_checkpoint(checkpoint, part, storage_options)
+        os.replace(part, path)
+
+
+def describe(device: torch.device) -> str:
+    """Name a device as a reader of the result would."""
+    if device.type == "cuda":
+        return f"cuda, {torch.cuda.get_device_name(device)}"
+    return f"{device.type}, {platform.machine()}, {os.cpu_count()} cores"
+
+
+def train(
+    config: DictConfig, hydra: DictConfig, folder: RunFolder, show_progress: bool = True
+) -> Result:
+    """Train, validate and test as the config says, or go on from where the folder is.
+
+    Args:
+        config: Composed from ``conf/train.yaml``.
+        hydra: Hydra's part of the composition, for the choices and overrides.
+        folder: Where the run is kept; a finished run of the same config is only read.
+        show_progress: Show a bar while training, if the config wants one too.
+
+    Returns:
+        What ``result.json`` holds.
+
+    Raises:
+        ConfigError: A value cannot work, or the loss diverges.
+    """
+    check(config)
+    folder.check_owner(config)
+    if finished := folder.result():
+        return finished
+
+    torch.set_num_threads(config.threads)
+    lightning.seed_everything(config.seed, verbose=False)
+    data: MNISTData = build(config, "data")
+    classifier = Classifier(
+        build(config, "model"), build(config, "loss"), build(config, "optimizer")
+    )
+    try:
+        classifier.configure_optimizers()
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"optimizer: {error}") from error
+
+    resume_from = folder.last_checkpoint if folder.last_checkpoint.exists() else None
+    epochs_done = 0
+    if resume_from:
+        epochs_done = torch.load(resume_from, weights_only=True, map_location="cpu")["epoch"] + 1
+    logger = TensorBoardLogger(
+        folder.path,
+        name=None,
+        version=folder.tensorboard.name,
+        default_hp_metric=False,
+        purge_step=epochs_done,
+    )
+    timer = Timer()
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    show_progress = show_progress and config.trainer.enable_progress_bar
+    trainer: lightning.Trainer = build(
+        config,
+        "trainer",
+        default_root_dir=folder.path,
+        logger=logger,
+        callbacks=[
+            ModelCheckpoint(folder.checkpoints, save_top_k=0, save_last=True),
+            timer,
+            *([EpochBar()] if show_progress else []),
+        ],
+        plugins=[AtomicCheckpointIO()],
+        enable_progress_bar=show_progress,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        reload_dataloaders_every_n_epochs=1,
+    )
+    data.setup()
+    folder.begin(config, hydra)
+    trainer.fit(classifier, datamodule=data, ckpt_path=resume_from, weights_only=True)
+    trainer.validate(classifier, datamodule=data, verbose=False)
+    trainer.test(classifier, datamodule=data, verbose=False)
+
+    values = determining(config)
+    choices = {group: hydra.runtime.choices[group] for group in CHOICES}
+    result = Result(
+        config_hash=hash_config(values),
+        **choices,
+        seed=config.seed,
+        data_seed=config.data.seed,
+        epochs=config.trainer.max_epochs,
+        train_counts=data.counts["expanded"],
+        val=classifier.scores["val"],
+        test=classifier.scores["test"],
+        seconds=Seconds(fit=timer.time_elapsed("train"), test=timer.time_elapsed("test")),
+        device=describe(trainer.strategy.root_device),
+        threads=config.threads,
+        versions={
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "lightning": lightning.__version__,
+            "mnist_imbalance": mnist_imbalance.__version__,
+        },
+        config=values,
+    )
+    show_in_tensorboard(logger, result, data, choices)
+    folder.finish(result)
+    return result
+
+
+def show_in_tensorboard(
+    logger: TensorBoardLogger, result: Result, data: MNISTData, choices: Mapping[str, str]
+) -> None:
+    """Add what is known at the end: the confusion matrix, a sample, the HPARAMS row."""
+    writer = logger.experiment
+    writer.add_figure("test/confusion", draw_confusion(result.test.confusion), result.epochs)
+    writer.add_image("data/copies", lay_out(data.sample(), columns=len(data.copies)), result.epochs)
+    hyperparameters = {key: value for key, value in result.config.items() if "_" not in key[:1]}
+    logger.log_hyperparams(
+        {**choices, **hyperparameters},
+        {
+            "test/accuracy": result.test.accuracy,
+            "test/accuracy_0_4": result.test.accuracy_0_4,
+            "test/accuracy_5_9": result.test.accuracy_5_9,
+            "test/loss": result.test.loss,
+        },
+    )
+    logger.finalize("success")
