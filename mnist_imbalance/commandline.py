@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +30,18 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, OSError):
         return f"runs_dir: cannot write {error.filename} ({error.strerror})"
     return f"{type(error).__name__}: {error}"
+
+
+def hush_libraries() -> None:
+    """Silence two warnings that no user can act on, here and in the jobs of a parallel sweep."""
+    # conf/hydra/launcher/joblib.yaml shares the name of its plugin's own config on purpose
+    same_name = r"\s*'hydra/launcher/joblib' is validated against ConfigStore schema"
+    warnings.filterwarnings("ignore", same_name)
+    # Lightning 2.6 with torch >= 2.13
+    tree = "lightning.pytorch.utilities._pytree"
+    warnings.filterwarnings("ignore", module=tree)
+    in_jobs = f"ignore::UserWarning:multiprocessing.process,ignore:::{tree}"
+    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [os.getenv("PYTHONWARNINGS"), in_jobs]))
 
 
 @contextmanager

@@ -5,14 +5,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import lightning
 import torch
 from filelock import FileLock
 from pydantic import BaseModel, Field, FiniteFloat, PositiveInt, validate_call
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from torchvision.datasets import MNIST
 
 from mnist_imbalance.augment import add_noise, rotate
@@ -141,10 +141,6 @@ def expand(
     )
 
 
-class BatchList(list[Batch], Dataset[Batch]):
-    """Ready-made batches, as the dataset of a DataLoader that has nothing left to do."""
-
-
 class MNISTData(lightning.LightningDataModule):
     """MNIST in memory: held out, subsampled and expanded, in batches that are slices.
 
@@ -221,8 +217,9 @@ class MNISTData(lightning.LightningDataModule):
         return images.to(device), labels.to(device)
 
     def _batches(self, images: Tensor, labels: Tensor) -> DataLoader[Batch]:
-        slices = zip(images.split(self.batch_size), labels.split(self.batch_size), strict=True)
-        return DataLoader(BatchList(slices), batch_size=None)
+        slices = (torch.split(tensor, self.batch_size) for tensor in (images, labels))
+        batches: Any = list(zip(*slices, strict=True))  # all that a DataLoader asks of a dataset
+        return DataLoader(batches, batch_size=None)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """One epoch's batches, in an order of its own."""
@@ -255,5 +252,6 @@ class MNISTData(lightning.LightningDataModule):
         """
         images, labels = self.kept
         first = torch.stack([(labels == label).nonzero()[0, 0] for label in MINORITY])
-        blocks = expand(images[first], labels[first], self.copies, generator(self.seed, 0))[0]
-        return blocks.unflatten(0, (len(self.copies), -1)).transpose(0, 1).flatten(0, 1)
+        blocks, _ = expand(images[first], labels[first], self.copies, generator(self.seed, 0))
+        by_label = torch.stack(blocks.chunk(len(self.copies)), dim=1)
+        return by_label.flatten(0, 1)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from hydra.conf import HydraConf
 from omegaconf import DictConfig, OmegaConf
 from pydantic import BaseModel, Field, ValidationError
 
@@ -124,7 +125,7 @@ class RunFolder:
                 "delete that folder or choose another runs_dir"
             )
 
-    def begin(self, config: DictConfig, hydra: DictConfig) -> None:
+    def begin(self, config: DictConfig, hydra: HydraConf) -> None:
         """Write ``.hydra/``: the config, Hydra's own and the overrides."""
         write_whole(self.config_file.with_name("hydra.yaml"), OmegaConf.to_yaml(hydra))
         overrides = OmegaConf.to_yaml(hydra.overrides.task)

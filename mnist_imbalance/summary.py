@@ -1,5 +1,6 @@
-"""A finished run as a small table, the report's numbers beside it."""
+"""Finished runs as small tables for the terminal."""
 
+from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
@@ -32,8 +33,8 @@ def condition(result: Result) -> str | None:
     return None
 
 
-def tabulate(result: Result) -> Table:
-    """Lay out test accuracy by label, by group and overall, in per cent."""
+def tabulate_run(result: Result) -> Table:
+    """Lay out test accuracy by label, by group and overall, the report's beside it."""
     named = condition(result) or ""
     by_label = published()["table_1"].get(named, [])
     in_text = published()["text"].get(named, {})
@@ -62,4 +63,27 @@ def tabulate(result: Result) -> Table:
         if label == "0-4":
             table.add_section()
         table.add_row(label, *shown[: len(columns) - 1])
+    return table
+
+
+def tabulate_sweep(runs: Sequence[tuple[Sequence[str], Result]]) -> Table:
+    """Lay out the accuracies of a sweep's runs, a row a run; choices belong on validation.
+
+    Args:
+        runs: Each run's overrides, ``key=value``, and its result. What all share is not shown.
+    """
+    overrides = [dict(override.split("=", 1) for override in given) for given, _ in runs]
+    swept = [key for key in overrides[0] if len({given[key] for given in overrides}) > 1]
+    table = Table(*swept, title="accuracy %: choose by validation, report the test")
+    for scored in ("val", "test"):
+        for group in ("0-4", "5-9", "all"):
+            table.add_column(f"{scored} {group}", justify="right")
+    for given, (_, result) in zip(overrides, runs, strict=True):
+        accuracies = [
+            accuracy
+            for scores in (result.val, result.test)
+            for accuracy in (scores.accuracy_0_4, scores.accuracy_5_9, scores.accuracy)
+        ]
+        shown = [f"{100 * accuracy:.1f}" for accuracy in accuracies]
+        table.add_row(*(given[key] for key in swept), *shown)
     return table

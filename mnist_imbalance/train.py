@@ -1,44 +1,41 @@
 """``python -m mnist_imbalance.train``: one run, or with ``-m`` a sweep of them."""
 
+import json
 import multiprocessing
 import os
 import sys
 import tempfile
 import traceback
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from mnist_imbalance.commandline import CONF, EXPECTED, one_line, one_line_errors
+from mnist_imbalance.commandline import CONF, EXPECTED, hush_libraries, one_line, one_line_errors
 
-FAILURES = "MNIST_IMBALANCE_FAILURES"  # names the file in which a sweep's jobs note their failure
-
-
-def run(config: DictConfig) -> None:
-    """Train one run and show its result."""
-    from rich.console import Console  # heavy imports here, so that --help need not wait for them
-
+if TYPE_CHECKING:
     from mnist_imbalance.runs import RunFolder
-    from mnist_imbalance.summary import tabulate
+
+OUTCOMES = "MNIST_IMBALANCE_OUTCOMES"  # names the file in which a sweep's jobs note their end
+
+
+def run(config: DictConfig) -> tuple["RunFolder", bool]:
+    """Train in the folder that Hydra gives; tell the folder and whether it was done before."""
+    from mnist_imbalance.runs import RunFolder  # the heavy imports wait, --help does not
     from mnist_imbalance.training import train
 
     settings = HydraConfig.get()
     folder = RunFolder(Path(settings.runtime.output_dir))
     done_before = folder.result_file.exists()
-    in_main_process = multiprocessing.parent_process() is None
     try:
-        result = train(config, settings, folder, show_progress=in_main_process)
+        in_main_process = multiprocessing.parent_process() is None
+        train(config, settings, folder, show_progress=in_main_process)
     finally:
         remove_if_empty(folder.path)
-    console = Console()
-    if done_before:
-        console.print(f"Finished before, nothing trained: {folder.result_file}")
-    console.print(tabulate(result))
-    console.print(f"run folder: {folder.path}", soft_wrap=True)
-    console.print(f"TensorBoard: tensorboard --logdir {config.runs_dir}", soft_wrap=True)
+    return folder, done_before
 
 
 def remove_if_empty(folder: Path) -> None:
@@ -49,32 +46,77 @@ def remove_if_empty(folder: Path) -> None:
         return
 
 
-@hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
-def job(config: DictConfig) -> None:
-    """Do one run; in a sweep, note a failure and let the other jobs go on."""
+def run_one(config: DictConfig) -> None:
+    """Do a single run and show its result."""
+    from rich.console import Console
+
+    from mnist_imbalance.summary import tabulate_run
+
+    folder, done_before = run(config)
+    result = folder.result()
+    assert result is not None
+    console = Console()
+    if done_before:
+        console.print(f"finished before, nothing trained: {folder.result_file}", soft_wrap=True)
+    console.print(tabulate_run(result))
+    console.print(f"run folder: {folder.path}", soft_wrap=True)
+    console.print(f"TensorBoard: tensorboard --logdir {config.runs_dir}", soft_wrap=True)
+
+
+def run_in_sweep(config: DictConfig) -> None:
+    """Do one job of a sweep and note how it ended, so that a failure stops no other job."""
     settings = HydraConfig.get()
-    if settings.mode == RunMode.RUN:
-        run(config)
-        return
+    outcome = {"number": settings.job.num, "overrides": list(settings.overrides.task)}
     try:
-        run(config)
+        folder, _ = run(config)
+        outcome["folder"] = str(folder.path)
     except Exception as error:
         if not isinstance(error, EXPECTED):
             traceback.print_exc()
-        failure = f"{' '.join(settings.overrides.task)}: {one_line(error)}"
-        print(f"failed: {failure}", file=sys.stderr)
-        with open(os.environ[FAILURES], "a", encoding="utf-8") as failures:
-            failures.write(f"{failure}\n")
+        outcome["failure"] = one_line(error)
+    end = "failed" if "failure" in outcome else "done"
+    print(f"{end}: {' '.join(settings.overrides.task)}", flush=True)
+    with open(os.environ[OUTCOMES], "a", encoding="utf-8") as outcomes:
+        outcomes.write(json.dumps(outcome) + "\n")
+
+
+def show_sweep(lines: list[str]) -> None:
+    """Show how the jobs of a sweep ended; exit code 1 if one failed."""
+    from rich.console import Console
+
+    from mnist_imbalance.runs import RunFolder
+    from mnist_imbalance.summary import tabulate_sweep
+
+    outcomes = sorted(map(json.loads, lines), key=lambda outcome: int(outcome["number"]))
+    done, failed = [], []
+    for outcome in outcomes:
+        if "failure" in outcome:
+            failed.append(f"{' '.join(outcome['overrides'])}: {outcome['failure']}")
+        elif result := RunFolder(Path(outcome["folder"])).result():
+            done.append((outcome["overrides"], result))
+    if done:
+        Console().print(tabulate_sweep(done))
+    if failed:
+        sys.exit("\n".join([f"error: {len(failed)} of {len(outcomes)} jobs failed", *failed]))
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
+def job(config: DictConfig) -> None:
+    """Do what Hydra composed."""
+    if HydraConfig.get().mode == RunMode.RUN:
+        run_one(config)
+    else:
+        run_in_sweep(config)
 
 
 def main() -> None:
-    """Run the command line; exit code 1 if anything failed."""
-    with tempfile.NamedTemporaryFile(mode="r", encoding="utf-8") as failures, one_line_errors():
-        os.environ[FAILURES] = failures.name
+    """Run the command line."""
+    hush_libraries()
+    with tempfile.NamedTemporaryFile(mode="r", encoding="utf-8") as outcomes, one_line_errors():
+        os.environ[OUTCOMES] = outcomes.name
         job()
-        failed = failures.read().splitlines()
-        if failed:
-            sys.exit("\n".join([f"error: {len(failed)} of the sweep's jobs failed:", *failed]))
+        if lines := outcomes.readlines():
+            show_sweep(lines)
 
 
 if __name__ == "__main__":

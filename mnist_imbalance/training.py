@@ -4,17 +4,17 @@ import logging
 import os
 import platform
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import lightning
 import torch
+from hydra.conf import HydraConf
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from pydantic import BaseModel, Field, FiniteFloat, PositiveInt, ValidationError
 
@@ -117,7 +117,7 @@ def describe(device: torch.device) -> str:
 
 
 def train(
-    config: DictConfig, hydra: DictConfig, folder: RunFolder, show_progress: bool = True
+    config: DictConfig, hydra: HydraConf, folder: RunFolder, show_progress: bool = True
 ) -> Result:
     """Train, validate and test as the config says, or go on from where the folder is.
 
