@@ -1,5 +1,6 @@
 """What the command lines share: the place of the configs, and a user's mistake in one line."""
 
+import argparse
 import os
 import sys
 import warnings
@@ -7,33 +8,46 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hydra.errors import HydraException, MissingConfigException
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from mnist_imbalance.errors import ConfigError
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 EXPECTED = (ConfigError, HydraException, OmegaConfBaseException, OSError)
+SHOW_TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"
 
 
 def one_line(error: BaseException) -> str:
     """Say in one line what the user can mend."""
-    if isinstance(error, ConfigError):
-        return str(error)
+    message = str(error)
     if isinstance(error, MissingConfigException) and error.options:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
-        return f"{group}: no choice {choice}; there are {', '.join(error.options)}"
-    if isinstance(error, HydraException | OmegaConfBaseException):
-        cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
-        lines = [*str(error).splitlines(), *str(cause).splitlines()]
-        return " ".join(dict.fromkeys(line.strip() for line in lines if line.strip()))
-    if isinstance(error, OSError):
-        return f"runs_dir: cannot write {error.filename} ({error.strerror})"
-    return f"{type(error).__name__}: {error}"
+        message = f"{group}: no choice {choice}; there are {', '.join(error.options)}"
+    elif isinstance(error, OverrideParseException):
+        message = f"{error.override}: {message}"
+    elif isinstance(error, HydraException) and isinstance(error.__cause__, OmegaConfBaseException):
+        message = f"{message} {error.__cause__}"
+    elif isinstance(error, OSError):
+        message = f"runs_dir: cannot write {error.filename} ({error.strerror})"
+    elif not isinstance(error, EXPECTED):
+        message = f"{type(error).__name__}: {message}"
+    return " ".join(message.partition("object_type=")[0].split())
+
+
+def compose_from_arguments(description: str | None) -> DictConfig:
+    """Compose ``conf/train.yaml`` with the overrides on a command line that takes nothing else."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="as for training")
+    overrides = parser.parse_args().overrides
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("train", overrides)
 
 
 def hush_libraries() -> None:
-    """Silence two warnings that no user can act on, here and in the jobs of a parallel sweep."""
+    """Silence what no user can act on, here and in the jobs of a parallel sweep."""
     # conf/hydra/launcher/joblib.yaml shares the name of its plugin's own config on purpose
     same_name = r"\s*'hydra/launcher/joblib' is validated against ConfigStore schema"
     warnings.filterwarnings("ignore", same_name)
@@ -41,19 +55,16 @@ def hush_libraries() -> None:
     tree = "lightning.pytorch.utilities._pytree"
     warnings.filterwarnings("ignore", module=tree)
     in_jobs = f"ignore::UserWarning:multiprocessing.process,ignore:::{tree}"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # hand errors on to us instead of printing them
     os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [os.getenv("PYTHONWARNINGS"), in_jobs]))
 
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
     """Turn a user's mistake into one line and exit code 1; HYDRA_FULL_ERROR=1 shows all."""
-    if os.environ.get("HYDRA_FULL_ERROR") == "1":
-        yield
-        return
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra hand errors on instead of printing them
     try:
         yield
     except EXPECTED as error:
+        if SHOW_TRACEBACKS:
+            raise
         sys.exit(f"error: {one_line(error)}")
-    except KeyboardInterrupt:
-        sys.exit("stopped; the same command goes on from the last whole epoch")

@@ -17,6 +17,7 @@ from torchvision.datasets import MNIST
 
 from mnist_imbalance.augment import add_noise, rotate
 from mnist_imbalance.errors import ConfigError
+from mnist_imbalance.files import remove_if_empty
 from mnist_imbalance.labels import MINORITY, NUM_LABELS
 from mnist_imbalance.seeds import Seed, generator
 
@@ -41,13 +42,14 @@ def load(folder: Path, train: bool) -> tuple[Tensor, Tensor]:
         ConfigError: The archives are missing or damaged and cannot be downloaded.
     """
     raw = folder / "MNIST" / "raw"
+    lock = raw / ".lock"
     unreadable = (RuntimeError, ValueError, AssertionError)  # as torchvision tells it
     try:
         mnist = MNIST(folder, train)
     except unreadable:
         try:
             raw.mkdir(parents=True, exist_ok=True)
-            with FileLock(raw / ".lock"):
+            with FileLock(lock):
                 try:
                     mnist = MNIST(folder, train)  # unpacked meanwhile by another process
                 except unreadable:
@@ -55,9 +57,12 @@ def load(folder: Path, train: bool) -> tuple[Tensor, Tensor]:
                         half_unpacked.unlink()
                     mnist = MNIST(folder, train, download=True)
         except (*unreadable, OSError, EOFError) as error:
+            lock.unlink(missing_ok=True)
+            remove_if_empty(raw)
+            reason = str(error).splitlines()[0].rstrip(":")
             raise ConfigError(
-                f"data.dir: no usable MNIST archives in {raw} and no download ({error}); "
-                "`git checkout data` brings the repository's own back"
+                f"data.dir: no whole MNIST archives in {raw}, and torchvision cannot get them "
+                f"({reason}); `git checkout data` brings back the repository's own"
             ) from error
     return mnist.data.unsqueeze(1), mnist.targets
 
@@ -192,7 +197,7 @@ class MNISTData(lightning.LightningDataModule):
             return
         images, labels = load(self.dir, train=True)
         test = load(self.dir, train=False)
-        held_in, held_out = hold_out(labels, self.val_per_label, generator(self.seed))
+        held_in, held_out = hold_out(labels, self.val_per_label, generator("hold-out", self.seed))
         kept = subsample(held_in, labels, self.keep)
         self.kept = images[kept], labels[kept]
         expanded = self._expand(epoch=0)
@@ -210,7 +215,7 @@ class MNISTData(lightning.LightningDataModule):
         }
 
     def _expand(self, epoch: int) -> Batch:
-        return expand(*self.kept, self.copies, generator(self.seed, epoch))
+        return expand(*self.kept, self.copies, generator("noise", self.seed, epoch))
 
     def _to_device(self, images: Tensor, labels: Tensor) -> Batch:
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
@@ -227,7 +232,7 @@ class MNISTData(lightning.LightningDataModule):
         if self.redraw and epoch > 0:
             self.train = self._to_device(*self._expand(epoch))
         images, labels = self.train
-        order = torch.randperm(len(labels), generator=generator(self.order_seed, epoch))
+        order = torch.randperm(len(labels), generator=generator("order", self.order_seed, epoch))
         order = order.to(labels.device)
         return self._batches(images[order], labels[order])
 
@@ -252,6 +257,33 @@ class MNISTData(lightning.LightningDataModule):
         """
         images, labels = self.kept
         first = torch.stack([(labels == label).nonzero()[0, 0] for label in MINORITY])
-        blocks, _ = expand(images[first], labels[first], self.copies, generator(self.seed, 0))
+        blocks, _ = expand(
+            images[first], labels[first], self.copies, generator("noise", self.seed, 0)
+        )
         by_label = torch.stack(blocks.chunk(len(self.copies)), dim=1)
         return by_label.flatten(0, 1)
+
+
+def main() -> None:
+    """Print the images a label before and after every step."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from mnist_imbalance.commandline import compose_from_arguments, one_line_errors
+    from mnist_imbalance.config import build
+
+    with one_line_errors():
+        data: MNISTData = build(compose_from_arguments(main.__doc__), "data")
+        data.setup()
+    table = Table("label", *data.counts, title="images")
+    for column in table.columns:
+        column.justify = "right"
+    for label in range(NUM_LABELS):
+        table.add_row(str(label), *(str(counts[label]) for counts in data.counts.values()))
+    table.add_section()
+    table.add_row("all", *(str(sum(counts)) for counts in data.counts.values()))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

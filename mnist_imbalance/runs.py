@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import BaseModel, Field, ValidationError
 
 from mnist_imbalance.errors import ConfigError
+from mnist_imbalance.files import write_whole
 from mnist_imbalance.scores import Scores
 
 WITHOUT_EFFECT = {  # keys that change where and how a run is made, not its result
@@ -156,11 +156,3 @@ class RunFolder:
                 f"runs_dir: {self.result_file} is damaged ({where}: {problem['msg']}); "
                 "delete it and start the run again"
             ) from error
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that, killed at any moment, it is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)

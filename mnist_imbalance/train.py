@@ -15,6 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from mnist_imbalance.commandline import CONF, EXPECTED, hush_libraries, one_line, one_line_errors
+from mnist_imbalance.files import remove_if_empty
 
 if TYPE_CHECKING:
     from mnist_imbalance.runs import RunFolder
@@ -36,14 +37,6 @@ def run(config: DictConfig) -> tuple["RunFolder", bool]:
     finally:
         remove_if_empty(folder.path)
     return folder, done_before
-
-
-def remove_if_empty(folder: Path) -> None:
-    """Remove the folders that Hydra made for a job that then had nothing to put there."""
-    try:
-        os.removedirs(folder)
-    except OSError:
-        return
 
 
 def run_one(config: DictConfig) -> None:
@@ -104,7 +97,8 @@ def show_sweep(lines: list[str]) -> None:
 def job(config: DictConfig) -> None:
     """Do what Hydra composed."""
     if HydraConfig.get().mode == RunMode.RUN:
-        run_one(config)
+        with one_line_errors():  # not later: Hydra would print the overrides first
+            run_one(config)
     else:
         run_in_sweep(config)
 

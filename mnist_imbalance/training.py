@@ -4,97 +4,26 @@ import logging
 import os
 import platform
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import lightning
 import torch
 from hydra.conf import HydraConf
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from omegaconf import DictConfig, OmegaConf
-from pydantic import BaseModel, Field, FiniteFloat, PositiveInt, ValidationError
+from omegaconf import DictConfig
 
 import mnist_imbalance
 from mnist_imbalance.classifier import Classifier
+from mnist_imbalance.config import build, check
 from mnist_imbalance.data import MNISTData
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.pictures import draw_confusion, lay_out
 from mnist_imbalance.progress import EpochBar
 from mnist_imbalance.runs import Result, RunFolder, Seconds, determining, hash_config
-from mnist_imbalance.seeds import Seed
 
 CHOICES = ("model", "data", "loss", "optimizer")
-
-
-class OptimizerKeys(BaseModel):
-    """What optimizers of every kind need to be told."""
-
-    lr: Annotated[FiniteFloat, Field(gt=0)]
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0
-    weight_decay: Annotated[FiniteFloat, Field(ge=0)]
-
-
-class TrainerKeys(BaseModel):
-    """The keys of ``lightning.Trainer`` that the rest of the code relies on."""
-
-    accelerator: str
-    devices: Literal[1]
-    max_epochs: PositiveInt
-    enable_progress_bar: bool
-
-
-class Keys(BaseModel):
-    """The config's values that no room of our own checks."""
-
-    seed: Seed
-    threads: PositiveInt
-    runs_dir: str
-    optimizer: OptimizerKeys
-    trainer: TrainerKeys
-
-
-def as_config_error(error: ValidationError, prefix: str = "") -> ConfigError:
-    """Name the key, what would be right and what was given, for every mistake."""
-    return ConfigError(
-        "; ".join(
-            f"{prefix}{'.'.join(map(str, mistake['loc']))}: {mistake['msg']}, "
-            f"got {mistake['input']!r}"
-            for mistake in error.errors()
-        )
-    )
-
-
-def check(config: DictConfig) -> None:
-    """Check the values that no room of our own checks.
-
-    Raises:
-        ConfigError: A value cannot work.
-    """
-    try:
-        Keys.model_validate(OmegaConf.to_container(config, resolve=True))
-    except ValidationError as error:
-        raise as_config_error(error) from error
-
-
-def build(config: DictConfig, group: str, **more: Any) -> Any:
-    """Make what a config group describes.
-
-    Raises:
-        ConfigError: It cannot be made with these values.
-    """
-    try:
-        return instantiate(config[group], **more, _convert_="all")
-    except InstantiationException as error:
-        cause = error.__cause__
-        if isinstance(cause, ValidationError):
-            raise as_config_error(cause, prefix=f"{group}.") from error
-        if isinstance(cause, ValueError | TypeError | ImportError | MisconfigurationException):
-            raise ConfigError(f"{group}: {' '.join(str(cause).split())}") from error
-        raise
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -219,7 +148,7 @@ def show_in_tensorboard(
     writer = logger.experiment
     writer.add_figure("test/confusion", draw_confusion(result.test.confusion), result.epochs)
     writer.add_image("data/copies", lay_out(data.sample(), columns=len(data.copies)), result.epochs)
-    hyperparameters = {key: value for key, value in result.config.items() if "_" not in key[:1]}
+    hyperparameters = {key: value for key, value in result.config.items() if not key.endswith("_")}
     logger.log_hyperparams(
         {**choices, **hyperparameters},
         {
