@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -57,8 +58,9 @@ def load(folder: Path, train: bool) -> tuple[Tensor, Tensor]:
                         half_unpacked.unlink()
                     mnist = MNIST(folder, train, download=True)
         except (*unreadable, OSError, EOFError) as error:
-            lock.unlink(missing_ok=True)
-            remove_if_empty(raw)
+            with suppress(OSError):
+                lock.unlink()
+            remove_if_empty(raw, top=folder)
             reason = str(error).splitlines()[0].rstrip(":")
             raise ConfigError(
                 f"data.dir: no whole MNIST archives in {raw}, and torchvision cannot get them "
@@ -71,6 +73,11 @@ def count_labels(labels: Tensor) -> list[int]:
     """Count the images of each of the ten labels."""
     counts: list[int] = labels.bincount(minlength=NUM_LABELS).tolist()
     return counts
+
+
+def is_minority(labels: Tensor) -> Tensor:
+    """Tell which of the labels (N,) belong to the minority, (N,) bool."""
+    return torch.isin(labels, torch.tensor(MINORITY, device=labels.device))
 
 
 def hold_out(labels: Tensor, per_label: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -136,7 +143,7 @@ def expand(
     Returns:
         Images and labels: the majority first, then one block of minority images a copy.
     """
-    minority = torch.isin(labels, torch.tensor(MINORITY))
+    minority = is_minority(labels)
     blocks = [
         add_noise(rotate(images[minority], copy.angle), copy.noise, generator) for copy in copies
     ]
@@ -255,13 +262,12 @@ class MNISTData(lightning.LightningDataModule):
         Returns:
             (5 * copies, 1, 28, 28) uint8: label by label, in the order of ``copies``.
         """
-        images, labels = self.kept
+        images, labels = self.train
+        minority = is_minority(labels)
+        copies = torch.stack(images[minority].chunk(len(self.copies)), dim=1)
+        labels = labels[minority].chunk(len(self.copies))[0]
         first = torch.stack([(labels == label).nonzero()[0, 0] for label in MINORITY])
-        blocks, _ = expand(
-            images[first], labels[first], self.copies, generator("noise", self.seed, 0)
-        )
-        by_label = torch.stack(blocks.chunk(len(self.copies)), dim=1)
-        return by_label.flatten(0, 1)
+        return copies[first].flatten(0, 1)
 
 
 def main() -> None:

@@ -12,9 +12,12 @@ def write_whole(path: Path, text: str) -> None:
     os.replace(part, path)
 
 
-def remove_if_empty(folder: Path) -> None:
-    """Remove a folder that holds nothing, and its parents that then hold nothing."""
-    try:
-        os.removedirs(folder)
-    except OSError:
-        return
+def remove_if_empty(folder: Path, top: Path) -> None:
+    """Remove a folder that holds nothing, and its parents up to ``top`` that then hold nothing."""
+    for path in (folder, *folder.parents):
+        if not path.is_relative_to(top):
+            return
+        try:
+            path.rmdir()
+        except OSError:
+            return

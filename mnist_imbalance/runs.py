@@ -100,8 +100,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.checkpoints = path / "checkpoints"
-        self.last_checkpoint = self.checkpoints / "last.ckpt"
+        self.last_checkpoint = path / "checkpoints" / "last.ckpt"
         self.tensorboard = path / "tensorboard"
         self.result_file = path / "result.json"
         self.config_file = path / ".hydra" / "config.yaml"

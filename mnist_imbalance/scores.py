@@ -1,5 +1,6 @@
 """What a confusion matrix tells."""
 
+import math
 from collections.abc import Iterable
 
 from pydantic import BaseModel, computed_field
@@ -28,8 +29,11 @@ class Scores(BaseModel, frozen=True):
     @computed_field
     @property
     def accuracy_per_label(self) -> list[float]:
-        """Fraction of each label's images that is classified correctly."""
-        return [row[label] / sum(row) for label, row in enumerate(self.confusion)]
+        """Fraction of each label's images that is classified correctly; nan if it has none."""
+        return [
+            row[label] / sum(row) if any(row) else math.nan
+            for label, row in enumerate(self.confusion)
+        ]
 
     @computed_field
     @property

@@ -35,7 +35,7 @@ def run(config: DictConfig) -> tuple["RunFolder", bool]:
         in_main_process = multiprocessing.parent_process() is None
         train(config, settings, folder, show_progress=in_main_process)
     finally:
-        remove_if_empty(folder.path)
+        remove_if_empty(folder.path, top=Path(config.runs_dir).absolute())
     return folder, done_before
 
 

@@ -3,6 +3,7 @@
 import logging
 import os
 import platform
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -91,6 +92,7 @@ def train(
     )
     timer = Timer()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", "The number of training batches")  # nothing is logged by step
     show_progress = show_progress and config.trainer.enable_progress_bar
     trainer: lightning.Trainer = build(
         config,
@@ -98,7 +100,12 @@ def train(
         default_root_dir=folder.path,
         logger=logger,
         callbacks=[
-            ModelCheckpoint(folder.checkpoints, save_top_k=0, save_last=True),
+            ModelCheckpoint(  # after every epoch, always the same file
+                folder.last_checkpoint.parent,
+                filename=folder.last_checkpoint.stem,
+                enable_version_counter=False,
+                save_on_train_epoch_end=True,
+            ),
             timer,
             *([EpochBar()] if show_progress else []),
         ],

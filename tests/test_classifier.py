@@ -1,0 +1,103 @@
+import math
+from functools import partial
+
+import lightning
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from mnist_imbalance.classifier import Classifier
+from mnist_imbalance.errors import ConfigError
+
+IMAGES = torch.eye(10).repeat(3, 1)[:25].reshape(25, 1, 1, 10)
+LABELS = torch.arange(25) % 10
+
+
+def linear(scale: float) -> nn.Module:
+    """Logits that are the pixels times scale: always right where it is positive."""
+    layer = nn.Linear(10, 10)
+    with torch.no_grad():
+        layer.weight.copy_(scale * torch.eye(10))
+        layer.bias.zero_()
+    return nn.Sequential(nn.Flatten(), layer)
+
+
+def fitted(classifier: Classifier, *callbacks: lightning.Callback) -> None:
+    trainer = lightning.Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=list(callbacks),
+    )
+    batches = DataLoader(TensorDataset(IMAGES, LABELS), batch_size=8)
+    trainer.fit(classifier, batches, batches)
+    trainer.test(classifier, batches, verbose=False)
+
+
+def frozen(parameters: object) -> torch.optim.Optimizer:
+    return torch.optim.SGD(parameters, lr=0)  # type: ignore[arg-type]
+
+
+def test_all_stages_are_scored_over_all_their_images() -> None:
+    classifier = Classifier(linear(2.0), nn.CrossEntropyLoss(), frozen)
+    fitted(classifier)
+    expected = torch.diag(LABELS.bincount()).tolist()
+    loss = nn.functional.cross_entropy(2 * IMAGES.flatten(1), LABELS).item()
+    for stage in ("train", "val", "test"):
+        scores = classifier.scores[stage]
+        assert scores.confusion == expected
+        assert scores.loss == pytest.approx(loss)  # over 25 images, not the mean of 4 batches'
+
+
+def test_rows_of_the_confusion_matrix_are_the_true_labels() -> None:
+    class AlwaysThree(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.logits = nn.Parameter(torch.eye(10)[3])
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.logits.expand(len(images), 10)
+
+    classifier = Classifier(AlwaysThree(), nn.CrossEntropyLoss(), frozen)
+    fitted(classifier)
+    confusion = torch.tensor(classifier.scores["test"].confusion)
+    assert torch.equal(confusion.sum(dim=1), LABELS.bincount())
+    assert torch.equal(confusion[:, 3], LABELS.bincount())
+
+
+def test_what_is_logged() -> None:
+    names: set[str] = set()
+
+    class Names(lightning.Callback):
+        def on_train_end(self, trainer: lightning.Trainer, *_: object) -> None:
+            names.update(trainer.callback_metrics)
+
+    fitted(Classifier(linear(1.0), nn.CrossEntropyLoss(), frozen), Names())
+    assert names == {"step"} | {
+        f"{stage}{name}"
+        for stage in ("train", "val")
+        for name in (
+            "/loss",
+            "/accuracy",
+            "/accuracy_0_4",
+            "/accuracy_5_9",
+            *(f"_per_label/{label}" for label in range(10)),
+        )
+    }
+
+
+def test_training_lowers_the_loss() -> None:
+    optimizer = partial(torch.optim.SGD, lr=0.5)
+    classifier = Classifier(linear(0.0), nn.CrossEntropyLoss(), optimizer)
+    fitted(classifier)
+    assert classifier.scores["test"].loss < 0.99 * math.log(10)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run() -> None:
+    optimizer = partial(torch.optim.SGD, lr=math.inf)
+    with pytest.raises(ConfigError, match=r"^optimizer\.lr: the val loss is nan in epoch 0"):
+        fitted(Classifier(linear(1.0), nn.CrossEntropyLoss(), optimizer))

@@ -1,0 +1,86 @@
+import pytest
+from conftest import composed
+from hydra.utils import get_object
+from torch import nn
+
+from mnist_imbalance.commandline import CONF
+from mnist_imbalance.config import build, check
+from mnist_imbalance.data import MNISTData
+from mnist_imbalance.errors import ConfigError
+
+
+def choices(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def test_there_is_what_the_readme_names() -> None:
+    assert choices("data") == ["augmented_100", "augmented_40", "imbalanced", "original"]
+    assert choices("model") == ["cnn", "lstm"]
+    assert choices("loss") == ["per_label", "plain", "weighted"]
+    assert choices("optimizer") == ["adam", "sgd"]
+
+
+@pytest.mark.parametrize("group", ["data", "model", "loss", "optimizer"])
+def test_every_choice_builds(group: str) -> None:
+    kinds = {"data": MNISTData, "model": nn.Module, "loss": nn.Module, "optimizer": object}
+    for choice in choices(group):
+        config = composed(f"{group}={choice}")
+        check(config)
+        built = build(config, group)
+        assert isinstance(built, kinds[group])
+        if group == "optimizer":
+            built(nn.Linear(1, 1).parameters()).step()
+
+
+@pytest.mark.parametrize("choice", ["auto", "cpu", "gpu"])
+def test_every_trainer_is_lightnings(choice: str) -> None:
+    config = composed(f"trainer={choice}")
+    check(config)
+    assert config.trainer.accelerator == choice
+    assert get_object(config.trainer._target_).__name__ == "Trainer"
+
+
+@pytest.mark.parametrize("experiment", choices("experiment"))
+def test_every_experiment_composes(experiment: str) -> None:
+    check(composed(f"experiment={experiment}"))
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "seed=-1",
+        "seed=x",
+        "threads=0",
+        "optimizer.lr=0",
+        "optimizer.lr=inf",
+        "optimizer.momentum=1",
+        "optimizer.weight_decay=-1",
+        "trainer.max_epochs=0",
+        "trainer.devices=2",
+    ],
+)
+def test_a_wrong_value_is_named_by_its_key(override: str) -> None:
+    key, value = override.split("=")
+    with pytest.raises(ConfigError, match=rf"^{key}: .*, got '?{value}'?$"):
+        check(composed(override))
+
+
+@pytest.mark.parametrize(
+    ("group", "overrides", "message"),
+    [
+        ("data", ["data.keep=1.7"], r"data\.keep: .* less than or equal to 1, got 1\.7"),
+        ("data", ["data.keep=0"], r"data\.keep: .* greater than 0, got 0"),
+        ("data", ["data.copies=[]"], r"data\.copies: .* at least 1 item"),
+        ("data", ["data.copies=[{angle: 3}]"], r"data\.copies\.0\.noise: Field required"),
+        ("data", ["data.batch_size=0"], r"data\.batch_size: .* greater than 0, got 0"),
+        ("loss", ["loss=weighted", "loss.minority_weight=0"], r"loss\.minority_weight: .* got 0"),
+        ("loss", ["loss=weighted", "loss.normalize=x"], r"loss\.normalize: .*, got .x."),
+        ("loss", ["loss=per_label", "loss.weights=[1,2]"], r"loss\.weights: .* at least 10 items"),
+        ("model", ["model.output_bias=x"], r"model\.output_bias: .* valid number"),
+        ("optimizer", ["optimizer._target_=no.such"], r"optimizer: Error loading 'no\.such'"),
+        ("trainer", ["trainer.accelerator=x"], r"trainer: You selected an invalid accelerator"),
+    ],
+)  # fmt: skip
+def test_a_part_that_cannot_be_built(group: str, overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        build(composed(*overrides), group)

@@ -1,0 +1,184 @@
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from conftest import REPOSITORY, composed
+
+from mnist_imbalance import data as data_module
+from mnist_imbalance.config import build
+from mnist_imbalance.data import MNISTData, hold_out, load, subsample
+from mnist_imbalance.errors import ConfigError
+from mnist_imbalance.seeds import generator
+
+MAJORITY_COUNTS = [4921, 5418, 5765, 5351, 5449]
+ARCHIVES = sorted((REPOSITORY / "data/MNIST/raw").glob("*.gz"))
+
+
+def prepared(*overrides: str) -> MNISTData:
+    data: MNISTData = build(composed(*overrides), "data")
+    data.setup()
+    return data
+
+
+@pytest.mark.parametrize(
+    ("name", "minority_counts"),
+    [
+        ("original", [5423, 6242, 5458, 5631, 5342]),
+        ("imbalanced", [542, 624, 546, 563, 534]),
+        ("augmented_40", [2168, 2496, 2184, 2252, 2136]),
+        ("augmented_100", [5420, 6240, 5460, 5630, 5340]),
+    ],
+)
+def test_images_a_label(name: str, minority_counts: list[int]) -> None:
+    data = prepared(f"data={name}")
+    assert data.counts["expanded"] == minority_counts + MAJORITY_COUNTS
+    assert data.counts["validation"] == [500] * 10
+    assert data.counts["test"] == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+    labels = torch.cat([labels for _, labels in data.train_dataloader()])
+    assert labels.bincount().tolist() == data.counts["expanded"]
+
+
+@pytest.fixture(scope="module")
+def labels() -> torch.Tensor:
+    return load(REPOSITORY / "data", train=True)[1]
+
+
+def test_the_choice_depends_on_the_seed_alone(labels: torch.Tensor) -> None:
+    first, second, other = (hold_out(labels, 500, generator("test", seed)) for seed in (0, 0, 1))
+    assert torch.equal(first[0], second[0])
+    assert torch.equal(first[1], second[1])
+    assert not torch.equal(first[1], other[1])
+
+
+def test_training_and_validation_images_are_disjoint_and_complete(labels: torch.Tensor) -> None:
+    train, val = hold_out(labels, 500, generator("test", 0))
+    assert torch.equal(torch.cat([train, val]).sort().values, torch.arange(60_000))
+
+
+def test_a_smaller_part_is_kept_of_a_larger_one(labels: torch.Tensor) -> None:
+    train, _ = hold_out(labels, 500, generator("test", 0))
+    few, many = (set(subsample(train, labels, keep).tolist()) for keep in (0.01, 0.1))
+    assert few < many < set(train.tolist())
+
+
+def test_data_seed_chooses_and_order_seed_orders() -> None:
+    def pixels(data: MNISTData) -> torch.Tensor:
+        return torch.cat([images for images, _ in data.train_dataloader()])
+
+    base, other_order, other_choice = (
+        pixels(prepared(*overrides)) for overrides in ([], ["seed=1"], ["data.seed=1"])
+    )
+    sums, other_sums = (images.sum(dim=(1, 2, 3)).sort().values for images in (base, other_order))
+    assert torch.equal(sums, other_sums)  # the same images ...
+    assert not torch.equal(base, other_order)  # ... in another order
+    assert not torch.equal(base.sum(dim=0), other_choice.sum(dim=0))
+
+
+def test_copies_are_augmented_images_of_the_kept_ones() -> None:
+    data = prepared("data=augmented_40")
+    original, noisy, left, right = data.sample().unflatten(0, (5, 4)).float().unbind(dim=1)
+    assert (noisy - original).std().item() == pytest.approx(0.07 * 255, rel=0.2)  # half is clipped
+    assert not torch.equal(left, original)
+    torch.testing.assert_close(left.sum(), original.sum(), rtol=0.02, atol=0)
+    torch.testing.assert_close(right.sum(), original.sum(), rtol=0.02, atol=0)
+    kept, _ = data.kept
+    for image in original:
+        assert (kept == image).flatten(1).all(dim=1).any()
+
+
+def in_epoch(data: MNISTData, epoch: int) -> MNISTData:
+    strategy = SimpleNamespace(root_device=torch.device("cpu"))
+    data.trainer = SimpleNamespace(current_epoch=epoch, strategy=strategy)  # type: ignore[assignment]
+    return data
+
+
+@pytest.mark.parametrize("redraw", [True, False])
+def test_noise_is_drawn_anew_if_asked_for(redraw: bool) -> None:
+    data = prepared("data=augmented_40", f"data.redraw={redraw}")
+    samples = []
+    for epoch in (0, 1, 1):
+        in_epoch(data, epoch).train_dataloader()
+        samples.append(data.sample().unflatten(0, (5, 4)))
+    clean, noisy = 0, 1
+    assert torch.equal(samples[0][:, clean], samples[1][:, clean])
+    assert torch.equal(samples[0][:, noisy], samples[1][:, noisy]) is not redraw
+    assert torch.equal(samples[1], samples[2])
+
+
+def test_every_epoch_has_an_order_of_its_own() -> None:
+    data = prepared()
+    orders = [
+        torch.cat([labels for _, labels in in_epoch(data, epoch).train_dataloader()])
+        for epoch in (0, 1, 0)
+    ]
+    assert not torch.equal(orders[0], orders[1])
+    assert torch.equal(orders[0], orders[2])
+
+
+def test_a_batch_is_a_slice_and_reaches_the_model_in_0_to_1() -> None:
+    data = prepared("data.batch_size=100")
+    images, labels = next(iter(data.train_dataloader()))
+    assert images.dtype == torch.uint8
+    assert images.shape == (100, 1, 28, 28)
+    assert images.untyped_storage().size() == 29_713 * 28 * 28  # a view, no copy
+    scaled, same_labels = data.on_after_batch_transfer((images, labels), 0)
+    assert same_labels is labels
+    assert scaled.min() == 0
+    assert scaled.max() == 1
+
+
+def test_an_unpacking_that_was_killed_is_repaired(tmp_path: Path) -> None:
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for archive in ARCHIVES:
+        shutil.copy(archive, raw)
+    images, _ = load(tmp_path, train=False)
+    unpacked = raw / "t10k-images-idx3-ubyte"
+    unpacked.write_bytes(unpacked.read_bytes()[:100_000])
+    repaired, _ = load(tmp_path, train=False)
+    assert torch.equal(images, repaired)
+
+
+@pytest.mark.parametrize("damage", ["missing", "damaged"])
+def test_missing_or_damaged_archives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    monkeypatch.setattr(data_module.MNIST, "mirrors", [])  # no download, on any machine
+    raw = tmp_path / "MNIST" / "raw"
+    if damage == "damaged":
+        raw.mkdir(parents=True)
+        for archive in ARCHIVES:
+            content = bytearray(archive.read_bytes())
+            content[4000] ^= 255
+            (raw / archive.name).write_bytes(content)
+    with pytest.raises(ConfigError, match=r"^data\.dir: no whole MNIST archives in .*raw"):
+        load(tmp_path, train=True)
+    assert {path.name for path in tmp_path.rglob("*")} <= {"MNIST", "raw"} | {
+        archive.name for archive in ARCHIVES
+    }
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.keep=0.00005", r"data\.keep: 5e-05 leaves no training image of label 0"),
+        ("data.val_per_label=5421", r"data\.val_per_label: must be below 5421"),
+    ],
+)
+def test_labels_cannot_be_emptied(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        prepared(override)
+
+
+def test_the_counts_are_printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["data", "data=augmented_40"])
+    data_module.main()
+    rows = [
+        [cell.strip() for cell in line.split("│")] for line in capsys.readouterr().out.split("\n")
+    ]
+    assert ["", "0", "5923", "5423", "542", "2168", "500", "980", ""] in rows
+    assert ["", "all", "60000", "55000", "29713", "38140", "5000", "10000", ""] in rows

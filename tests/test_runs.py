@@ -1,0 +1,83 @@
+import json
+from pathlib import Path
+
+import pytest
+from conftest import composed
+from omegaconf import OmegaConf
+
+from mnist_imbalance.errors import ConfigError
+from mnist_imbalance.runs import Result, RunFolder, Seconds, determining, hash_config
+from mnist_imbalance.scores import Scores
+
+
+def result_of(*overrides: str) -> Result:
+    config = composed(*overrides)
+    scores = Scores(confusion=[[int(i == j) for j in range(10)] for i in range(10)], loss=0.1)
+    return Result(
+        config_hash=hash_config(determining(config)),
+        model="lstm",
+        data="imbalanced",
+        loss="plain",
+        optimizer="sgd",
+        seed=config.seed,
+        data_seed=config.data.seed,
+        epochs=config.trainer.max_epochs,
+        train_counts=[1] * 10,
+        val=scores,
+        test=scores,
+        seconds=Seconds(fit=2.0, test=1.0),
+        device="cpu",
+        threads=1,
+        versions={"python": "3"},
+        config=determining(config),
+    )
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["runs_dir=x", "threads=2", "data.dir=x", "trainer=gpu", "trainer.enable_progress_bar=false"],
+)
+def test_the_hash_ignores_where_and_how_a_run_is_made(override: str) -> None:
+    ours, theirs = (hash_config(determining(composed(*o))) for o in ([], [override]))
+    assert ours == theirs
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["seed=1", "data.seed=1", "data.keep=0.2", "model=cnn", "optimizer.lr=0.1", "loss=weighted"],
+)
+def test_the_hash_tells_runs_apart(override: str) -> None:
+    ours, theirs = (hash_config(determining(composed(*o))) for o in ([], [override]))
+    assert ours != theirs
+
+
+def test_a_result_is_read_as_it_was_written(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    assert folder.result() is None
+    result = result_of("seed=3")
+    folder.finish(result)
+    assert folder.result() == result
+    record = json.loads(folder.result_file.read_text())
+    assert record["schema"] == 1
+    assert record["seed"] == 3
+    assert record["test"]["accuracy_5_9"] == 1.0
+    assert hash_config(record["config"]) == record["config_hash"]
+
+
+@pytest.mark.parametrize("damage", ['{"schema": 1', '{"schema": 2}', "[]"])
+def test_a_damaged_result_is_named(tmp_path: Path, damage: str) -> None:
+    folder = RunFolder(tmp_path)
+    folder.result_file.write_text(damage)
+    with pytest.raises(ConfigError, match=r"^runs_dir: .*result\.json is damaged"):
+        folder.result()
+
+
+def test_a_folder_belongs_to_one_config(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    config = composed("optimizer.lr=0.1")
+    folder.check_owner(config)
+    folder.config_file.parent.mkdir()
+    OmegaConf.save(config, folder.config_file)
+    folder.check_owner(composed("optimizer.lr=0.1", "trainer=gpu"))
+    with pytest.raises(ConfigError, match=r"other values of data\.seed, optimizer\.lr;"):
+        folder.check_owner(composed("data.seed=1"))

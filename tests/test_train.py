@@ -1,0 +1,253 @@
+"""The command line, over real images."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import REPOSITORY
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from mnist_imbalance.runs import Result, RunFolder
+
+COMMAND = [sys.executable, "-m", "mnist_imbalance.train"]
+SHORT = ["trainer.max_epochs=2", "+trainer.limit_train_batches=30", "+trainer.limit_val_batches=4"]
+Train = Callable[..., Path]
+
+
+def result_in(folder: Path) -> Result:
+    result = RunFolder(folder).result()
+    assert result is not None
+    return result
+
+
+@pytest.mark.parametrize(
+    ("model", "epochs", "data"), [("lstm", 3, "imbalanced"), ("cnn", 1, "augmented_40")]
+)
+def test_a_short_training_learns(train_here: Train, model: str, epochs: int, data: str) -> None:
+    folder = train_here(
+        f"model={model}", f"data={data}", "optimizer=adam", f"trainer.max_epochs={epochs}"
+    )
+    result = result_in(folder)
+    assert result.test.accuracy > 0.6
+    assert (result.model, result.data, result.loss, result.optimizer) == (
+        model, data, "plain", "adam",
+    )  # fmt: skip
+    test_counts = [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+    assert [sum(row) for row in result.test.confusion] == test_counts
+    assert [sum(row) for row in result.val.confusion] == [500] * 10
+    assert result.epochs == epochs
+    assert result.seconds.fit > 0
+    assert result.seconds.test > 0
+
+
+def test_what_a_run_leaves(train_here: Train, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = train_here("data=augmented_40", "loss=per_label", "seed=3", *SHORT)
+    printed = capsys.readouterr().out
+    assert "tensorboard --logdir" in printed
+    assert str(folder) in printed.replace("\n", "")
+    assert folder.name == "seed=3"
+    assert folder.parents[1].name == "model=lstm,data=augmented_40,loss=per_label,optimizer=sgd"
+    assert folder.parents[2].name == "default"
+    files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert {
+        ".hydra/config.yaml",
+        ".hydra/hydra.yaml",
+        ".hydra/overrides.yaml",
+        "checkpoints/last.ckpt",
+        "result.json",
+    } <= files
+    assert not [name for name in files if name.endswith(".part")]
+    state = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert state["loss.weights"].tolist() == [6, 7, 7, 7, 5, 1, 1, 1, 1, 1]
+
+    events = EventAccumulator(str(folder / "tensorboard")).Reload()
+    curves = [f"{stage}{name}" for stage in ("train", "val") for name in ("/loss", "/accuracy")]
+    curves += ["train/accuracy_0_4", "val/accuracy_5_9", "train_per_label/0", "val_per_label/9"]
+    for curve in curves:
+        assert [point.step for point in events.Scalars(curve)] == [0, 1]
+    assert {"test/confusion", "data/copies"} == set(events.Tags()["images"])
+    assert [point.value for point in events.Scalars("test/accuracy")] == pytest.approx(
+        [result_in(folder).test.accuracy]
+    )
+    assert "_hparams_/session_start_info" in events.summary_metadata
+
+
+def test_the_same_command_gives_the_same_result(train_here: Train) -> None:
+    folder = train_here("data=augmented_40", *SHORT)
+    first = result_in(folder)
+    shutil.rmtree(folder)
+    second = result_in(train_here("data=augmented_40", *SHORT))
+    assert first.test == second.test
+    assert first.val == second.val
+    assert first.config_hash == second.config_hash
+
+
+def test_a_finished_run_is_not_trained_again(
+    train_here: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = train_here(*SHORT)
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    capsys.readouterr()
+    train_here(*SHORT)
+    assert "finished before, nothing trained" in capsys.readouterr().out
+    assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+def test_a_run_killed_before_its_result_is_only_scored_again(train_here: Train) -> None:
+    folder = train_here(*SHORT)
+    first = result_in(folder)
+    checkpoint = folder / "checkpoints" / "last.ckpt"
+    written = checkpoint.stat().st_mtime_ns
+    (folder / "result.json").unlink()
+    train_here(*SHORT)
+    assert checkpoint.stat().st_mtime_ns == written
+    second = result_in(folder)
+    assert second.test == first.test
+    assert second.val == first.val
+    assert second.seconds.fit == pytest.approx(first.seconds.fit, rel=0.5)
+
+
+def test_a_killed_run_goes_on_and_ends_alike(tmp_path: Path) -> None:
+    overrides = ["trainer.max_epochs=6", "+trainer.limit_train_batches=100", "data=augmented_40"]
+
+    def start(runs: str) -> subprocess.Popen[bytes]:
+        command = [*COMMAND, *overrides, f"runs_dir={tmp_path / runs}"]
+        return subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.DEVNULL)
+
+    killed = start("killed")
+    deadline = time.monotonic() + 120
+    while not (checkpoints := list(tmp_path.rglob("last.ckpt"))):
+        assert killed.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    folder = checkpoints[0].parents[1]
+    assert not (folder / "result.json").exists()
+    epochs_done = torch.load(checkpoints[0], weights_only=True)["epoch"] + 1
+    assert 1 <= epochs_done < 6
+
+    assert start("killed").wait() == 0
+    assert start("whole").wait() == 0
+    whole = tmp_path / "whole" / folder.relative_to(tmp_path / "killed")
+    assert result_in(folder).test == result_in(whole).test
+    assert result_in(folder).val == result_in(whole).val
+    curves = EventAccumulator(str(folder / "tensorboard")).Reload()
+    assert [point.step for point in curves.Scalars("val/loss")] == list(range(6))
+
+
+def test_a_parallel_sweep_outlives_a_failing_job(tmp_path: Path) -> None:
+    raw = tmp_path / "data" / "MNIST" / "raw"  # archives only: the jobs unpack them at once
+    raw.mkdir(parents=True)
+    for archive in (REPOSITORY / "data/MNIST/raw").glob("*.gz"):
+        shutil.copy(archive, raw)
+    sweep = subprocess.run(
+        [
+            *[*COMMAND, "-m", "hydra/launcher=joblib", "loss=weighted", *SHORT],
+            *["loss.minority_weight=2,-1,7", f"data.dir={tmp_path / 'data'}"],
+            f"runs_dir={tmp_path / 'runs'}",
+        ],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "120"},
+    )
+    assert sweep.returncode == 1
+    assert "1 of 3 jobs failed" in sweep.stderr
+    assert "loss.minority_weight=-1" in sweep.stderr
+    assert "loss.minority_weight: Input should be greater than 0, got -1" in sweep.stderr
+    assert "Traceback" not in sweep.stderr
+    assert "Warning" not in sweep.stderr
+    records = sorted((tmp_path / "runs").rglob("result.json"))
+    names = [f"loss.minority_weight={weight},trainer.max_epochs=2" for weight in (2, 7)]
+    assert [names[0] in str(records[0]), names[1] in str(records[1])] == [True, True]
+    assert len(records) == 2
+    assert not list((tmp_path / "runs").rglob("*minority_weight=-1*"))
+    light, heavy = (result_in(record.parent) for record in records)
+    assert light.config["loss.minority_weight"] == 2
+    assert light.test != heavy.test
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["data=none"], "data: no choice none; there are augmented_100, augmented_40, imbal"),
+        (["data.keep=1.7"], "data.keep: Input should be less than or equal to 1, got 1.7"),
+        (["data.kep=1"], "Could not override 'data.kep'"),
+        (["loss=weighted", "loss.minority_weight=-1"], "loss.minority_weight: Input should be gr"),
+        (["loss=per_label", "loss.weights=[1,1,1,1,1,1,1,1,1]"], "loss.weights: List should have"),
+        (["data.dir=data/MNIST/raw/train-labels-idx1-ubyte.gz"], "data.dir: no whole MNIST arch"),
+        (["trainer.accelerator=none"], "trainer: You selected an invalid accelerator name"),
+        (["seed"], "seed: "),
+        (["+optimizer.speed=1"], "optimizer: SGD.__init__() got an unexpected keyword argument"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(
+    train_here: Train,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    overrides: list[str],
+    message: str,
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        train_here(*overrides)
+    assert isinstance(stopped.value.code, str)  # goes to stderr, exit code 1
+    assert stopped.value.code.startswith(f"error: {message}")
+    assert "\n" not in stopped.value.code
+    assert capsys.readouterr() == ("", "")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unwritable_runs_dir(
+    train_here: Train, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "runs").write_text("a file")
+    with pytest.raises(SystemExit, match=r"^error: runs_dir: cannot write .* \(Not a directory\)$"):
+        train_here()
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_diverging_loss_leaves_no_checkpoint_and_no_result(
+    train_here: Train, tmp_path: Path
+) -> None:
+    with pytest.raises(SystemExit, match=r"^error: optimizer\.lr: the val loss is nan in epoch 0"):
+        train_here("optimizer.lr=1e9", *SHORT)
+    assert not [*tmp_path.rglob("*.ckpt*"), *tmp_path.rglob("result.json*")]
+
+
+def test_another_configs_run_is_left_alone(train_here: Train, tmp_path: Path) -> None:
+    folder = train_here(*SHORT)
+    before = (folder / "result.json").read_bytes()
+    with pytest.raises(SystemExit, match=r"holds a run with other values of data\.batch_size"):
+        train_here("data.batch_size=64", f"hydra.run.dir='{folder}'", *SHORT)
+    assert (folder / "result.json").read_bytes() == before
+
+
+def test_help_shows_the_choices() -> None:
+    shown = subprocess.run([*COMMAND, "--help"], capture_output=True, text=True, check=True).stdout
+    assert "python -m mnist_imbalance.train model=lstm data=imbalanced loss=weighted" in shown
+    assert "data: augmented_100, augmented_40, imbalanced, original" in shown
+    assert "max_epochs: 50" in shown
+
+
+@pytest.mark.slow
+def test_the_weighted_loss_restores_the_minority(tmp_path: Path) -> None:
+    """The report's main finding, whole length, one seed (Table 1, Figures 4 and 5)."""
+    sweep = [*COMMAND, "-m", "hydra/launcher=joblib", "loss=plain,weighted"]
+    subprocess.run([*sweep, f"runs_dir={tmp_path}"], cwd=REPOSITORY, check=True)
+    plain, weighted = (
+        result_in(folder).test
+        for loss in ("plain", "weighted")
+        for folder in tmp_path.glob(f"default/*loss={loss},*/seed=0")
+    )
+    assert plain.accuracy_0_4 == pytest.approx(0.55, abs=0.1)
+    assert plain.accuracy_5_9 == pytest.approx(0.93, abs=0.03)
+    assert weighted.accuracy_0_4 == pytest.approx(0.87, abs=0.04)
+    assert weighted.accuracy_5_9 == pytest.approx(0.87, abs=0.04)
