@@ -260,14 +260,14 @@ class MNISTData(lightning.LightningDataModule):
         """One training image of each minority label in all its copies (report, Figure 3).
 
         Returns:
-            (5 * copies, 1, 28, 28) uint8: label by label, in the order of ``copies``.
+            (copies * 5, 1, 28, 28) uint8: copy by copy, labels 0-4 in each.
         """
         images, labels = self.train
         minority = is_minority(labels)
-        copies = torch.stack(images[minority].chunk(len(self.copies)), dim=1)
-        labels = labels[minority].chunk(len(self.copies))[0]
-        first = torch.stack([(labels == label).nonzero()[0, 0] for label in MINORITY])
-        return copies[first].flatten(0, 1)
+        copies = torch.stack(images[minority].chunk(len(self.copies)))
+        of_each = labels[minority].chunk(len(self.copies))[0]
+        first = torch.stack([(of_each == label).nonzero()[0, 0] for label in MINORITY])
+        return copies[:, first].flatten(0, 1)
 
 
 def main() -> None:

@@ -10,7 +10,9 @@ from torchvision.utils import make_grid
 def draw_confusion(confusion: list[list[int]]) -> Figure:
     """Draw a confusion matrix, true labels down, predicted across (report, Figures 1 and 2)."""
     figure = Figure(figsize=(7, 7), layout="constrained")
-    plot_confusion_matrix(torch.tensor(confusion), ax=figure.subplots(), cmap="Blues")
+    axes = figure.subplots()
+    plot_confusion_matrix(torch.tensor(confusion), ax=axes, cmap="Blues")
+    axes.tick_params(labelrotation=0)
     return figure
 
 

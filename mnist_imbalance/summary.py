@@ -5,6 +5,7 @@ from importlib import resources
 from typing import Any
 
 import yaml
+from rich.box import SIMPLE
 from rich.table import Table
 
 from mnist_imbalance.labels import MAJORITY, MINORITY
@@ -74,7 +75,10 @@ def tabulate_sweep(runs: Sequence[tuple[Sequence[str], Result]]) -> Table:
     """
     overrides = [dict(override.split("=", 1) for override in given) for given, _ in runs]
     swept = [key for key in overrides[0] if len({given[key] for given in overrides}) > 1]
-    table = Table(*swept, title="accuracy %: choose by validation, report the test")
+    title = "accuracy %: choose by validation, report the test"
+    table = Table(title=title, box=SIMPLE, padding=(0, 1, 0, 0))
+    for key in swept:
+        table.add_column(key, no_wrap=True)
     for scored in ("val", "test"):
         for group in ("0-4", "5-9", "all"):
             table.add_column(f"{scored} {group}", justify="right")

@@ -20,6 +20,7 @@ from mnist_imbalance.classifier import Classifier
 from mnist_imbalance.config import build, check
 from mnist_imbalance.data import MNISTData
 from mnist_imbalance.errors import ConfigError
+from mnist_imbalance.labels import MINORITY
 from mnist_imbalance.pictures import draw_confusion, lay_out
 from mnist_imbalance.progress import EpochBar
 from mnist_imbalance.runs import Result, RunFolder, Seconds, determining, hash_config
@@ -154,15 +155,27 @@ def show_in_tensorboard(
     """Add what is known at the end: the confusion matrix, a sample, the HPARAMS row."""
     writer = logger.experiment
     writer.add_figure("test/confusion", draw_confusion(result.test.confusion), result.epochs)
-    writer.add_image("data/copies", lay_out(data.sample(), columns=len(data.copies)), result.epochs)
-    hyperparameters = {key: value for key, value in result.config.items() if not key.endswith("_")}
+    writer.add_image("data/copies", lay_out(data.sample(), columns=len(MINORITY)), result.epochs)
+    parts = ("model.", "loss.", "optimizer.")
     logger.log_hyperparams(
-        {**choices, **hyperparameters},
+        {
+            **choices,
+            **{
+                key: str(value) if isinstance(value, list) else value
+                for key, value in result.config.items()
+                if key.startswith(parts) and not key.endswith("_")
+            },
+            "data.keep": data.keep,
+            "data.seed": result.data_seed,
+            "seed": result.seed,
+            "epochs": result.epochs,
+        },
         {
             "test/accuracy": result.test.accuracy,
             "test/accuracy_0_4": result.test.accuracy_0_4,
             "test/accuracy_5_9": result.test.accuracy_5_9,
             "test/loss": result.test.loss,
         },
+        step=result.epochs,
     )
     logger.finalize("success")
