@@ -5,6 +5,8 @@ import os
 import platform
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import lightning
@@ -47,6 +49,55 @@ def describe(device: torch.device) -> str:
     return f"{device.type}, {platform.machine()}, {os.cpu_count()} cores"
 
 
+def epochs_done(checkpoint: Path) -> int:
+    """Count the whole epochs that a checkpoint comes after; 0 if there is none.
+
+    Raises:
+        ConfigError: The file is damaged.
+    """
+    if not checkpoint.exists():
+        return 0
+    try:
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        return int(state["epoch"]) + 1
+    except (EOFError, KeyError, RuntimeError, TypeError, UnpicklingError) as error:
+        raise ConfigError(
+            f"runs_dir: {checkpoint} is damaged; delete it and start the run again"
+        ) from error
+
+
+def make_trainer(
+    config: DictConfig, folder: RunFolder, logger: TensorBoardLogger, show_progress: bool
+) -> lightning.Trainer:
+    """Make the Trainer that keeps a run in its folder.
+
+    Raises:
+        ConfigError: A key of the trainer cannot work here.
+    """
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", "The number of training batches")  # nothing is logged by step
+    warnings.filterwarnings("ignore", "Checkpoint directory")  # not empty when a run goes on
+    keep_last = ModelCheckpoint(
+        folder.last_checkpoint.parent,
+        filename=folder.last_checkpoint.stem,
+        enable_version_counter=False,
+        save_on_train_epoch_end=True,
+    )
+    trainer: lightning.Trainer = build(
+        config,
+        "trainer",
+        default_root_dir=folder.path,
+        logger=logger,
+        callbacks=[keep_last, Timer(), *([EpochBar()] if show_progress else [])],
+        plugins=[AtomicCheckpointIO()],
+        enable_progress_bar=show_progress,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        reload_dataloaders_every_n_epochs=1,
+    )
+    return trainer
+
+
 def train(
     config: DictConfig, hydra: HydraConf, folder: RunFolder, show_progress: bool = True
 ) -> Result:
@@ -62,7 +113,8 @@ def train(
         What ``result.json`` holds.
 
     Raises:
-        ConfigError: A value cannot work, or the loss diverges.
+        ConfigError: A value cannot work, the folder holds another run or a damaged one, or the
+            loss diverges.
     """
     check(config)
     folder.check_owner(config)
@@ -80,50 +132,28 @@ def train(
     except (TypeError, ValueError) as error:
         raise ConfigError(f"optimizer: {error}") from error
 
-    resume_from = folder.last_checkpoint if folder.last_checkpoint.exists() else None
-    epochs_done = 0
-    if resume_from:
-        epochs_done = torch.load(resume_from, weights_only=True, map_location="cpu")["epoch"] + 1
+    done = epochs_done(folder.last_checkpoint)
     logger = TensorBoardLogger(
         folder.path,
         name=None,
         version=folder.tensorboard.name,
         default_hp_metric=False,
-        purge_step=epochs_done,
+        purge_step=done,
     )
-    timer = Timer()
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", "The number of training batches")  # nothing is logged by step
-    show_progress = show_progress and config.trainer.enable_progress_bar
-    trainer: lightning.Trainer = build(
-        config,
-        "trainer",
-        default_root_dir=folder.path,
-        logger=logger,
-        callbacks=[
-            ModelCheckpoint(  # after every epoch, always the same file
-                folder.last_checkpoint.parent,
-                filename=folder.last_checkpoint.stem,
-                enable_version_counter=False,
-                save_on_train_epoch_end=True,
-            ),
-            timer,
-            *([EpochBar()] if show_progress else []),
-        ],
-        plugins=[AtomicCheckpointIO()],
-        enable_progress_bar=show_progress,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        reload_dataloaders_every_n_epochs=1,
+    trainer = make_trainer(
+        config, folder, logger, show_progress and config.trainer.enable_progress_bar
     )
+    data.trainer = trainer  # now, so that a missing data set is told before anything is written
     data.setup()
     folder.begin(config, hydra)
-    trainer.fit(classifier, datamodule=data, ckpt_path=resume_from, weights_only=True)
+    checkpoint = folder.last_checkpoint if done else None
+    trainer.fit(classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     trainer.validate(classifier, datamodule=data, verbose=False)
     trainer.test(classifier, datamodule=data, verbose=False)
 
     values = determining(config)
     choices = {group: hydra.runtime.choices[group] for group in CHOICES}
+    (timer,) = (callback for callback in trainer.callbacks if isinstance(callback, Timer))
     result = Result(
         config_hash=hash_config(values),
         **choices,

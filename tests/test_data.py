@@ -88,6 +88,14 @@ def test_copies_are_augmented_images_of_the_kept_ones() -> None:
         assert (kept == image).flatten(1).all(dim=1).any()
 
 
+def test_all_sets_live_on_the_trainers_device() -> None:
+    data: MNISTData = build(composed(), "data")
+    strategy = SimpleNamespace(root_device=torch.device("meta"))
+    data.trainer = SimpleNamespace(strategy=strategy)  # type: ignore[assignment]
+    data.setup()
+    assert all(tensor.is_meta for part in (data.train, data.val, data.test) for tensor in part)
+
+
 def in_epoch(data: MNISTData, epoch: int) -> MNISTData:
     strategy = SimpleNamespace(root_device=torch.device("cpu"))
     data.trainer = SimpleNamespace(current_epoch=epoch, strategy=strategy)  # type: ignore[assignment]

@@ -114,6 +114,15 @@ def test_a_run_killed_before_its_result_is_only_scored_again(train_here: Train) 
     assert second.seconds.fit == pytest.approx(first.seconds.fit, rel=0.5)
 
 
+def test_a_damaged_checkpoint_is_named(train_here: Train) -> None:
+    folder = train_here(*SHORT)
+    (folder / "result.json").unlink()
+    checkpoint = folder / "checkpoints" / "last.ckpt"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    with pytest.raises(SystemExit, match=r"^error: runs_dir: .*last\.ckpt is damaged; delete it"):
+        train_here(*SHORT)
+
+
 def test_a_killed_run_goes_on_and_ends_alike(tmp_path: Path) -> None:
     overrides = ["trainer.max_epochs=6", "+trainer.limit_train_batches=100", "data=augmented_40"]
 
