@@ -75,7 +75,7 @@ class Classifier(lightning.LightningModule):
         if not math.isfinite(scores.loss):
             raise ConfigError(
                 f"optimizer.lr: the {stage} loss is {scores.loss} in epoch {self.current_epoch}; "
-                "a smaller learning rate may keep it finite"
+                "a smaller rate, or smaller loss weights, may keep it finite"
             )
         self.scores[stage] = scores
         if self.trainer.state.fn == TrainerFn.FITTING:
@@ -87,7 +87,7 @@ class Classifier(lightning.LightningModule):
                     f"{stage}/accuracy_0_4": scores.accuracy_0_4,
                     f"{stage}/accuracy_5_9": scores.accuracy_5_9,
                     **{f"{stage}_per_label/{label}": value for label, value in per_label},
-                    "step": float(self.current_epoch),
+                    "step": float(self.current_epoch),  # Lightning's name for the x-axis
                 }
             )
 

@@ -5,7 +5,9 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
+from errno import ENAMETOOLONG
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -16,7 +18,8 @@ from omegaconf.errors import OmegaConfBaseException
 from mnist_imbalance.errors import ConfigError
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
-EXPECTED = (ConfigError, HydraException, OmegaConfBaseException, OSError)
+EXPECTED = (ConfigError, HydraException, OmegaConfBaseException, OSError, BrokenExecutor)
+STOPPED = "stopped; the same command goes on from the last whole epoch"
 SHOW_TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"
 
 
@@ -30,8 +33,12 @@ def one_line(error: BaseException) -> str:
         message = f"{error.override}: {message}"
     elif isinstance(error, HydraException) and isinstance(error.__cause__, OmegaConfBaseException):
         message = f"{message} {error.__cause__}"
-    elif isinstance(error, OSError):
-        message = f"runs_dir: cannot write {error.filename} ({error.strerror})"
+    elif isinstance(error, BrokenExecutor):
+        message = "a job's process was killed, perhaps for memory; the same command does the rest"
+    elif isinstance(error, OSError) and error.errno == ENAMETOOLONG:
+        message = "a value is too long to name the run's folder; put it into a file below conf/"
+    elif isinstance(error, OSError) and error.filename:
+        message = f"runs_dir: {error.filename}: {error.strerror}"
     elif not isinstance(error, EXPECTED):
         message = f"{type(error).__name__}: {message}"
     return " ".join(message.partition("object_type=")[0].split())
@@ -68,3 +75,5 @@ def one_line_errors() -> Iterator[None]:
         if SHOW_TRACEBACKS:
             raise
         sys.exit(f"error: {one_line(error)}")
+    except KeyboardInterrupt:
+        sys.exit(STOPPED)

@@ -11,25 +11,30 @@ from pydantic import BaseModel, Field, FiniteFloat, PositiveInt, ValidationError
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.seeds import Seed
 
+Limit = Annotated[FiniteFloat, Field(gt=0)]  # batches, or a fraction of them
 
-class OptimizerKeys(BaseModel):
+
+class OptimizerKeys(BaseModel, strict=True):
     """What optimizers of every kind need to be told."""
 
     lr: Annotated[FiniteFloat, Field(gt=0)]
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0
-    weight_decay: Annotated[FiniteFloat, Field(ge=0)]
+    weight_decay: Annotated[FiniteFloat, Field(ge=0)] = 0
 
 
-class TrainerKeys(BaseModel):
+class TrainerKeys(BaseModel, strict=True):
     """The keys of ``lightning.Trainer`` that the rest of the code relies on."""
 
     accelerator: str
     devices: Literal[1]
     max_epochs: PositiveInt
     enable_progress_bar: bool
+    limit_train_batches: Limit = 1.0
+    limit_val_batches: Limit = 1.0
+    limit_test_batches: Limit = 1.0
 
 
-class Keys(BaseModel):
+class Keys(BaseModel, strict=True):
     """The config's values that no room of our own checks."""
 
     seed: Seed

@@ -18,11 +18,13 @@ from torchvision.datasets import MNIST
 
 from mnist_imbalance.augment import add_noise, rotate
 from mnist_imbalance.errors import ConfigError
-from mnist_imbalance.files import remove_if_empty
+from mnist_imbalance.files import new_folder
 from mnist_imbalance.labels import MINORITY, NUM_LABELS
 from mnist_imbalance.seeds import Seed, generator
 
 Batch = tuple[Tensor, Tensor]
+# what torchvision raises over files that are missing or not whole
+UNREADABLE = (RuntimeError, ValueError, AssertionError, EOFError, LookupError, TypeError)
 
 
 class Copy(BaseModel, extra="forbid"):
@@ -30,6 +32,23 @@ class Copy(BaseModel, extra="forbid"):
 
     angle: FiniteFloat  # degrees, counter-clockwise
     noise: Annotated[float, Field(ge=0, le=1)]  # standard deviation, pixels in [0, 1]
+
+
+def unpack(folder: Path, raw: Path, train: bool) -> MNIST:
+    """Let torchvision download and unpack what lacks, one process at a time."""
+    lock = raw / ".lock"
+    with new_folder(raw):
+        try:
+            with FileLock(lock):
+                try:
+                    return MNIST(folder, train)  # unpacked meanwhile by another process
+                except UNREADABLE:
+                    for archive in raw.glob("*-ubyte.gz"):
+                        archive.with_suffix("").unlink(missing_ok=True)  # perhaps half-unpacked
+                    return MNIST(folder, train, download=True)
+        finally:
+            with suppress(OSError):
+                lock.unlink()
 
 
 def load(folder: Path, train: bool) -> tuple[Tensor, Tensor]:
@@ -42,29 +61,17 @@ def load(folder: Path, train: bool) -> tuple[Tensor, Tensor]:
     Raises:
         ConfigError: The archives are missing or damaged and cannot be downloaded.
     """
-    raw = folder / "MNIST" / "raw"
-    lock = raw / ".lock"
-    unreadable = (RuntimeError, ValueError, AssertionError)  # as torchvision tells it
     try:
         mnist = MNIST(folder, train)
-    except unreadable:
+    except UNREADABLE:
+        raw = folder.absolute() / "MNIST" / "raw"
         try:
-            raw.mkdir(parents=True, exist_ok=True)
-            with FileLock(lock):
-                try:
-                    mnist = MNIST(folder, train)  # unpacked meanwhile by another process
-                except unreadable:
-                    for half_unpacked in raw.glob("*-ubyte"):
-                        half_unpacked.unlink()
-                    mnist = MNIST(folder, train, download=True)
-        except (*unreadable, OSError, EOFError) as error:
-            with suppress(OSError):
-                lock.unlink()
-            remove_if_empty(raw, top=folder)
+            mnist = unpack(folder, raw, train)
+        except (*UNREADABLE, OSError) as error:
             reason = str(error).splitlines()[0].rstrip(":")
             raise ConfigError(
                 f"data.dir: no whole MNIST archives in {raw}, and torchvision cannot get them "
-                f"({reason}); `git checkout data` brings back the repository's own"
+                f"({reason}); the repository's own come back with `git checkout data`"
             ) from error
     return mnist.data.unsqueeze(1), mnist.targets
 
@@ -276,10 +283,12 @@ def main() -> None:
     from rich.table import Table
 
     from mnist_imbalance.commandline import compose_from_arguments, one_line_errors
-    from mnist_imbalance.config import build
+    from mnist_imbalance.config import build, check
 
     with one_line_errors():
-        data: MNISTData = build(compose_from_arguments(main.__doc__), "data")
+        config = compose_from_arguments(main.__doc__)
+        check(config)
+        data: MNISTData = build(config, "data")
         data.setup()
     table = Table("label", *data.counts, title="images")
     for column in table.columns:

@@ -1,6 +1,8 @@
 """Files that are whole or absent, and no empty folders left behind."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -12,12 +14,24 @@ def write_whole(path: Path, text: str) -> None:
     os.replace(part, path)
 
 
+@contextmanager
+def new_folder(path: Path) -> Iterator[None]:
+    """Make a folder for a block's use; where the block fails, unmake what was made and is empty."""
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        with suppress(OSError):
+            for folder in made:
+                folder.rmdir()
+        raise
+
+
 def remove_if_empty(folder: Path, top: Path) -> None:
-    """Remove a folder that holds nothing, and its parents up to ``top`` that then hold nothing."""
-    for path in (folder, *folder.parents):
-        if not path.is_relative_to(top):
-            return
-        try:
+    """Remove a folder that holds nothing, and its parents below ``top`` that then hold nothing."""
+    with suppress(OSError):
+        for path in (folder, *folder.parents):
+            if top not in path.parents:
+                return
             path.rmdir()
-        except OSError:
-            return

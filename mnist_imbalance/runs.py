@@ -2,10 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+from filelock import FileLock, Timeout
 from hydra.conf import HydraConf
 from omegaconf import DictConfig, OmegaConf
 from pydantic import BaseModel, Field, ValidationError
@@ -105,15 +108,38 @@ class RunFolder:
         self.result_file = path / "result.json"
         self.config_file = path / ".hydra" / "config.yaml"
 
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other processes out of the folder.
+
+        Raises:
+            ConfigError: Another process is at work in it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock_file = self.path / ".lock"
+        lock = FileLock(lock_file)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise ConfigError(f"runs_dir: another process is at work in {self.path}") from error
+        try:
+            yield
+        finally:
+            lock_file.unlink(missing_ok=True)
+            lock.release()
+
     def check_owner(self, config: DictConfig) -> None:
         """Make sure that the folder is new or belongs to this config.
 
         Raises:
-            ConfigError: Another config's run is here.
+            ConfigError: Another config's run is here, or a damaged one.
         """
-        if not self.config_file.exists():
+        if result := self.result():
+            theirs = result.config
+        elif self.config_file.exists():
+            theirs = determining(DictConfig(OmegaConf.load(self.config_file)))
+        else:
             return
-        theirs = determining(DictConfig(OmegaConf.load(self.config_file)))
         ours = determining(config)
         differing = sorted(
             key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)
@@ -130,6 +156,11 @@ class RunFolder:
         overrides = OmegaConf.to_yaml(hydra.overrides.task)
         write_whole(self.config_file.with_name("overrides.yaml"), overrides)
         write_whole(self.config_file, OmegaConf.to_yaml(config))
+
+    def discard(self) -> None:
+        """Remove what a run has written that failed before its first checkpoint."""
+        shutil.rmtree(self.config_file.parent)
+        shutil.rmtree(self.tensorboard, ignore_errors=True)
 
     def finish(self, result: Result) -> None:
         """Write ``result.json``; the run is complete from here on."""

@@ -2,10 +2,14 @@
 
 import math
 from collections.abc import Iterable
+from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, computed_field
+from pydantic import BaseModel, Field, NonNegativeInt, computed_field
 
 from mnist_imbalance.labels import MAJORITY, MINORITY, NUM_LABELS
+
+Item = TypeVar("Item")
+Ten = Annotated[list[Item], Field(min_length=NUM_LABELS, max_length=NUM_LABELS)]
 
 
 class Scores(BaseModel, frozen=True):
@@ -16,7 +20,7 @@ class Scores(BaseModel, frozen=True):
         loss: The training loss's value on the set.
     """
 
-    confusion: list[list[int]]
+    confusion: Ten[Ten[NonNegativeInt]]
     loss: float
 
     @computed_field

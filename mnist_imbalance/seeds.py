@@ -9,7 +9,12 @@ from pydantic import Field
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
-def generator(purpose: str, *seeds: int) -> torch.Generator:
-    """Make a CPU generator; another purpose or another seed gives an independent stream."""
+def derive(purpose: str, *seeds: int) -> int:
+    """Derive a seed of 64 bits; another purpose or another seed gives an unrelated one."""
     digest = hashlib.sha256(repr((purpose, *seeds)).encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8]))
+    return int.from_bytes(digest[:8])
+
+
+def generator(purpose: str, *seeds: int) -> torch.Generator:
+    """Make a CPU generator from a derived seed."""
+    return torch.Generator().manual_seed(derive(purpose, *seeds))

@@ -55,7 +55,10 @@ def tabulate_run(result: Result) -> Table:
     columns = ["label", "test accuracy %"]
     columns += ["report's Table 1"] if by_label else []
     columns += ["report's text"] if in_text else []
-    title = f"{result.model}, {result.data}, {result.loss} loss, seed {result.seed}"
+    title = (
+        f"{result.model}, {result.data}, {result.loss} loss, {result.optimizer}, "
+        f"{result.epochs} epochs, seed {result.seed}"
+    )
     table = Table(*columns, title=title)
     for column in table.columns[1:]:
         column.justify = "right"

@@ -14,7 +14,14 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from mnist_imbalance.commandline import CONF, EXPECTED, hush_libraries, one_line, one_line_errors
+from mnist_imbalance.commandline import (
+    CONF,
+    EXPECTED,
+    STOPPED,
+    hush_libraries,
+    one_line,
+    one_line_errors,
+)
 from mnist_imbalance.files import remove_if_empty
 
 if TYPE_CHECKING:
@@ -34,8 +41,10 @@ def run(config: DictConfig) -> tuple["RunFolder", bool]:
     try:
         in_main_process = multiprocessing.parent_process() is None
         train(config, settings, folder, show_progress=in_main_process)
+    except SystemExit:  # Lightning's answer to SIGINT and SIGTERM
+        sys.exit(STOPPED)
     finally:
-        remove_if_empty(folder.path, top=Path(config.runs_dir).absolute())
+        remove_if_empty(folder.path, top=Path(settings.sweep.dir).absolute())
     return folder, done_before
 
 
@@ -73,8 +82,8 @@ def run_in_sweep(config: DictConfig) -> None:
         outcomes.write(json.dumps(outcome) + "\n")
 
 
-def show_sweep(lines: list[str]) -> None:
-    """Show how the jobs of a sweep ended; exit code 1 if one failed."""
+def show_sweep(lines: list[str]) -> int:
+    """Show how the jobs of a sweep ended; count the failed ones."""
     from rich.console import Console
 
     from mnist_imbalance.runs import RunFolder
@@ -90,7 +99,9 @@ def show_sweep(lines: list[str]) -> None:
     if done:
         Console().print(tabulate_sweep(done))
     if failed:
-        sys.exit("\n".join([f"error: {len(failed)} of {len(outcomes)} jobs failed", *failed]))
+        count = f"error: {len(failed)} of {len(outcomes)} jobs failed"
+        print(count, *failed, sep="\n", file=sys.stderr)
+    return len(failed)
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
@@ -108,9 +119,14 @@ def main() -> None:
     hush_libraries()
     with tempfile.NamedTemporaryFile(mode="r", encoding="utf-8") as outcomes, one_line_errors():
         os.environ[OUTCOMES] = outcomes.name
-        job()
-        if lines := outcomes.readlines():
-            show_sweep(lines)
+        failed = 0
+        try:
+            job()
+        finally:
+            if lines := outcomes.readlines():
+                failed = show_sweep(lines)
+        if failed:
+            sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""One config → one run folder; the only room that sees the whole config."""
+"""One config → one run folder: builds the parts, trains, scores, keeps the record."""
 
 import logging
 import os
@@ -6,7 +6,6 @@ import platform
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import lightning
@@ -26,12 +25,17 @@ from mnist_imbalance.labels import MINORITY
 from mnist_imbalance.pictures import draw_confusion, lay_out
 from mnist_imbalance.progress import EpochBar
 from mnist_imbalance.runs import Result, RunFolder, Seconds, determining, hash_config
+from mnist_imbalance.seeds import derive
 
 CHOICES = ("model", "data", "loss", "optimizer")
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and then puts it there in one step."""
+    """Writes a checkpoint beside its place and then puts it there in one step.
+
+    Lightning's own writing passes through the system's temporary folder, from where a move to
+    another file system is not one step.
+    """
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
@@ -40,6 +44,24 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         part = f"{os.fspath(path)}.part"
         super().save_checkpoint(checkpoint, part, storage_options)
         os.replace(part, path)
+
+
+class SeedEveryEpoch(lightning.Callback):
+    """Makes an epoch's random numbers depend on seed and epoch, so that a resumed run ends alike.
+
+    Args:
+        seed: Of the run.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_batch_start(
+        self, trainer: lightning.Trainer, module: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Seed what layers such as dropout draw from, before an epoch's first batch."""
+        if batch_idx == 0:  # Lightning resumes past on_train_epoch_start
+            torch.manual_seed(derive("epoch", self.seed, trainer.current_epoch))
 
 
 def describe(device: torch.device) -> str:
@@ -59,15 +81,22 @@ def epochs_done(checkpoint: Path) -> int:
         return 0
     try:
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        return int(state["epoch"]) + 1
-    except (EOFError, KeyError, RuntimeError, TypeError, UnpicklingError) as error:
+        missing = {"epoch", "state_dict", "optimizer_states", "loops"} - state.keys()
+    except Exception as error:  # torch.load fails in many ways
         raise ConfigError(
             f"runs_dir: {checkpoint} is damaged; delete it and start the run again"
         ) from error
+    if missing:
+        raise ConfigError(f"runs_dir: {checkpoint} is no checkpoint of a training; delete it")
+    return int(state["epoch"]) + 1
 
 
 def make_trainer(
-    config: DictConfig, folder: RunFolder, logger: TensorBoardLogger, show_progress: bool
+    config: DictConfig,
+    folder: RunFolder,
+    logger: TensorBoardLogger,
+    timer: Timer,
+    show_progress: bool,
 ) -> lightning.Trainer:
     """Make the Trainer that keeps a run in its folder.
 
@@ -88,7 +117,12 @@ def make_trainer(
         "trainer",
         default_root_dir=folder.path,
         logger=logger,
-        callbacks=[keep_last, Timer(), *([EpochBar()] if show_progress else [])],
+        callbacks=[
+            keep_last,
+            timer,
+            SeedEveryEpoch(config.seed),
+            *([EpochBar()] if show_progress else []),
+        ],
         plugins=[AtomicCheckpointIO()],
         enable_progress_bar=show_progress,
         enable_model_summary=False,
@@ -117,10 +151,15 @@ def train(
             loss diverges.
     """
     check(config)
-    folder.check_owner(config)
-    if finished := folder.result():
-        return finished
+    with folder.lock():
+        folder.check_owner(config)
+        return folder.result() or train_and_score(config, hydra, folder, show_progress)
 
+
+def train_and_score(
+    config: DictConfig, hydra: HydraConf, folder: RunFolder, show_progress: bool
+) -> Result:
+    """Do what `train` promises in a folder that is ours and not finished."""
     torch.set_num_threads(config.threads)
     lightning.seed_everything(config.seed, verbose=False)
     data: MNISTData = build(config, "data")
@@ -140,26 +179,35 @@ def train(
         default_hp_metric=False,
         purge_step=done,
     )
-    trainer = make_trainer(
-        config, folder, logger, show_progress and config.trainer.enable_progress_bar
-    )
+    timer = Timer()
+    show_progress = show_progress and config.trainer.enable_progress_bar
+    trainer = make_trainer(config, folder, logger, timer, show_progress)
     data.trainer = trainer  # now, so that a missing data set is told before anything is written
     data.setup()
     folder.begin(config, hydra)
-    checkpoint = folder.last_checkpoint if done else None
-    trainer.fit(classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    try:
+        checkpoint = folder.last_checkpoint if done else None
+        trainer.fit(classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    except ConfigError:
+        if not folder.last_checkpoint.exists():
+            folder.discard()
+        raise
+    if trainer.current_epoch < config.trainer.max_epochs:
+        raise ConfigError(
+            f"trainer: training was ended after {trainer.current_epoch} of "
+            f"{config.trainer.max_epochs} epochs; only a whole training has a result"
+        )
     trainer.validate(classifier, datamodule=data, verbose=False)
     trainer.test(classifier, datamodule=data, verbose=False)
 
     values = determining(config)
     choices = {group: hydra.runtime.choices[group] for group in CHOICES}
-    (timer,) = (callback for callback in trainer.callbacks if isinstance(callback, Timer))
     result = Result(
         config_hash=hash_config(values),
         **choices,
         seed=config.seed,
         data_seed=config.data.seed,
-        epochs=config.trainer.max_epochs,
+        epochs=trainer.current_epoch,
         train_counts=data.counts["expanded"],
         val=classifier.scores["val"],
         test=classifier.scores["test"],

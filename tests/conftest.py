@@ -24,6 +24,12 @@ def composed(*overrides: str) -> DictConfig:
         return compose("train", list(overrides))
 
 
+def composed_hydra() -> DictConfig:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config: DictConfig = compose("train", return_hydra_config=True).hydra
+        return config
+
+
 @pytest.fixture
 def train_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Path]:
     """The training command line in this process, its runs below tmp_path."""

@@ -1,5 +1,8 @@
+import re
+from pathlib import Path
+
 import pytest
-from conftest import composed
+from conftest import composed, composed_hydra
 from hydra.utils import get_object
 from torch import nn
 
@@ -7,17 +10,20 @@ from mnist_imbalance.commandline import CONF
 from mnist_imbalance.config import build, check
 from mnist_imbalance.data import MNISTData
 from mnist_imbalance.errors import ConfigError
+from mnist_imbalance.runs import WITHOUT_EFFECT
 
 
 def choices(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
-def test_there_is_what_the_readme_names() -> None:
-    assert choices("data") == ["augmented_100", "augmented_40", "imbalanced", "original"]
-    assert choices("model") == ["cnn", "lstm"]
-    assert choices("loss") == ["per_label", "plain", "weighted"]
-    assert choices("optimizer") == ["adam", "sgd"]
+@pytest.mark.parametrize("group", ["data", "model", "loss", "optimizer", "trainer"])
+def test_there_is_what_the_readme_names(group: str) -> None:
+    readme = (CONF.parent / "README.md").read_text()
+    row = next(line for line in readme.splitlines() if line.startswith(f"| `{group}` |"))
+    named = re.findall(r"`(\w+)`", row.split("|")[2])
+    assert named
+    assert set(named) <= set(choices(group))
 
 
 @pytest.mark.parametrize("group", ["data", "model", "loss", "optimizer"])
@@ -40,6 +46,22 @@ def test_every_trainer_is_lightnings(choice: str) -> None:
     assert get_object(config.trainer._target_).__name__ == "Trainer"
 
 
+def test_an_overlay_may_change_anything(tmp_path: Path) -> None:
+    overlay = tmp_path / "experiment" / "mine.yaml"
+    overlay.parent.mkdir()
+    overlay.write_text(
+        "# @package _global_\ndefaults: [override /model: cnn]\nseed: 5\ndata: {keep: 0.5}\n"
+    )
+    config = composed(f"hydra.searchpath=[file://{tmp_path}]", "experiment=mine")
+    assert (config.seed, config.data.order_seed, config.data.keep) == (5, 5, 0.5)
+    assert config.model._target_.endswith("LeNet5")
+
+
+def test_folder_names_and_hashes_leave_out_the_same_keys() -> None:
+    named = composed_hydra().job.config.override_dirname.exclude_keys
+    assert WITHOUT_EFFECT - {"trainer._target_"} <= set(named)
+
+
 @pytest.mark.parametrize("experiment", choices("experiment"))
 def test_every_experiment_composes(experiment: str) -> None:
     check(composed(f"experiment={experiment}"))
@@ -51,6 +73,9 @@ def test_every_experiment_composes(experiment: str) -> None:
         "seed=-1",
         "seed=x",
         "threads=0",
+        "threads=2.0",
+        "runs_dir=3",
+        "+trainer.limit_val_batches=0",
         "optimizer.lr=0",
         "optimizer.lr=inf",
         "optimizer.momentum=1",
@@ -60,7 +85,7 @@ def test_every_experiment_composes(experiment: str) -> None:
     ],
 )
 def test_a_wrong_value_is_named_by_its_key(override: str) -> None:
-    key, value = override.split("=")
+    key, value = override.strip("+").split("=")
     with pytest.raises(ConfigError, match=rf"^{key}: .*, got '?{value}'?$"):
         check(composed(override))
 

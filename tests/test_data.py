@@ -163,9 +163,23 @@ def test_missing_or_damaged_archives(
             (raw / archive.name).write_bytes(content)
     with pytest.raises(ConfigError, match=r"^data\.dir: no whole MNIST archives in .*raw"):
         load(tmp_path, train=True)
-    assert {path.name for path in tmp_path.rglob("*")} <= {"MNIST", "raw"} | {
-        archive.name for archive in ARCHIVES
-    }
+    left = {path.name for path in tmp_path.rglob("*")}
+    archives = {archive.name for archive in ARCHIVES}
+    assert left == ({"MNIST", "raw"} | archives if damage == "damaged" else set())
+
+
+def test_unpacked_files_without_archives_are_never_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data_module.MNIST, "mirrors", [])
+    raw = tmp_path / "MNIST" / "raw"
+    load(REPOSITORY / "data", train=True)
+    shutil.copytree(REPOSITORY / "data/MNIST/raw", raw, ignore=shutil.ignore_patterns("*.gz"))
+    labels = raw / "t10k-labels-idx1-ubyte"
+    labels.write_bytes(labels.read_bytes()[:1000])
+    with pytest.raises(ConfigError, match=r"^data\.dir: no whole MNIST"):
+        load(tmp_path, train=False)
+    assert len(list(raw.glob("*-ubyte"))) == 4
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from mnist_imbalance.files import remove_if_empty, write_whole
+from mnist_imbalance.files import new_folder, remove_if_empty, write_whole
 
 
 def test_a_file_is_replaced_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -20,8 +20,24 @@ def test_a_file_is_replaced_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_only_empty_folders_below_the_top_go(tmp_path: Path) -> None:
     (tmp_path / "top" / "a" / "b").mkdir(parents=True)
-    remove_if_empty(tmp_path / "top" / "a" / "b", top=tmp_path / "top" / "a")
+    remove_if_empty(tmp_path / "top" / "a" / "b", top=tmp_path / "top")
     assert [path.name for path in tmp_path.rglob("*")] == ["top"]
-    (tmp_path / "top" / "kept").write_text("")
-    remove_if_empty(tmp_path / "top", top=tmp_path)
-    assert (tmp_path / "top" / "kept").exists()
+    (tmp_path / "top" / "a").mkdir()
+    (tmp_path / "top" / "a" / "kept").write_text("")
+    remove_if_empty(tmp_path / "top" / "a", top=tmp_path)
+    remove_if_empty(tmp_path, top=tmp_path / "elsewhere")
+    assert (tmp_path / "top" / "a" / "kept").exists()
+
+
+def test_a_failing_block_unmakes_its_own_empty_folders_only(tmp_path: Path) -> None:
+    (tmp_path / "theirs").mkdir()
+    with pytest.raises(KeyError), new_folder(tmp_path / "theirs" / "a" / "b"):
+        raise KeyError
+    assert [path.name for path in tmp_path.rglob("*")] == ["theirs"]
+    with pytest.raises(KeyError), new_folder(tmp_path / "theirs" / "a" / "b"):
+        (tmp_path / "theirs" / "a" / "kept").write_text("")
+        raise KeyError
+    assert (tmp_path / "theirs" / "a" / "kept").exists()
+    with new_folder(tmp_path / "stays"):
+        pass
+    assert (tmp_path / "stays").is_dir()

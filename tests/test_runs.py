@@ -64,12 +64,31 @@ def test_a_result_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert hash_config(record["config"]) == record["config_hash"]
 
 
-@pytest.mark.parametrize("damage", ['{"schema": 1', '{"schema": 2}', "[]"])
+@pytest.mark.parametrize("damage", ['{"schema": 1', '{"schema": 2}', "[]", '{"val": {}}'])
 def test_a_damaged_result_is_named(tmp_path: Path, damage: str) -> None:
     folder = RunFolder(tmp_path)
     folder.result_file.write_text(damage)
     with pytest.raises(ConfigError, match=r"^runs_dir: .*result\.json is damaged"):
         folder.result()
+
+
+def test_a_folder_has_one_process_at_a_time(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    with folder.lock():
+        second = RunFolder(folder.path).lock()
+        with pytest.raises(ConfigError, match=r"^runs_dir: another process is at work in .*run$"):
+            second.__enter__()
+    with folder.lock():
+        assert folder.path.is_dir()
+    assert not list(folder.path.iterdir())
+
+
+def test_a_result_of_another_config_is_told_by_itself(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.finish(result_of("data.keep=0.5"))
+    folder.check_owner(composed("data.keep=0.5"))
+    with pytest.raises(ConfigError, match=r"other values of data\.keep;"):
+        folder.check_owner(composed())
 
 
 def test_a_folder_belongs_to_one_config(tmp_path: Path) -> None:

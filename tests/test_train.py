@@ -53,8 +53,8 @@ def test_what_a_run_leaves(train_here: Train, capsys: pytest.CaptureFixture[str]
     assert "tensorboard --logdir" in printed
     assert str(folder) in printed.replace("\n", "")
     assert folder.name == "seed=3"
-    assert folder.parents[1].name == "model=lstm,data=augmented_40,loss=per_label,optimizer=sgd"
-    assert folder.parents[2].name == "default"
+    assert folder.parents[3].name == "model=lstm,data=augmented_40,loss=per_label,optimizer=sgd"
+    assert folder.parents[4].name == "default"
     files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     assert {
         ".hydra/config.yaml",
@@ -114,42 +114,73 @@ def test_a_run_killed_before_its_result_is_only_scored_again(train_here: Train) 
     assert second.seconds.fit == pytest.approx(first.seconds.fit, rel=0.5)
 
 
-def test_a_damaged_checkpoint_is_named(train_here: Train) -> None:
+@pytest.mark.parametrize("damage", ["cut", "empty", "text", "another"])
+def test_a_damaged_checkpoint_is_named(train_here: Train, damage: str) -> None:
     folder = train_here(*SHORT)
     (folder / "result.json").unlink()
     checkpoint = folder / "checkpoints" / "last.ckpt"
-    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
-    with pytest.raises(SystemExit, match=r"^error: runs_dir: .*last\.ckpt is damaged; delete it"):
+    whole = checkpoint.read_bytes()
+    checkpoint.write_bytes({"cut": whole[:20_000], "empty": b"", "text": b"text"}.get(damage, b""))
+    if damage == "another":
+        torch.save({"epoch": 0}, checkpoint)
+    with pytest.raises(SystemExit, match=r"^error: runs_dir: .*last\.ckpt is .*; delete it"):
         train_here(*SHORT)
 
 
 def test_a_killed_run_goes_on_and_ends_alike(tmp_path: Path) -> None:
-    overrides = ["trainer.max_epochs=6", "+trainer.limit_train_batches=100", "data=augmented_40"]
+    overrides = ["data=augmented_40", "model=cnn", "model._target_=dropout_model.Dropout"]
+    overrides += ["trainer.max_epochs=60", "+trainer.limit_train_batches=50"]
 
-    def start(runs: str) -> subprocess.Popen[bytes]:
-        command = [*COMMAND, *overrides, f"runs_dir={tmp_path / runs}"]
-        return subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.DEVNULL)
+    def start(runs: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [*COMMAND, *overrides, f"runs_dir={tmp_path / runs}"],
+            cwd=REPOSITORY,
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY / "tests")},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
 
-    killed = start("killed")
-    deadline = time.monotonic() + 120
-    while not (checkpoints := list(tmp_path.rglob("last.ckpt"))):
-        assert killed.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
-    folder = checkpoints[0].parents[1]
+    def checkpoint_after(process: subprocess.Popen[str], time_ns: int) -> Path:
+        deadline = time.monotonic() + 120
+        while True:
+            for path in tmp_path.rglob("last.ckpt"):
+                if path.stat().st_mtime_ns > time_ns:
+                    return path
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    def epochs_done(checkpoint: Path) -> int:
+        epoch: int = torch.load(checkpoint, weights_only=True)["epoch"]
+        return epoch + 1
+
+    run = start("stopped")
+    checkpoint = checkpoint_after(run, 0)
+    run.send_signal(signal.SIGKILL)
+    run.communicate()
+    folder = checkpoint.parents[1]
     assert not (folder / "result.json").exists()
-    epochs_done = torch.load(checkpoints[0], weights_only=True)["epoch"] + 1
-    assert 1 <= epochs_done < 6
+    after_kill = epochs_done(checkpoint)
+    assert 1 <= after_kill < 60
 
-    assert start("killed").wait() == 0
-    assert start("whole").wait() == 0
-    whole = tmp_path / "whole" / folder.relative_to(tmp_path / "killed")
+    run = start("stopped")
+    checkpoint_after(run, checkpoint.stat().st_mtime_ns)
+    run.send_signal(signal.SIGTERM)
+    _, errors = run.communicate()
+    assert run.returncode == 1
+    assert errors.endswith("stopped; the same command goes on from the last whole epoch\n")
+    assert not (folder / "result.json").exists()
+    assert after_kill < epochs_done(checkpoint) < 60
+
+    for runs in ("stopped", "whole"):
+        run = start(runs)
+        run.communicate()
+        assert run.returncode == 0
+    whole = tmp_path / "whole" / folder.relative_to(tmp_path / "stopped")
     assert result_in(folder).test == result_in(whole).test
     assert result_in(folder).val == result_in(whole).val
     curves = EventAccumulator(str(folder / "tensorboard")).Reload()
-    assert [point.step for point in curves.Scalars("val/loss")] == list(range(6))
+    assert [point.step for point in curves.Scalars("val/loss")] == list(range(60))
 
 
 def test_a_parallel_sweep_outlives_a_failing_job(tmp_path: Path) -> None:
@@ -175,7 +206,7 @@ def test_a_parallel_sweep_outlives_a_failing_job(tmp_path: Path) -> None:
     assert "Traceback" not in sweep.stderr
     assert "Warning" not in sweep.stderr
     records = sorted((tmp_path / "runs").rglob("result.json"))
-    names = [f"loss.minority_weight={weight},trainer.max_epochs=2" for weight in (2, 7)]
+    names = [f"loss.minority_weight={weight}/trainer.max_epochs=2" for weight in (2, 7)]
     assert [names[0] in str(records[0]), names[1] in str(records[1])] == [True, True]
     assert len(records) == 2
     assert not list((tmp_path / "runs").rglob("*minority_weight=-1*"))
@@ -211,24 +242,28 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     assert stopped.value.code.startswith(f"error: {message}")
     assert "\n" not in stopped.value.code
     assert capsys.readouterr() == ("", "")
-    assert not list(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.rglob("*")] in ([], ["runs"])
 
 
 def test_an_unwritable_runs_dir(
     train_here: Train, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     (tmp_path / "runs").write_text("a file")
-    with pytest.raises(SystemExit, match=r"^error: runs_dir: cannot write .* \(Not a directory\)$"):
+    with pytest.raises(SystemExit, match=r"^error: runs_dir: .*: Not a directory$"):
         train_here()
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_diverging_loss_leaves_no_checkpoint_and_no_result(
-    train_here: Train, tmp_path: Path
-) -> None:
+def test_a_diverging_loss_leaves_nothing(train_here: Train, tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"^error: optimizer\.lr: the val loss is nan in epoch 0"):
         train_here("optimizer.lr=1e9", *SHORT)
-    assert not [*tmp_path.rglob("*.ckpt*"), *tmp_path.rglob("result.json*")]
+    assert [path.name for path in tmp_path.rglob("*")] == ["runs"]
+
+
+def test_half_a_training_has_no_result(train_here: Train, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"^error: trainer: training was ended after 1 of 2 epoch"):
+        train_here("+trainer.max_steps=5", *SHORT)
+    assert not list(tmp_path.rglob("result.json"))
 
 
 def test_another_configs_run_is_left_alone(train_here: Train, tmp_path: Path) -> None:
@@ -237,6 +272,12 @@ def test_another_configs_run_is_left_alone(train_here: Train, tmp_path: Path) ->
     with pytest.raises(SystemExit, match=r"holds a run with other values of data\.batch_size"):
         train_here("data.batch_size=64", f"hydra.run.dir='{folder}'", *SHORT)
     assert (folder / "result.json").read_bytes() == before
+
+
+def test_a_value_too_long_for_a_folder_name_is_told(train_here: Train) -> None:
+    copies = ",".join(["{angle: 1, noise: 0.1}"] * 20)
+    with pytest.raises(SystemExit, match=r"^error: a value is too long to name the run's folder"):
+        train_here(f"data.copies=[{copies}]")
 
 
 def test_help_shows_the_choices() -> None:
