@@ -25,38 +25,37 @@ from mnist_imbalance.commandline import (
 from mnist_imbalance.files import remove_if_empty
 
 if TYPE_CHECKING:
-    from mnist_imbalance.runs import RunFolder
+    from mnist_imbalance.runs import Result
 
 OUTCOMES = "MNIST_IMBALANCE_OUTCOMES"  # names the file in which a sweep's jobs note their end
 
 
-def run(config: DictConfig) -> tuple["RunFolder", bool]:
-    """Train in the folder that Hydra gives; tell the folder and whether it was done before."""
+def run(config: DictConfig) -> "Result":
+    """Train in the folder that Hydra gives."""
     from mnist_imbalance.runs import RunFolder  # the heavy imports wait, --help does not
     from mnist_imbalance.training import train
 
     settings = HydraConfig.get()
     folder = RunFolder(Path(settings.runtime.output_dir))
-    done_before = folder.result_file.exists()
+    in_main_process = multiprocessing.parent_process() is None
     try:
-        in_main_process = multiprocessing.parent_process() is None
-        train(config, settings, folder, show_progress=in_main_process)
+        return train(config, settings, folder, show_progress=in_main_process)
     except SystemExit:  # Lightning's answer to SIGINT and SIGTERM
         sys.exit(STOPPED)
     finally:
         remove_if_empty(folder.path, top=Path(settings.sweep.dir).absolute())
-    return folder, done_before
 
 
 def run_one(config: DictConfig) -> None:
     """Do a single run and show its result."""
     from rich.console import Console
 
+    from mnist_imbalance.runs import RunFolder
     from mnist_imbalance.summary import tabulate_run
 
-    folder, done_before = run(config)
-    result = folder.result()
-    assert result is not None
+    folder = RunFolder(Path(HydraConfig.get().runtime.output_dir))
+    done_before = folder.result_file.exists()
+    result = run(config)
     console = Console()
     if done_before:
         console.print(f"finished before, nothing trained: {folder.result_file}", soft_wrap=True)
@@ -68,16 +67,17 @@ def run_one(config: DictConfig) -> None:
 def run_in_sweep(config: DictConfig) -> None:
     """Do one job of a sweep and note how it ended, so that a failure stops no other job."""
     settings = HydraConfig.get()
-    outcome = {"number": settings.job.num, "overrides": list(settings.overrides.task)}
+    overrides = list(settings.overrides.task)
+    outcome = {"number": settings.job.num, "overrides": overrides}
     try:
-        folder, _ = run(config)
-        outcome["folder"] = str(folder.path)
+        run(config)
+        outcome["folder"] = settings.runtime.output_dir
     except Exception as error:
         if not isinstance(error, EXPECTED):
             traceback.print_exc()
         outcome["failure"] = one_line(error)
     end = "failed" if "failure" in outcome else "done"
-    print(f"{end}: {' '.join(settings.overrides.task)}", flush=True)
+    print(f"{end}: {' '.join(overrides)}", flush=True)
     with open(os.environ[OUTCOMES], "a", encoding="utf-8") as outcomes:
         outcomes.write(json.dumps(outcome) + "\n")
 
