@@ -68,7 +68,7 @@ def hush_libraries() -> None:
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Turn a user's mistake into one line and exit code 1; HYDRA_FULL_ERROR=1 shows all."""
+    """Turn a user's mistake into one line and exit code 1; or, with HYDRA_FULL_ERROR=1, not."""
     try:
         yield
     except EXPECTED as error:

@@ -68,7 +68,7 @@ def load(folder: Path, train: bool) -> tuple[Tensor, Tensor]:
         try:
             mnist = unpack(folder, raw, train)
         except (*UNREADABLE, OSError) as error:
-            reason = str(error).splitlines()[0].rstrip(":")
+            reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(":")
             raise ConfigError(
                 f"data.dir: no whole MNIST archives in {raw}, and torchvision cannot get them "
                 f"({reason}); the repository's own come back with `git checkout data`"
