@@ -59,7 +59,7 @@ def tabulate_run(result: Result) -> Table:
         f"{result.model}, {result.data}, {result.loss} loss, {result.optimizer}, "
         f"{result.epochs} epochs, seed {result.seed}"
     )
-    table = Table(*columns, title=title)
+    table = Table(*columns, title=title, min_width=len(title))
     for column in table.columns[1:]:
         column.justify = "right"
     for label, *accuracies in rows:
