@@ -124,7 +124,7 @@ def make_trainer(
             *([EpochBar()] if show_progress else []),
         ],
         plugins=[AtomicCheckpointIO()],
-        enable_progress_bar=show_progress,
+        enable_progress_bar=False,  # ours instead
         enable_model_summary=False,
         num_sanity_val_steps=0,
         reload_dataloaders_every_n_epochs=1,

@@ -1,0 +1,20 @@
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from mnist_imbalance.progress import EpochBar
+
+
+def test_the_bar_goes_on_where_training_does(capsys: pytest.CaptureFixture[str]) -> None:
+    metrics = {"val/loss": torch.tensor(0.25), "val/accuracy": torch.tensor(0.5)}
+    trainer = SimpleNamespace(max_epochs=10, current_epoch=4, callback_metrics=metrics)
+    bar = EpochBar()
+    bar.on_exception()  # before there is a bar
+    bar.on_train_start(trainer)  # type: ignore[arg-type]
+    bar.on_train_epoch_end(trainer)  # type: ignore[arg-type]
+    bar.on_train_end()
+    shown = capsys.readouterr().err
+    assert "4/10" in shown
+    assert "5/10" in shown
+    assert "val loss=0.250, val accuracy=0.500" in shown
