@@ -24,6 +24,7 @@ class EpochBar(lightning.Callback):
         shown = {
             name.replace("/", " "): f"{trainer.callback_metrics[name]:.3f}"
             for name in ("val/loss", "val/accuracy")
+            if name in trainer.callback_metrics  # not every epoch need be validated
         }
         self._bar.set_postfix(shown, refresh=False)
         self._bar.update()
