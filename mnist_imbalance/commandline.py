@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
 from errno import ENAMETOOLONG
@@ -44,13 +44,17 @@ def one_line(error: BaseException) -> str:
     return " ".join(message.partition("object_type=")[0].split())
 
 
+def compose_with(overrides: Sequence[str], *, with_hydra: bool = False) -> DictConfig:
+    """Compose ``conf/train.yaml`` as the training command would, with Hydra's own part or not."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("train", list(overrides), return_hydra_config=with_hydra)
+
+
 def compose_from_arguments(description: str | None) -> DictConfig:
-    """Compose ``conf/train.yaml`` with the overrides on a command line that takes nothing else."""
+    """Compose with the overrides on a command line that takes nothing else."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="as for training")
-    overrides = parser.parse_args().overrides
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("train", overrides)
+    return compose_with(parser.parse_args().overrides)
 
 
 def hush_libraries() -> None:
@@ -68,7 +72,7 @@ def hush_libraries() -> None:
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Turn a user's mistake into one line and exit code 1; or, with HYDRA_FULL_ERROR=1, not."""
+    """Turn a user's mistake into one line and exit code 1, unless HYDRA_FULL_ERROR=1."""
     try:
         yield
     except EXPECTED as error:

@@ -128,18 +128,19 @@ class RunFolder:
             lock_file.unlink(missing_ok=True)
             lock.release()
 
-    def check_owner(self, config: DictConfig) -> None:
-        """Make sure that the folder is new or belongs to this config.
+    def result_of(self, config: DictConfig) -> Result | None:
+        """Read the result of this config's run; None if it is not complete.
 
         Raises:
             ConfigError: Another config's run is here, or a damaged one.
         """
-        if result := self.result():
+        result = self.result()
+        if result:
             theirs = result.config
         elif self.config_file.exists():
             theirs = determining(DictConfig(OmegaConf.load(self.config_file)))
         else:
-            return
+            return None
         ours = determining(config)
         differing = sorted(
             key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)
@@ -149,6 +150,11 @@ class RunFolder:
                 f"runs_dir: {self.path} holds a run with other values of {', '.join(differing)}; "
                 "delete that folder or choose another runs_dir"
             )
+        return result
+
+    def is_fresh(self) -> bool:
+        """Tell whether there is nothing yet of what `discard` removes."""
+        return not self.config_file.parent.exists() and not self.tensorboard.exists()
 
     def begin(self, config: DictConfig, hydra: HydraConf) -> None:
         """Write ``.hydra/``: the config, Hydra's own and the overrides."""
@@ -158,7 +164,7 @@ class RunFolder:
         write_whole(self.config_file, OmegaConf.to_yaml(config))
 
     def discard(self) -> None:
-        """Remove what a run has written that failed before its first checkpoint."""
+        """Remove what a run has written, in a fresh folder, before its first checkpoint."""
         shutil.rmtree(self.config_file.parent)
         shutil.rmtree(self.tensorboard, ignore_errors=True)
 

@@ -1,6 +1,7 @@
 """Finished runs as small tables for the terminal."""
 
 from collections.abc import Sequence
+from functools import cache
 from importlib import resources
 from typing import Any
 
@@ -8,10 +9,11 @@ import yaml
 from rich.box import SIMPLE
 from rich.table import Table
 
-from mnist_imbalance.labels import MAJORITY, MINORITY
+from mnist_imbalance.labels import MAJORITY, MINORITY, NUM_LABELS
 from mnist_imbalance.runs import Result
 
 
+@cache
 def published() -> dict[str, Any]:
     """Read the report's numbers."""
     text = (resources.files("mnist_imbalance") / "published.yaml").read_text(encoding="utf-8")
@@ -50,7 +52,7 @@ def tabulate_run(result: Result) -> Table:
     rows += [
         ("0-4", result.test.accuracy_0_4, mean(MINORITY), in_text.get("labels_0_4")),
         ("5-9", result.test.accuracy_5_9, mean(MAJORITY), in_text.get("labels_5_9")),
-        ("all", result.test.accuracy, mean(range(10)), in_text.get("overall")),
+        ("all", result.test.accuracy, mean(range(NUM_LABELS)), in_text.get("overall")),
     ]
     columns = ["label", "test accuracy %"]
     columns += ["report's Table 1"] if by_label else []

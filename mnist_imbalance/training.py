@@ -152,8 +152,7 @@ def train(
     """
     check(config)
     with folder.lock():
-        folder.check_owner(config)
-        return folder.result() or train_and_score(config, hydra, folder, show_progress)
+        return folder.result_of(config) or train_and_score(config, hydra, folder, show_progress)
 
 
 def train_and_score(
@@ -184,12 +183,13 @@ def train_and_score(
     trainer = make_trainer(config, folder, logger, timer, show_progress)
     data.trainer = trainer  # now, so that a missing data set is told before anything is written
     data.setup()
+    fresh = folder.is_fresh()
     folder.begin(config, hydra)
     try:
         checkpoint = folder.last_checkpoint if done else None
         trainer.fit(classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     except ConfigError:
-        if not folder.last_checkpoint.exists():
+        if fresh and not folder.last_checkpoint.exists():
             folder.discard()
         raise
     if trainer.current_epoch < config.trainer.max_epochs:

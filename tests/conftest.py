@@ -3,11 +3,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from mnist_imbalance import train
-from mnist_imbalance.commandline import CONF
+from mnist_imbalance.commandline import CONF, compose_with
 
 REPOSITORY = CONF.parent
 
@@ -20,14 +19,7 @@ def in_repository(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def composed(*overrides: str) -> DictConfig:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("train", list(overrides))
-
-
-def composed_hydra() -> DictConfig:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config: DictConfig = compose("train", return_hydra_config=True).hydra
-        return config
+    return compose_with(overrides)
 
 
 @pytest.fixture

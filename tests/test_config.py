@@ -2,11 +2,11 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import composed, composed_hydra
+from conftest import composed
 from hydra.utils import get_object
 from torch import nn
 
-from mnist_imbalance.commandline import CONF
+from mnist_imbalance.commandline import CONF, compose_with
 from mnist_imbalance.config import build, check
 from mnist_imbalance.data import MNISTData
 from mnist_imbalance.errors import ConfigError
@@ -58,7 +58,7 @@ def test_an_overlay_may_change_anything(tmp_path: Path) -> None:
 
 
 def test_folder_names_and_hashes_leave_out_the_same_keys() -> None:
-    named = composed_hydra().job.config.override_dirname.exclude_keys
+    named = compose_with([], with_hydra=True).hydra.job.config.override_dirname.exclude_keys
     assert WITHOUT_EFFECT - {"trainer._target_"} <= set(named)
 
 

@@ -86,17 +86,17 @@ def test_a_folder_has_one_process_at_a_time(tmp_path: Path) -> None:
 def test_a_result_of_another_config_is_told_by_itself(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.finish(result_of("data.keep=0.5"))
-    folder.check_owner(composed("data.keep=0.5"))
+    assert folder.result_of(composed("data.keep=0.5")) == folder.result()
     with pytest.raises(ConfigError, match=r"other values of data\.keep;"):
-        folder.check_owner(composed())
+        folder.result_of(composed())
 
 
 def test_a_folder_belongs_to_one_config(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     config = composed("optimizer.lr=0.1")
-    folder.check_owner(config)
+    assert folder.result_of(config) is None
     folder.config_file.parent.mkdir()
     OmegaConf.save(config, folder.config_file)
-    folder.check_owner(composed("optimizer.lr=0.1", "trainer=gpu"))
+    assert folder.result_of(composed("optimizer.lr=0.1", "trainer=gpu")) is None
     with pytest.raises(ConfigError, match=r"other values of data\.seed, optimizer\.lr;"):
-        folder.check_owner(composed("data.seed=1"))
+        folder.result_of(composed("data.seed=1"))

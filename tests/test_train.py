@@ -260,6 +260,15 @@ def test_a_diverging_loss_leaves_nothing(train_here: Train, tmp_path: Path) -> N
     assert [path.name for path in tmp_path.rglob("*")] == ["runs"]
 
 
+def test_a_diverging_loss_removes_only_its_own(train_here: Train, tmp_path: Path) -> None:
+    theirs = tmp_path / "seed=mine" / "tensorboard" / "theirs"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("")
+    with pytest.raises(SystemExit, match=r"^error: optimizer\.lr: "):
+        train_here("optimizer.lr=1e9", f"hydra.run.dir='{theirs.parents[1]}'", *SHORT)
+    assert theirs.exists()
+
+
 def test_half_a_training_has_no_result(train_here: Train, tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"^error: trainer: training was ended after 1 of 2 epoch"):
         train_here("+trainer.max_steps=5", *SHORT)
