@@ -1,7 +1,9 @@
 """The training loop's body: one step and one summary for training, validation and test."""
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import lightning
 import torch
@@ -23,7 +25,9 @@ class Classifier(lightning.LightningModule):
         make_optimizer: Maps the parameters to an optimizer.
 
     Attributes:
-        scores: The last whole pass over "train", "val" and "test".
+        scores: The last whole pass over "train", "val" and "test". An epoch's training batches
+            are scored each as it was when it was trained on.
+        history: While training, the scores of "train" and "val" by epoch.
     """
 
     def __init__(
@@ -37,6 +41,7 @@ class Classifier(lightning.LightningModule):
         self.loss = loss
         self.make_optimizer = make_optimizer
         self.scores: dict[str, Scores] = {}
+        self.history: dict[str, dict[int, Scores]] = defaultdict(dict)
         self._seen: dict[str, list[tuple[Tensor, Tensor]]] = {"train": [], "val": [], "test": []}
 
     def forward(self, images: Tensor) -> Tensor:
@@ -71,7 +76,11 @@ class Classifier(lightning.LightningModule):
         logits, labels = (torch.cat(parts) for parts in zip(*self._seen[stage], strict=True))
         self._seen[stage].clear()
         confusion = multiclass_confusion_matrix(logits, labels, num_classes=logits.shape[1])
-        scores = Scores(confusion=confusion.tolist(), loss=self.loss(logits, labels).item())
+        scores = Scores(
+            confusion=confusion.tolist(),
+            loss=self.loss(logits, labels).item(),
+            positive=(logits > 0).sum(dim=0).tolist(),
+        )
         if not math.isfinite(scores.loss):
             raise ConfigError(
                 f"optimizer.lr: the {stage} loss is {scores.loss} in epoch {self.current_epoch}; "
@@ -79,6 +88,7 @@ class Classifier(lightning.LightningModule):
             )
         self.scores[stage] = scores
         if self.trainer.state.fn == TrainerFn.FITTING:
+            self.history[stage][self.current_epoch] = scores
             per_label = enumerate(scores.accuracy_per_label)
             self.log_dict(
                 {
@@ -92,7 +102,7 @@ class Classifier(lightning.LightningModule):
             )
 
     def on_train_epoch_end(self) -> None:
-        """Score the epoch's training batches, each as it was when it was trained on."""
+        """Score the epoch's training batches."""
         self._summarize("train")
 
     def on_validation_epoch_end(self) -> None:
@@ -102,3 +112,16 @@ class Classifier(lightning.LightningModule):
     def on_test_epoch_end(self) -> None:
         """Score the test set."""
         self._summarize("test")
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the history, so that a resumed run has all of it."""
+        checkpoint["history"] = {
+            stage: {epoch: scores.model_dump(round_trip=True) for epoch, scores in epochs.items()}
+            for stage, epochs in self.history.items()
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the history up again."""
+        for stage, epochs in checkpoint["history"].items():
+            self.history[stage] = {epoch: Scores(**scores) for epoch, scores in epochs.items()}
+            self.scores[stage] = self.history[stage][max(epochs)]

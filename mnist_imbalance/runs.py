@@ -1,6 +1,8 @@
 """What a run folder holds: write it, read it, find it again."""
 
+import csv
 import hashlib
+import io
 import json
 import shutil
 from collections.abc import Iterator, Mapping
@@ -15,6 +17,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.files import write_whole
+from mnist_imbalance.labels import NUM_LABELS
 from mnist_imbalance.scores import Scores
 
 WITHOUT_EFFECT = {  # keys that change where and how a run is made, not its result
@@ -46,6 +49,7 @@ class Result(BaseModel, frozen=True, populate_by_name=True):
         data_seed: Of the choice of images.
         epochs: Passes over the training images.
         train_counts: Images a label after subsampling and expansion.
+        train: Scores of the last epoch's training batches, each as it was when trained on.
         val: Scores of the held-out training images after the last epoch.
         test: Scores of the test set after the last epoch.
         seconds: What the run took.
@@ -65,6 +69,7 @@ class Result(BaseModel, frozen=True, populate_by_name=True):
     data_seed: int
     epochs: int
     train_counts: list[int]
+    train: Scores
     val: Scores
     test: Scores
     seconds: Seconds
@@ -94,6 +99,20 @@ def hash_config(determining: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(determining, sort_keys=True).encode()).hexdigest()
 
 
+def tabulate_epochs(history: Mapping[str, Mapping[int, Scores]]) -> str:
+    """Lay the epochs' scores out as CSV, a row an epoch and stage; accuracies lie in [0, 1]."""
+    table = io.StringIO()
+    rows = csv.writer(table, lineterminator="\n")
+    labels = [f"accuracy_{label}" for label in range(NUM_LABELS)]
+    rows.writerow(["epoch", "stage", "loss", "accuracy", "accuracy_0_4", "accuracy_5_9", *labels])
+    for stage, epochs in history.items():
+        for epoch, scores in epochs.items():
+            groups = [scores.loss, scores.accuracy, scores.accuracy_0_4, scores.accuracy_5_9]
+            values = [*groups, *scores.accuracy_per_label]
+            rows.writerow([epoch, stage, *(f"{value:.5g}" for value in values)])
+    return table.getvalue()
+
+
 class RunFolder:
     """A folder with one run, finished or not.
 
@@ -105,6 +124,7 @@ class RunFolder:
         self.path = path
         self.last_checkpoint = path / "checkpoints" / "last.ckpt"
         self.tensorboard = path / "tensorboard"
+        self.metrics_file = path / "metrics.csv"
         self.result_file = path / "result.json"
         self.config_file = path / ".hydra" / "config.yaml"
 
@@ -168,8 +188,14 @@ class RunFolder:
         shutil.rmtree(self.config_file.parent)
         shutil.rmtree(self.tensorboard, ignore_errors=True)
 
-    def finish(self, result: Result) -> None:
-        """Write ``result.json``; the run is complete from here on."""
+    def finish(self, result: Result, history: Mapping[str, Mapping[int, Scores]]) -> None:
+        """Write ``metrics.csv`` and ``result.json``; the run is complete from here on.
+
+        Args:
+            result: Of the whole run.
+            history: Scores by stage, "train" and "val", and epoch.
+        """
+        write_whole(self.metrics_file, tabulate_epochs(history))
         record = json.loads(result.model_dump_json(by_alias=True))
         rows = {key: json.dumps(value, sort_keys=key == "config") for key, value in record.items()}
         lines = ",\n".join(f'"{key}": {row}' for key, row in rows.items())

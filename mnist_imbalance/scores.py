@@ -18,10 +18,13 @@ class Scores(BaseModel, frozen=True):
     Attributes:
         confusion: (10, 10) counts of images; rows are the true labels, columns the predicted.
         loss: The training loss's value on the set.
+        positive: Images, (10,), for which each label's output is above zero; a label whose output
+            never is has died behind an output ReLU.
     """
 
     confusion: Ten[Ten[NonNegativeInt]]
     loss: float
+    positive: Ten[NonNegativeInt]
 
     @computed_field
     @property

@@ -81,7 +81,7 @@ def epochs_done(checkpoint: Path) -> int:
         return 0
     try:
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        missing = {"epoch", "state_dict", "optimizer_states", "loops"} - state.keys()
+        missing = {"epoch", "state_dict", "optimizer_states", "loops", "history"} - state.keys()
     except Exception as error:  # torch.load fails in many ways
         raise ConfigError(
             f"runs_dir: {checkpoint} is damaged; delete it and start the run again"
@@ -209,6 +209,7 @@ def train_and_score(
         data_seed=config.data.seed,
         epochs=trainer.current_epoch,
         train_counts=data.counts["expanded"],
+        train=classifier.scores["train"],
         val=classifier.scores["val"],
         test=classifier.scores["test"],
         seconds=Seconds(fit=timer.time_elapsed("train"), test=timer.time_elapsed("test")),
@@ -223,7 +224,7 @@ def train_and_score(
         config=values,
     )
     show_in_tensorboard(logger, result, data, choices)
-    folder.finish(result)
+    folder.finish(result, classifier.history)
     return result
 
 

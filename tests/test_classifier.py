@@ -50,6 +50,7 @@ def test_all_stages_are_scored_over_all_their_images() -> None:
     for stage in ("train", "val", "test"):
         scores = classifier.scores[stage]
         assert scores.confusion == expected
+        assert scores.positive == LABELS.bincount().tolist()  # no pixel is negative, the bias is 0
         assert scores.loss == pytest.approx(loss)  # over 25 images, not the mean of 4 batches'
 
 

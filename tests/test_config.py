@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 from conftest import composed
 from hydra.utils import get_object
+from omegaconf import OmegaConf
 from torch import nn
 
 from mnist_imbalance.commandline import CONF, compose_with
@@ -31,6 +32,8 @@ def test_every_choice_builds(group: str) -> None:
     kinds = {"data": MNISTData, "model": nn.Module, "loss": nn.Module, "optimizer": object}
     for choice in choices(group):
         config = composed(f"{group}={choice}")
+        if "weights" in config.loss and OmegaConf.is_missing(config.loss, "weights"):
+            config.loss.weights = [1] * 10  # the study's to choose
         check(config)
         built = build(config, group)
         assert isinstance(built, kinds[group])

@@ -10,9 +10,14 @@ from mnist_imbalance.runs import Result, RunFolder, Seconds, determining, hash_c
 from mnist_imbalance.scores import Scores
 
 
+def perfect() -> Scores:
+    diagonal = [[int(row == column) for column in range(10)] for row in range(10)]
+    return Scores(confusion=diagonal, loss=0.1, positive=[1] * 10)
+
+
 def result_of(*overrides: str) -> Result:
     config = composed(*overrides)
-    scores = Scores(confusion=[[int(i == j) for j in range(10)] for i in range(10)], loss=0.1)
+    scores = perfect()
     return Result(
         config_hash=hash_config(determining(config)),
         model="lstm",
@@ -23,6 +28,7 @@ def result_of(*overrides: str) -> Result:
         data_seed=config.data.seed,
         epochs=config.trainer.max_epochs,
         train_counts=[1] * 10,
+        train=scores,
         val=scores,
         test=scores,
         seconds=Seconds(fit=2.0, test=1.0),
@@ -55,8 +61,11 @@ def test_a_result_is_read_as_it_was_written(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     assert folder.result() is None
     result = result_of("seed=3")
-    folder.finish(result)
+    folder.finish(result, {"val": {0: perfect()}, "train": {0: perfect(), 1: perfect()}})
     assert folder.result() == result
+    rows = folder.metrics_file.read_text().splitlines()
+    assert rows[0].startswith("epoch,stage,loss,accuracy,accuracy_0_4,accuracy_5_9,accuracy_0,")
+    assert rows[3] == "1,train,0.1" + 13 * ",1"
     record = json.loads(folder.result_file.read_text())
     assert record["schema"] == 1
     assert record["seed"] == 3
@@ -85,7 +94,7 @@ def test_a_folder_has_one_process_at_a_time(tmp_path: Path) -> None:
 
 def test_a_result_of_another_config_is_told_by_itself(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
-    folder.finish(result_of("data.keep=0.5"))
+    folder.finish(result_of("data.keep=0.5"), {})
     assert folder.result_of(composed("data.keep=0.5")) == folder.result()
     with pytest.raises(ConfigError, match=r"other values of data\.keep;"):
         folder.result_of(composed())

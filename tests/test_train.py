@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas
 import pytest
 import torch
 from conftest import REPOSITORY
@@ -61,8 +62,14 @@ def test_what_a_run_leaves(train_here: Train, capsys: pytest.CaptureFixture[str]
         ".hydra/hydra.yaml",
         ".hydra/overrides.yaml",
         "checkpoints/last.ckpt",
+        "metrics.csv",
         "result.json",
     } <= files
+    metrics = pandas.read_csv(folder / "metrics.csv", index_col=["stage", "epoch"])
+    assert sorted(metrics.index) == [("train", 0), ("train", 1), ("val", 0), ("val", 1)]
+    assert metrics.loc["val", 1]["accuracy"] == pytest.approx(
+        result_in(folder).val.accuracy, rel=1e-4
+    )
     assert not [name for name in files if name.endswith(".part")]
     state = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     assert state["loss.weights"].tolist() == [6, 7, 7, 7, 5, 1, 1, 1, 1, 1]
@@ -111,6 +118,7 @@ def test_a_run_killed_before_its_result_is_only_scored_again(train_here: Train) 
     second = result_in(folder)
     assert second.test == first.test
     assert second.val == first.val
+    assert second.train == first.train
     assert second.seconds.fit == pytest.approx(first.seconds.fit, rel=0.5)
 
 
@@ -179,6 +187,8 @@ def test_a_killed_run_goes_on_and_ends_alike(tmp_path: Path) -> None:
     whole = tmp_path / "whole" / folder.relative_to(tmp_path / "stopped")
     assert result_in(folder).test == result_in(whole).test
     assert result_in(folder).val == result_in(whole).val
+    assert result_in(folder).train == result_in(whole).train
+    assert (folder / "metrics.csv").read_bytes() == (whole / "metrics.csv").read_bytes()
     curves = EventAccumulator(str(folder / "tensorboard")).Reload()
     assert [point.step for point in curves.Scalars("val/loss")] == list(range(60))
 
