@@ -12,7 +12,7 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mnist_imbalance.errors import ConfigError
@@ -44,17 +44,24 @@ def one_line(error: BaseException) -> str:
     return " ".join(message.partition("object_type=")[0].split())
 
 
-def compose_with(overrides: Sequence[str], *, with_hydra: bool = False) -> DictConfig:
-    """Compose ``conf/train.yaml`` as the training command would, with Hydra's own part or not."""
+def compose_with(
+    overrides: Sequence[str], *, name: str = "train", with_hydra: bool = False
+) -> DictConfig:
+    """Compose ``conf/<name>.yaml`` as a command line would, with Hydra's own part or not."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("train", list(overrides), return_hydra_config=with_hydra)
+        return compose(name, list(overrides), return_hydra_config=with_hydra)
 
 
-def compose_from_arguments(description: str | None) -> DictConfig:
-    """Compose with the overrides on a command line that takes nothing else."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="as for training")
-    return compose_with(parser.parse_args().overrides)
+def overrides_from_arguments(description: str | None, name: str = "train") -> list[str]:
+    """Read a command line that takes overrides of ``conf/<name>.yaml`` and nothing else."""
+    parser = argparse.ArgumentParser(
+        description=description,
+        epilog=f"keys and their defaults:\n\n{OmegaConf.to_yaml(compose_with([], name=name))}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="change these keys")
+    overrides: list[str] = parser.parse_args().overrides
+    return overrides
 
 
 def hush_libraries() -> None:

@@ -8,7 +8,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from pydantic import BaseModel, Field, FiniteFloat, PositiveInt, ValidationError
 
-from mnist_imbalance.errors import ConfigError
+from mnist_imbalance.errors import ConfigError, as_config_error
 from mnist_imbalance.seeds import Seed
 
 Limit = Annotated[FiniteFloat, Field(gt=0)]  # batches, or a fraction of them
@@ -42,17 +42,6 @@ class Keys(BaseModel, strict=True):
     runs_dir: str
     optimizer: OptimizerKeys
     trainer: TrainerKeys
-
-
-def as_config_error(error: ValidationError, prefix: str = "") -> ConfigError:
-    """Name the key, what would be right and what was given, for every mistake."""
-    return ConfigError(
-        "; ".join(
-            f"{prefix}{'.'.join(map(str, mistake['loc']))}: {mistake['msg']}, "
-            f"got {mistake['input']!r}"
-            for mistake in error.errors()
-        )
-    )
 
 
 def check(config: DictConfig) -> None:

@@ -282,11 +282,15 @@ def main() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from mnist_imbalance.commandline import compose_from_arguments, one_line_errors
+    from mnist_imbalance.commandline import (
+        compose_with,
+        one_line_errors,
+        overrides_from_arguments,
+    )
     from mnist_imbalance.config import build, check
 
     with one_line_errors():
-        config = compose_from_arguments(main.__doc__)
+        config = compose_with(overrides_from_arguments(main.__doc__))
         check(config)
         data: MNISTData = build(config, "data")
         data.setup()

@@ -5,8 +5,9 @@ import hashlib
 import io
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -77,6 +78,21 @@ class Result(BaseModel, frozen=True, populate_by_name=True):
     threads: int
     versions: dict[str, str]
     config: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Records:
+    """Finished runs, found again.
+
+    Attributes:
+        results: By config hash.
+        folders: Where each is kept, by config hash.
+        damaged: A line for each record that cannot be read.
+    """
+
+    results: dict[str, Result]
+    folders: dict[str, Path]
+    damaged: list[str]
 
 
 def determining(config: DictConfig) -> dict[str, Any]:
@@ -210,7 +226,7 @@ class RunFolder:
         if not self.result_file.exists():
             return None
         try:
-            return Result.model_validate_json(self.result_file.read_bytes())
+            result = Result.model_validate_json(self.result_file.read_bytes())
         except ValidationError as error:
             problem = error.errors()[0]
             where = ".".join(map(str, problem["loc"])) or "the whole file"
@@ -218,3 +234,25 @@ class RunFolder:
                 f"runs_dir: {self.result_file} is damaged ({where}: {problem['msg']}); "
                 "delete it and start the run again"
             ) from error
+        if hash_config(result.config) != result.config_hash:
+            raise ConfigError(
+                f"runs_dir: {self.result_file} is damaged (config_hash is not that of config); "
+                "delete it and start the run again"
+            )
+        return result
+
+
+def find_records(roots: Iterable[Path]) -> Records:
+    """Read all ``result.json`` below some folders; of equal runs, the first root's counts."""
+    records = Records({}, {}, [])
+    for root in roots:
+        for file in sorted(root.rglob("result.json")):
+            try:
+                result = RunFolder(file.parent).result()
+            except ConfigError as error:
+                records.damaged.append(str(error))
+                continue
+            if result and result.config_hash not in records.results:
+                records.results[result.config_hash] = result
+                records.folders[result.config_hash] = file.parent
+    return records

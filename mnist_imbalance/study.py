@@ -1,0 +1,187 @@
+"""Train all runs of a study, as many at a time as there are cores, and write its report.
+
+It can be stopped at any time; the same command does the rest. study=quick does it all in minutes.
+"""
+
+import copy
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
+from datetime import timedelta
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import open_dict
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from mnist_imbalance.commandline import (
+    EXPECTED,
+    compose_with,
+    hush_libraries,
+    one_line,
+    one_line_errors,
+    overrides_from_arguments,
+)
+from mnist_imbalance.plan import PlannedRun, plan, read_study, with_chosen_weights
+from mnist_imbalance.runs import Result, RunFolder, find_records
+
+
+def train_planned(overrides: Sequence[str], runs_dir: str) -> Result:
+    """Train one run as the training command line would, in the folder that it would use."""
+    from mnist_imbalance.training import train  # in the workers only
+
+    config = compose_with([*overrides, f"runs_dir='{runs_dir}'"], with_hydra=True)
+    HydraConfig.instance().set_config(config)
+    folder = RunFolder(Path(config.hydra.run.dir).absolute())
+    task = copy.deepcopy(config)
+    with open_dict(task):
+        del task["hydra"]
+    return train(task, HydraConfig.get(), folder, show_progress=False)
+
+
+def begin_worker() -> None:
+    """End with the study's own process, however it ends, and leave Ctrl-C to that."""
+
+    def follow() -> None:
+        if study := multiprocessing.parent_process():
+            study.join()
+            os._exit(1)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def name(run: PlannedRun) -> str:
+    """Name a run for a line of the screen."""
+    return " ".join(run.overrides).removeprefix("experiment=")
+
+
+def estimate(
+    left: Sequence[PlannedRun], finished: Sequence[Result], workers: int
+) -> timedelta | None:
+    """Estimate when all runs are done, in whole seconds; None as long as nothing is known.
+
+    Args:
+        left: Runs to come.
+        finished: Runs of the same study.
+        workers: Runs at a time.
+    """
+
+    def kind(values: Mapping[str, Any]) -> tuple[Any, ...]:
+        return values["model._target_"], values["data.keep"], len(values["data.copies"])
+
+    if not finished:
+        return None
+    seconds = defaultdict(list)
+    for result in finished:
+        seconds[kind(result.config)].append(result.seconds.fit + result.seconds.test)
+    overall = fmean(value for values in seconds.values() for value in values)
+    each = (fmean(seconds.get(kind(run.values), [overall])) for run in left)
+    return timedelta(seconds=round(sum(each) / workers))
+
+
+def train_all(
+    runs: Sequence[PlannedRun], records: Mapping[str, Result], runs_dir: str, workers: int
+) -> list[str]:
+    """Train the runs that are not finished, and show how far it is.
+
+    Args:
+        runs: All of the study.
+        records: Finished runs by config hash.
+        runs_dir: Root of the folders of the others.
+        workers: Runs at a time.
+
+    Returns:
+        A line for each run that failed.
+    """
+    known: dict[str, PlannedRun] = {}
+    for run in runs:
+        known.setdefault(run.config_hash, run)
+    finished = {key: records[key] for key in known if key in records}
+    waiting = [run for key, run in known.items() if key not in finished]
+    trained: list[Result] = []
+    running: dict[Future[Result], PlannedRun] = {}
+    failures: list[str] = []
+    progress = Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+
+    def how_far() -> str:
+        left = [*running.values(), *waiting]
+        time_left = estimate(left, trained or list(finished.values()), workers)
+        return (
+            f"{len(known) - len(left) - len(failures)} of {len(known)} runs done, "
+            f"{len(running)} running, {len(waiting)} waiting, {len(failures)} failed"
+            + (f", about {time_left} left" if time_left else "")
+        )
+
+    spawn = multiprocessing.get_context("spawn")
+    with (
+        progress,
+        ProcessPoolExecutor(workers, mp_context=spawn, initializer=begin_worker) as pool,
+    ):
+        study_line = progress.add_task(how_far())
+        lines = {}
+        progress.console.print(how_far())
+        try:
+            while True:
+                for run in waiting.copy():
+                    if len(running) == workers:
+                        break
+                    ready = with_chosen_weights(run, runs, finished) if run.waits else run
+                    if ready.waits:
+                        continue
+                    waiting.remove(run)
+                    if ready.config_hash in records:
+                        finished[ready.config_hash] = records[ready.config_hash]
+                        continue
+                    future = pool.submit(train_planned, ready.overrides, runs_dir)
+                    running[future] = ready
+                    lines[future] = progress.add_task(name(ready))
+                progress.update(study_line, description=how_far())
+                if not running:
+                    break
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    run = running.pop(future)
+                    progress.remove_task(lines.pop(future))
+                    error = future.exception()
+                    if error is None:
+                        finished[run.config_hash] = future.result()
+                        trained.append(future.result())
+                    elif isinstance(error, BrokenExecutor):
+                        raise error
+                    else:
+                        if not isinstance(error, EXPECTED):
+                            traceback.print_exception(error)
+                        failures.append(f"{name(run)}: {one_line(error)}")
+                    end = "failed" if error else "done"
+                    progress.console.print(f"{end}: {name(run)}\n{how_far()}", soft_wrap=True)
+        except BaseException:
+            for process in multiprocessing.active_children():
+                process.kill()
+            raise
+    return failures + [f"{name(run)}: its weight sweep is not complete" for run in waiting]
+
+
+def main() -> None:
+    """Run the command line."""
+    hush_libraries()
+    with one_line_errors():
+        overrides = overrides_from_arguments(__doc__, "study")
+        keys = read_study(overrides)
+        runs = plan(keys.study)
+        records = find_records([Path(keys.runs_dir), Path(keys.results_dir)])
+        workers = keys.workers or os.cpu_count() or 1
+        failures = train_all(runs, records.results, keys.runs_dir, workers)
+    if failures:
+        sys.exit("\n".join([f"error: {len(failures)} runs failed", *failures]))
+
+
+if __name__ == "__main__":
+    main()
