@@ -46,7 +46,7 @@ class StudyKeys(BaseModel, strict=True, extra="forbid"):
 
     study: Study
     runs_dir: str
-    results_dir: str
+    records_dirs: list[str]
     workers: PositiveInt | None
 
 
@@ -56,12 +56,14 @@ class PlannedRun:
 
     Attributes:
         experiment: The overlay that it belongs to.
+        choices: The name chosen in each config group.
         overrides: What the training command line would be given, ``key=value``.
         values: All that determines the result, by dotted key. ``loss.weights`` is "???" as long
             as it waits to be chosen by the runs of the weight sweep.
     """
 
     experiment: str
+    choices: Mapping[str, str]
     overrides: tuple[str, ...]
     values: Mapping[str, Any]
 
@@ -113,7 +115,7 @@ def plan(study: Study) -> list[PlannedRun]:
         composed[experiment] = []
         for chosen in combinations(experiment):
             overrides = [f"experiment={experiment}", *chosen, *study.overrides]
-            composed[experiment].append((overrides, compose_with(overrides)))
+            composed[experiment].append((overrides, compose_with(overrides, with_hydra=True)))
 
     runs = []
     for seed in dict.fromkeys([*study.seeds, *study.extension_seeds]):
@@ -124,8 +126,14 @@ def plan(study: Study) -> list[PlannedRun]:
         for experiment in experiments:
             for overrides, config in composed[experiment]:
                 config.seed = seed
+                task = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
                 runs.append(
-                    PlannedRun(experiment, tuple([*overrides, f"seed={seed}"]), determining(config))
+                    PlannedRun(
+                        experiment,
+                        config.hydra.runtime.choices,
+                        (*overrides, f"seed={seed}"),
+                        determining(task),
+                    )
                 )
     return runs
 

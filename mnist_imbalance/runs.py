@@ -242,11 +242,11 @@ class RunFolder:
         return result
 
 
-def find_records(roots: Iterable[Path]) -> Records:
+def find_records(roots: Iterable[str | Path]) -> Records:
     """Read all ``result.json`` below some folders; of equal runs, the first root's counts."""
     records = Records({}, {}, [])
     for root in roots:
-        for file in sorted(root.rglob("result.json")):
+        for file in sorted(Path(root).rglob("result.json")):
             try:
                 result = RunFolder(file.parent).result()
             except ConfigError as error:

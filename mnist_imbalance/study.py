@@ -176,9 +176,12 @@ def main() -> None:
         overrides = overrides_from_arguments(__doc__, "study")
         keys = read_study(overrides)
         runs = plan(keys.study)
-        records = find_records([Path(keys.runs_dir), Path(keys.results_dir)])
+        records = find_records([keys.runs_dir, *keys.records_dirs])
         workers = keys.workers or os.cpu_count() or 1
         failures = train_all(runs, records.results, keys.runs_dir, workers)
+        from mnist_imbalance.report.write import write_report  # once there is something to report
+
+        write_report(keys)
     if failures:
         sys.exit("\n".join([f"error: {len(failures)} runs failed", *failures]))
 

@@ -1,0 +1,1 @@
+"""From finished runs to tables, figures, claims and pages; imports no training code."""

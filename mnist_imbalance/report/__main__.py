@@ -1,0 +1,20 @@
+"""Rebuild the report's tables, figures and claims from finished runs, without training."""
+
+from mnist_imbalance.commandline import (
+    hush_libraries,
+    one_line_errors,
+    overrides_from_arguments,
+)
+from mnist_imbalance.plan import read_study
+from mnist_imbalance.report.write import write_report
+
+
+def main() -> None:
+    """Run the command line."""
+    hush_libraries()
+    with one_line_errors():
+        write_report(read_study(overrides_from_arguments(__doc__, "study")))
+
+
+if __name__ == "__main__":
+    main()

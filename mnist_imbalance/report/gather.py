@@ -1,0 +1,122 @@
+"""What a study's runs reached, as data frames; planned runs without a result included."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas
+
+from mnist_imbalance.labels import NUM_LABELS
+from mnist_imbalance.plan import CHOSEN, SWEPT, PlannedRun, StudyKeys, plan, with_chosen_weights
+from mnist_imbalance.runs import Result, find_records
+from mnist_imbalance.scores import Scores
+
+LABELS = [*map(str, range(NUM_LABELS)), "0-4", "5-9", "all"]
+VARIANTS = ["output_relu", "normalize"]  # overlays whose runs differ in more than a condition
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """A study's runs.
+
+    Attributes:
+        runs: A row a planned run: experiment, model, optimizer, condition, weight, normalize,
+            output_bias, output_relu, seed, config_hash, weights ("???" while they wait for their
+            sweep), overrides and finished. Overlays may share a run.
+        scores: A row a planned run, scored set ("val", "test") and label: what tells the run
+            apart, and its accuracy in [0, 1], nan where the run is missing.
+        results: Finished runs of the study by config hash.
+        folders: Where each is kept.
+        damaged: A line for each record that cannot be read.
+    """
+
+    runs: pandas.DataFrame
+    scores: pandas.DataFrame
+    results: dict[str, Result]
+    folders: dict[str, Path]
+    damaged: list[str]
+
+    @property
+    def missing(self) -> pandas.DataFrame:
+        """The planned runs that have no result."""
+        return self.runs[~self.runs.finished]
+
+    def how_complete(self) -> str:
+        """Say how many runs are finished."""
+        planned = self.runs.config_hash.nunique()
+        said = f"{len(self.results)} of {planned} planned runs have a result"
+        return f"{said}, {len(self.damaged)} records are damaged" if self.damaged else said
+
+    @property
+    def conditions(self) -> pandas.DataFrame:
+        """The scores of one run a model, optimizer, condition and seed."""
+        comparable = self.scores[~self.scores.experiment.isin(VARIANTS)]
+        return comparable.drop_duplicates(
+            ["model", "optimizer", "condition", "seed", "scored", "label"]
+        )
+
+
+def condition(run: PlannedRun) -> str:
+    """Name what was done about the imbalance, as the columns of the report's Table 1 do."""
+    loss = run.choices["loss"]
+    names = {
+        "plain": run.choices["data"],
+        "weighted": f"weight_{run.values.get(SWEPT)}",
+        "per_label": "weighted",
+        "per_label_chosen": "weighted_chosen",
+    }
+    return names.get(loss, loss)
+
+
+def accuracies(scores: Scores | None) -> dict[str, float]:
+    """Give the accuracy of every label, both groups and all; nan without scores."""
+    if scores is None:
+        return dict.fromkeys(LABELS, math.nan)
+    groups = [scores.accuracy_0_4, scores.accuracy_5_9, scores.accuracy]
+    return dict(zip(LABELS, [*scores.accuracy_per_label, *groups], strict=True))
+
+
+def gather(keys: StudyKeys) -> Gathered:
+    """Find the results of all runs of a study below its run and record folders."""
+    records = find_records([keys.runs_dir, *keys.records_dirs])
+    planned = plan(keys.study)
+    models = list(dict.fromkeys(run.choices["model"] for run in planned))
+    runs, scores, results = [], [], {}
+    for waiting in sorted(planned, key=lambda run: models.index(run.choices["model"])):
+        run = with_chosen_weights(waiting, planned, records.results) if waiting.waits else waiting
+        result = records.results.get(run.config_hash)
+        if result:
+            results[run.config_hash] = result
+        told_apart = {
+            "experiment": run.experiment,
+            "model": run.choices["model"],
+            "optimizer": run.choices["optimizer"],
+            "condition": condition(run),
+            "weight": run.values.get(SWEPT),
+            "normalize": run.values.get("loss.normalize"),
+            "output_bias": run.values.get("model.output_bias"),
+            "output_relu": run.values.get("model.output_relu"),
+            "seed": run.values["seed"],
+        }
+        runs.append(
+            {
+                **told_apart,
+                "config_hash": run.config_hash,
+                "weights": run.values.get(CHOSEN),
+                "overrides": " ".join(run.overrides),
+                "finished": result is not None,
+            }
+        )
+        for scored in ("val", "test"):
+            reached = accuracies(getattr(result, scored, None))
+            scores += [
+                {**told_apart, "scored": scored, "label": label, "accuracy": accuracy}
+                for label, accuracy in reached.items()
+            ]
+    return Gathered(
+        pandas.DataFrame(runs),
+        pandas.DataFrame(scores),
+        results,
+        {key: records.folders[key] for key in results},
+        records.damaged,
+    )

@@ -1,0 +1,270 @@
+"""The report's tables as tidy data frames: a row an estimate, accuracies in [0, 1]."""
+
+import math
+
+import numpy
+import pandas
+
+from mnist_imbalance.labels import MAJORITY, MINORITY, NUM_LABELS
+from mnist_imbalance.report.claims import TABLE_1
+from mnist_imbalance.report.estimates import estimate, estimate_groups
+from mnist_imbalance.report.gather import LABELS, VARIANTS, Gathered
+from mnist_imbalance.runs import RunFolder
+from mnist_imbalance.selection import best_minority_weight, best_weight
+from mnist_imbalance.summary import published
+
+GROUPS = ["0-4", "5-9", "all"]
+
+
+def published_accuracy(condition: str, label: str) -> float:
+    """Look an accuracy up in the report's Table 1, a group's as the mean of its labels'."""
+    of_labels: list[float] = published()["table_1"].get(condition)
+    if of_labels is None:
+        return math.nan
+    groups = {"0-4": MINORITY, "5-9": MAJORITY, "all": range(NUM_LABELS)}
+    labels = groups[label] if label in groups else [int(label)]
+    return sum(of_labels[each] for each in labels) / len(labels)
+
+
+def published_in_text(condition: str, label: str) -> float:
+    """Look an accuracy up in the report's sections, which differ from its Table 1."""
+    names = {"0-4": "labels_0_4", "5-9": "labels_5_9", "all": "overall"}
+    in_text: dict[str, float] = published()["text"].get(condition, {})
+    return in_text.get(names.get(label, ""), math.nan)
+
+
+def table_1(gathered: Gathered) -> pandas.DataFrame:
+    """Test accuracy by condition and label, the report's LSTM beside ours (report, Table 1).
+
+    Returns:
+        Columns model, condition, label, n, mean, low, high, published, published_in_text and
+        difference, ours less published.
+    """
+    scores = gathered.conditions
+    shown = scores[
+        (scores.optimizer == "sgd")
+        & (scores.scored == "test")
+        & scores.condition.isin([*TABLE_1, "weighted_chosen"])
+    ]
+    table = estimate_groups(shown, ["model", "condition", "label"], "accuracy")
+    for column, find in (
+        ("published", published_accuracy),
+        ("published_in_text", published_in_text),
+    ):
+        table[column] = [
+            find(row.condition, row.label) if row.model == "lstm" else math.nan
+            for row in table.itertuples()
+        ]
+    table["difference"] = table["mean"] - table.published
+    return table
+
+
+def all_conditions(gathered: Gathered) -> pandas.DataFrame:
+    """Test accuracy of the groups in every condition, with every optimizer.
+
+    Returns:
+        Columns model, optimizer, condition, label, n, mean, low, high.
+    """
+    scores = gathered.conditions
+    shown = scores[(scores.scored == "test") & scores.label.isin(GROUPS)]
+    return estimate_groups(shown, ["model", "optimizer", "condition", "label"], "accuracy")
+
+
+def differences(gathered: Gathered) -> pandas.DataFrame:
+    """Paired over seeds: every condition's test accuracy less that of ``imbalanced``.
+
+    Returns:
+        Columns model, optimizer, condition, label, n, mean, low, high.
+    """
+    scores = gathered.conditions
+    shown = scores[(scores.scored == "test") & scores.label.isin(GROUPS)]
+    pair = ["model", "optimizer", "label", "seed"]
+    base = shown[shown.condition == "imbalanced"].set_index(pair).accuracy.rename("base")
+    paired = shown[shown.condition != "imbalanced"].join(base, on=pair)
+    paired = paired.assign(difference=paired.accuracy - paired.base)
+    return estimate_groups(paired, ["model", "optimizer", "condition", "label"], "difference")
+
+
+def weight_sweep(gathered: Gathered) -> pandas.DataFrame:
+    """Test accuracy over the weight of labels 0-4 (report, Figures 4 and 5).
+
+    Returns:
+        Columns model, weight, label, n, mean, low, high; weight 1 is the plain loss.
+    """
+    scores = gathered.conditions
+    scores = scores[(scores.optimizer == "sgd") & (scores.scored == "test")]
+    scores = scores.assign(weight=scores.weight.where(scores.condition != "imbalanced", 1.0))
+    swept = scores.dropna(subset="weight").sort_values("weight", kind="stable")
+    return estimate_groups(swept, ["model", "weight", "label"], "accuracy")
+
+
+def selection(gathered: Gathered) -> pandas.DataFrame:
+    """What choosing weights on the test set, as the report does, adds to the test accuracy.
+
+    Returns:
+        Columns model, choice, label, n, on_validation and on_test (mean test accuracy at the
+        weights chosen there), mean, low and high (of their difference, paired over seeds).
+    """
+    rows = []
+    results = gathered.results
+    sweeps = gathered.runs[
+        (gathered.runs.optimizer == "sgd")
+        & gathered.runs.condition.str.startswith("weight_")
+        & ~gathered.runs.experiment.isin(VARIANTS)
+    ]
+    for model, of_model in sweeps.groupby("model", sort=False):
+        reached: dict[tuple[str, str], list[tuple[float, float]]] = {
+            ("one weight", "0-4"): [],
+            ("a weight a label", "0-4"): [],
+        }
+        for _, sweep in of_model.groupby("seed"):
+            if not sweep.finished.all():
+                continue
+            runs = {row.weight: results[row.config_hash] for row in sweep.itertuples()}
+            val = {weight: run.val for weight, run in runs.items()}
+            test = {weight: run.test for weight, run in runs.items()}
+            on_val, on_test = (test[best_minority_weight(scored)] for scored in (val, test))
+            reached["one weight", "0-4"].append((on_val.accuracy_0_4, on_test.accuracy_0_4))
+            by_label = [
+                tuple(
+                    test[best_weight(scored, label)].accuracy_per_label[label]
+                    for scored in (val, test)
+                )
+                for label in MINORITY
+            ]
+            on_val_mean, on_test_mean = (
+                sum(each) / len(MINORITY) for each in zip(*by_label, strict=True)
+            )
+            reached["a weight a label", "0-4"].append((on_val_mean, on_test_mean))
+        for (choice, label), pairs in reached.items():
+            difference = estimate(on_test - on_val for on_val, on_test in pairs)
+            rows.append(
+                {
+                    "model": model,
+                    "choice": choice,
+                    "label": label,
+                    "n": difference.n,
+                    "on_validation": estimate(on_val for on_val, _ in pairs).mean,
+                    "on_test": estimate(on_test for _, on_test in pairs).mean,
+                    "mean": difference.mean,
+                    "low": difference.low,
+                    "high": difference.high,
+                }
+            )
+    return pandas.DataFrame(rows)
+
+
+def dead_labels(gathered: Gathered) -> pandas.DataFrame:
+    """Labels that the output ReLU kills: no training image with a positive output, accuracy 0.
+
+    Returns:
+        Columns output_relu, output_bias (empty is PyTorch's default), n, mean, low, high (of the
+        number of dead labels) and by_seed.
+    """
+    runs = gathered.runs[gathered.runs.experiment == "output_relu"]
+    rows = []
+    for (relu, bias), variant in runs.groupby(
+        ["output_relu", "output_bias"], sort=False, dropna=False
+    ):
+        dead = []
+        for row in variant[variant.finished].itertuples():
+            result = gathered.results[row.config_hash]
+            positive, accuracy = result.train.positive, result.test.accuracy_per_label
+            dead.append(
+                sum(positive[label] == 0 and accuracy[label] == 0 for label in range(NUM_LABELS))
+            )
+        scores = gathered.scores[
+            (gathered.scores.experiment == "output_relu")
+            & (gathered.scores.output_relu == relu)
+            & (gathered.scores.output_bias.isin([bias]))
+            & (gathered.scores.scored == "test")
+            & (gathered.scores.label == "all")
+        ]
+        rows.append(
+            {
+                "output_relu": relu,
+                "output_bias": bias,
+                **estimate(dead)._asdict(),
+                "by_seed": " ".join(map(str, dead)),
+                "accuracy": estimate(scores.accuracy).mean,
+            }
+        )
+    return pandas.DataFrame(rows)
+
+
+def normalization(gathered: Gathered) -> pandas.DataFrame:
+    """The weighted loss divided by the batch's weights or by its images, at some weights.
+
+    Returns:
+        Columns weight, label, normalize, n, mean, low, high: test accuracy with each, and as
+        ``count - weight_sum`` their difference, paired over seeds.
+    """
+    scores = gathered.scores
+    shown = scores[
+        (scores.experiment == "normalize") & (scores.scored == "test") & scores.label.isin(GROUPS)
+    ]
+    by = ["weight", "label", "normalize"]
+    each = estimate_groups(shown, by, "accuracy")
+    wide = shown.pivot(index=["weight", "label", "seed"], columns="normalize", values="accuracy")
+    if wide.empty:
+        return each
+    paired = (wide["count"] - wide["weight_sum"]).rename("difference").reset_index()
+    paired["normalize"] = "count - weight_sum"
+    return pandas.concat([each, estimate_groups(paired, by, "difference")], ignore_index=True)
+
+
+def confusion(gathered: Gathered, model: str, condition: str) -> numpy.ndarray:
+    """Sum the test set's confusion matrices over the seeds of a condition with SGD.
+
+    Returns:
+        (10, 10) images, rows the true labels; all zero where no run is finished.
+    """
+    runs = gathered.runs
+    hashes = runs[
+        (runs.model == model)
+        & (runs.condition == condition)
+        & (runs.optimizer == "sgd")
+        & ~runs.experiment.isin(VARIANTS)
+    ].config_hash
+    total = numpy.zeros((NUM_LABELS, NUM_LABELS), dtype=int)
+    for config_hash in hashes:
+        if result := gathered.results.get(config_hash):
+            total += numpy.array(result.test.confusion)
+    return total
+
+
+def learning_curves(gathered: Gathered) -> pandas.DataFrame:
+    """Validation accuracy by epoch in the conditions of Table 1 with SGD, mean over seeds.
+
+    Returns:
+        Columns model, condition, epoch (from 1), 0-4, 5-9 and all.
+    """
+    runs = gathered.runs[gathered.runs.condition.isin(TABLE_1) & (gathered.runs.optimizer == "sgd")]
+    runs = runs[runs.finished & ~runs.experiment.isin(VARIANTS)]
+    names = {"accuracy_0_4": "0-4", "accuracy_5_9": "5-9", "accuracy": "all"}
+    curves = []
+    for row in runs.itertuples():
+        curve = pandas.read_csv(RunFolder(gathered.folders[row.config_hash]).metrics_file)
+        curve = curve[curve.stage == "val"].rename(columns=names)
+        curves.append(curve.assign(model=row.model, condition=row.condition, epoch=curve.epoch + 1))
+    if not curves:
+        return pandas.DataFrame(columns=["model", "condition", "epoch", *GROUPS])
+    by = ["model", "condition", "epoch"]
+    return pandas.concat(curves).groupby(by, sort=False)[GROUPS].mean().reset_index()
+
+
+def runs(gathered: Gathered) -> pandas.DataFrame:
+    """Every planned run: what it is, whether it is finished, and its accuracies.
+
+    Returns:
+        Columns experiment, model, optimizer, condition, weight, normalize, output_bias,
+        output_relu, seed, weights, config_hash, finished, then val and test accuracy by group.
+    """
+    table = gathered.runs.drop(columns="overrides")
+    for scored in ("val", "test"):
+        for label in LABELS[-3:]:
+            of_label = gathered.scores[
+                (gathered.scores.scored == scored) & (gathered.scores.label == label)
+            ]
+            table[f"{scored} {label}"] = of_label.accuracy.to_numpy()
+    return table

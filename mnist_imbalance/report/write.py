@@ -1,0 +1,74 @@
+"""Writes the report's folder: pages, figures and CSV files."""
+
+from pathlib import Path
+
+from mnist_imbalance.commandline import compose_with
+from mnist_imbalance.errors import ConfigError
+from mnist_imbalance.files import write_whole
+from mnist_imbalance.labels import MINORITY
+from mnist_imbalance.plan import StudyKeys
+from mnist_imbalance.report import figures, pages, tables
+from mnist_imbalance.report.claims import judge_claims
+from mnist_imbalance.report.gather import gather
+
+
+def figure_3() -> pages.Picture | str:
+    """Draw the copies that augmentation makes, or say why not."""
+    from mnist_imbalance.data import MNISTData  # here only: the rest needs no torch
+
+    values = compose_with(["data=augmented_100"]).data
+    data = MNISTData(**{key: value for key, value in values.items() if key != "_target_"})
+    try:
+        data.setup()
+    except ConfigError as error:
+        return str(error)
+    names = pages.copy_names([dict(copy) for copy in data.copies])
+    samples = data.sample().reshape(len(names), len(MINORITY), 28, 28).numpy()
+    return pages.Picture(
+        "figure_3",
+        "A kept training image of each of labels 0–4 and its copies: to 40 % by the first noise "
+        "and ±15° alone, to 100 % by all ten (report, Figure 3).",
+        figures.draw_samples(samples, names),
+    )
+
+
+def write_report(keys: StudyKeys) -> Path:
+    """Write ``index.html``, ``report.md``, ``finding.md``, ``figures/`` and ``tables/``.
+
+    Returns:
+        The page to open.
+    """
+    gathered = gather(keys)
+    claims = judge_claims(gathered)
+    makers = (
+        tables.table_1,
+        tables.all_conditions,
+        tables.differences,
+        tables.weight_sweep,
+        tables.selection,
+        tables.dead_labels,
+        tables.normalization,
+        tables.learning_curves,
+        tables.runs,
+    )
+    tidy = {make.__name__: make(gathered) for make in makers}
+    sections = pages.sections(gathered, claims, tidy, figure_3())
+
+    folder = Path(keys.study.report_dir)
+    for name, table in {**tidy, "claims": claims}.items():
+        csv = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+        write_whole(folder / "tables" / f"{name}.csv", csv)
+    for picture in (picture for section in sections for picture in section.pictures):
+        for kind in ("png", "svg"):
+            drawn = figures.render(picture.still, kind)
+            write_whole(folder / "figures" / f"{picture.name}.{kind}", drawn)
+    first = sections[0]
+    finding = "\n\n".join([*first.paragraphs, *map(pages.markdown, first.tables)])
+    write_whole(folder / "finding.md", f"{finding}\n")
+    write_whole(folder / "report.md", pages.render("report.md.j2", sections))
+    page = folder / "index.html"
+    write_whole(page, pages.render("page.html.j2", sections))
+    for line in gathered.damaged:
+        print(f"damaged record left out: {line}")
+    print(f"{gathered.how_complete()}; the report: {page}")
+    return page
