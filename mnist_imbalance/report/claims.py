@@ -18,6 +18,7 @@ from mnist_imbalance.report.gather import Gathered
 TABLE_1 = ["original", "imbalanced", "augmented_40", "augmented_100", "weighted"]
 BOTH = "both"
 PUBLISHED_PEAK = 7
+VERDICTS = ["holds", "does not hold", "undecided"]
 
 
 class Accuracies:
@@ -290,14 +291,13 @@ def judge_claims(gathered: Gathered) -> pandas.DataFrame:
                         "section": made.section,
                         "model": model,
                         "optimizer": optimizer,
-                        "n": effect.n,
-                        "effect": effect.mean,
-                        "low": effect.low,
-                        "high": effect.high,
+                        **effect._asdict(),
                         "verdict": judge(effect),
                         "sentence": made.sentence,
                         "statistic": made.effect,
                         "unit": made.unit,
                     }
                 )
-    return pandas.DataFrame(rows)
+    columns = ["claim", "section", "model", "optimizer", *Estimate._fields, "verdict"]
+    columns += ["sentence", "statistic", "unit"]
+    return pandas.DataFrame(rows, columns=columns).rename(columns={"mean": "effect"})

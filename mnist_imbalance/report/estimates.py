@@ -43,4 +43,5 @@ def estimate_groups(values: pandas.DataFrame, by: list[str], value: str) -> pand
         The columns of ``by``, then n, mean, low and high.
     """
     rows = [(*keys, *estimate(group[value])) for keys, group in values.groupby(by, sort=False)]
-    return pandas.DataFrame(rows, columns=[*by, *Estimate._fields])
+    table = pandas.DataFrame(rows, columns=[*by, *Estimate._fields])
+    return table.astype({"n": int, "mean": float, "low": float, "high": float})

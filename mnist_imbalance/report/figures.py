@@ -156,6 +156,7 @@ def draw_differences(differences: pandas.DataFrame) -> Figure:
                 label=group,
             )
         axes.axvline(0, color="black", lw=0.8)
+        axes.set_ylim(-0.6, len(names) - 0.4)
         axes.set_yticks(range(len(names)), map(condition_title, names))
         axes.set_xlabel("test accuracy less that of imbalanced, points")
         axes.grid(alpha=0.3)

@@ -89,10 +89,13 @@ def weight_sweep(gathered: Gathered) -> pandas.DataFrame:
     """Test accuracy over the weight of labels 0-4 (report, Figures 4 and 5).
 
     Returns:
-        Columns model, weight, label, n, mean, low, high; weight 1 is the plain loss.
+        Columns model, weight, label, n, mean, low, high; weight 1 is the plain loss. Empty where
+        the study has no such sweep.
     """
     scores = gathered.conditions
     scores = scores[(scores.optimizer == "sgd") & (scores.scored == "test")]
+    if scores.weight.isna().all():
+        scores = scores[:0]
     scores = scores.assign(weight=scores.weight.where(scores.condition != "imbalanced", 1.0))
     swept = scores.dropna(subset="weight").sort_values("weight", kind="stable")
     return estimate_groups(swept, ["model", "weight", "label"], "accuracy")
@@ -106,6 +109,7 @@ def selection(gathered: Gathered) -> pandas.DataFrame:
         weights chosen there), mean, low and high (of their difference, paired over seeds).
     """
     rows = []
+    columns = ["model", "choice", "label", "n", "on_validation", "on_test", "mean", "low", "high"]
     results = gathered.results
     sweeps = gathered.runs[
         (gathered.runs.optimizer == "sgd")
@@ -151,7 +155,7 @@ def selection(gathered: Gathered) -> pandas.DataFrame:
                     "high": difference.high,
                 }
             )
-    return pandas.DataFrame(rows)
+    return pandas.DataFrame(rows, columns=columns)
 
 
 def dead_labels(gathered: Gathered) -> pandas.DataFrame:

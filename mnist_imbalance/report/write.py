@@ -7,12 +7,15 @@ from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.files import write_whole
 from mnist_imbalance.labels import MINORITY
 from mnist_imbalance.plan import StudyKeys
-from mnist_imbalance.report import figures, pages, tables
+from mnist_imbalance.report import figures, tables
 from mnist_imbalance.report.claims import judge_claims
 from mnist_imbalance.report.gather import gather
+from mnist_imbalance.report.render import markdown, render
+from mnist_imbalance.report.sections import Picture, sections
+from mnist_imbalance.report.wording import copy_names
 
 
-def figure_3() -> pages.Picture | str:
+def figure_3() -> Picture | str:
     """Draw the copies that augmentation makes, or say why not."""
     from mnist_imbalance.data import MNISTData  # here only: the rest needs no torch
 
@@ -22,9 +25,9 @@ def figure_3() -> pages.Picture | str:
         data.setup()
     except ConfigError as error:
         return str(error)
-    names = pages.copy_names([dict(copy) for copy in data.copies])
+    names = copy_names([dict(copy) for copy in data.copies])
     samples = data.sample().reshape(len(names), len(MINORITY), 28, 28).numpy()
-    return pages.Picture(
+    return Picture(
         "figure_3",
         "A kept training image of each of labels 0–4 and its copies: to 40 % by the first noise "
         "and ±15° alone, to 100 % by all ten (report, Figure 3).",
@@ -39,7 +42,6 @@ def write_report(keys: StudyKeys) -> Path:
         The page to open.
     """
     gathered = gather(keys)
-    claims = judge_claims(gathered)
     makers = (
         tables.table_1,
         tables.all_conditions,
@@ -51,23 +53,23 @@ def write_report(keys: StudyKeys) -> Path:
         tables.learning_curves,
         tables.runs,
     )
-    tidy = {make.__name__: make(gathered) for make in makers}
-    sections = pages.sections(gathered, claims, tidy, figure_3())
+    tidy = {make.__name__: make(gathered) for make in makers} | {"claims": judge_claims(gathered)}
+    made = sections(gathered, tidy, figure_3())
 
     folder = Path(keys.study.report_dir)
-    for name, table in {**tidy, "claims": claims}.items():
+    for name, table in tidy.items():
         csv = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
         write_whole(folder / "tables" / f"{name}.csv", csv)
-    for picture in (picture for section in sections for picture in section.pictures):
+    for picture in (picture for section in made for picture in section.pictures):
         for kind in ("png", "svg"):
             drawn = figures.render(picture.still, kind)
             write_whole(folder / "figures" / f"{picture.name}.{kind}", drawn)
-    first = sections[0]
-    finding = "\n\n".join([*first.paragraphs, *map(pages.markdown, first.tables)])
+    first = made[0]
+    finding = "\n\n".join([*first.paragraphs, *map(markdown, first.tables)])
     write_whole(folder / "finding.md", f"{finding}\n")
-    write_whole(folder / "report.md", pages.render("report.md.j2", sections))
+    write_whole(folder / "report.md", render("report.md.j2", made))
     page = folder / "index.html"
-    write_whole(page, pages.render("page.html.j2", sections))
+    write_whole(page, render("page.html.j2", made))
     for line in gathered.damaged:
         print(f"damaged record left out: {line}")
     print(f"{gathered.how_complete()}; the report: {page}")

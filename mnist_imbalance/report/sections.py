@@ -1,0 +1,281 @@
+"""What stands where in the report: headings, paragraphs, tables and figures."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import pandas
+from matplotlib.figure import Figure
+from plotly import graph_objects as go
+
+from mnist_imbalance.report import figures, interactive, tables, wording
+from mnist_imbalance.report.claims import VERDICTS
+from mnist_imbalance.report.gather import Gathered
+from mnist_imbalance.report.names import MODELS, OPTIMIZERS, condition_title
+from mnist_imbalance.report.wording import Table
+
+MISSING = "Missing runs"
+Tidy = Mapping[str, pandas.DataFrame]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure, still and to hover over."""
+
+    name: str
+    caption: str
+    still: Figure
+    interactive: list[go.Figure] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading and what stands below it: paragraphs, then tables, then pictures."""
+
+    title: str
+    paragraphs: list[str] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    pictures: list[Picture] = field(default_factory=list)
+
+
+def both(draw: Callable[[str], go.Figure]) -> list[go.Figure]:
+    """Draw something for each model."""
+    return [draw(model) for model in figures.SHOWN]
+
+
+def finding_section(gathered: Gathered, tidy: Tidy) -> Section:
+    """The finding, its table and its figure; and how much is missing."""
+    conditions = tidy["all_conditions"]
+    paragraphs = [wording.finding(conditions, tidy["claims"])]
+    if len(gathered.missing) or gathered.damaged:
+        paragraphs.append(f"{gathered.how_complete()}: see {MISSING}.")
+    figure_6 = Picture(
+        "figure_6",
+        "CNN and LSTM in every condition, with 95 % intervals over seeds, and the report's LSTM "
+        "(report, Figure 6).",
+        figures.draw_models(conditions),
+        [interactive.models(conditions, group) for group in tables.GROUPS],
+    )
+    return Section("Finding", paragraphs, [wording.summary(conditions)], [figure_6])
+
+
+def claims_section(claims: pandas.DataFrame) -> Section:
+    """All verdicts."""
+    verdicts = Counter(claims.verdict)
+    counted = ", ".join(f"{verdicts[verdict]} × {verdict}" for verdict in VERDICTS)
+    text = (
+        "Every claim of the report, judged for each model by an effect paired over seeds: "
+        f"{counted}. To restore labels 0–4 means to regain at least half of what the imbalance "
+        "took from them."
+    )
+    optimizers = dict.fromkeys(claims.optimizer)
+    return Section("Claims", [text], [wording.claims_table(claims, name) for name in optimizers])
+
+
+def table_1_section(table_1: pandas.DataFrame) -> Section:
+    """Table 1 for each model."""
+    text = (
+        "The report contradicts itself: its sections give other accuracies than its Table 1 "
+        "averages to. Differences are to the table; the text's numbers stand beside it."
+    )
+    models = dict.fromkeys(table_1.model)
+    return Section("Table 1", [text], [wording.table_1(table_1, model) for model in models])
+
+
+def differences_section(differences: pandas.DataFrame) -> Section:
+    """The paired differences, which the report lacks."""
+    picture = Picture(
+        "differences",
+        "Test accuracy of every condition less that of imbalanced, paired over seeds, with 95 % "
+        "intervals.",
+        figures.draw_differences(differences),
+        both(lambda model: interactive.differences(differences, model)),
+    )
+    by_optimizer = [
+        wording.estimates_table(
+            differences[differences.optimizer == name],
+            f"{OPTIMIZERS[name]}: points more than imbalanced, paired over n seeds.",
+            ["model", "condition"],
+            "label",
+            signed=True,
+        )
+        for name in dict.fromkeys(differences.optimizer)
+    ]
+    return Section("Differences to the imbalanced set", [], by_optimizer, [picture])
+
+
+def confusion_section(gathered: Gathered) -> Section:
+    """Figures 1 and 2."""
+
+    def picture(name: str, condition: str, trained_on: str) -> Picture:
+        return Picture(
+            name,
+            f"Trained on {trained_on} images: confusion matrices of the test set, % of the true "
+            f"label, all seeds together (report, {name.replace('figure_', 'Figure ')}).",
+            figures.draw_confusion(gathered, condition),
+            both(lambda model: interactive.confusion(gathered, model, condition)),
+        )
+
+    pictures = [
+        picture("figure_1", "original", "all"),
+        picture("figure_2", "imbalanced", "imbalanced"),
+    ]
+    return Section("Confusion", pictures=pictures)
+
+
+def weights_section(sweep: pandas.DataFrame) -> Section:
+    """Figures 4 and 5."""
+    labels = Picture(
+        "figure_4",
+        "Test accuracy of every label over the weight of labels 0–4; weight 1 is the plain loss "
+        "(report, Figure 4).",
+        figures.draw_labels_over_weight(sweep),
+        both(lambda model: interactive.labels_over_weight(sweep, model)),
+    )
+    groups = Picture(
+        "figure_5",
+        "Mean test accuracy of labels 0–4 and 5–9 over the weight of labels 0–4, with 95 % "
+        "intervals over seeds (report, Figure 5).",
+        figures.draw_groups_over_weight(sweep),
+        both(lambda model: interactive.groups_over_weight(sweep, model)),
+    )
+    return Section("Weights", pictures=[labels, groups])
+
+
+def selection_section(selection: pandas.DataFrame) -> Section:
+    """What choosing on the test set adds."""
+    text = (
+        "The report picks the weights that are best on the test set. Chosen on validation data "
+        "instead, the weights must prove themselves on images that did not choose them; the "
+        "difference is what choosing on the test set adds."
+    )
+    return Section("Choosing on the test set", [text], [wording.selection_table(selection)])
+
+
+def learning_section(curves: pandas.DataFrame) -> Section:
+    """Accuracy by epoch."""
+    picture = Picture(
+        "learning_curves",
+        "Validation accuracy of labels 0–4 by epoch, SGD, mean over seeds.",
+        figures.draw_learning_curves(curves),
+        both(lambda model: interactive.learning_curves(curves, model)),
+    )
+    return Section("Learning", pictures=[picture])
+
+
+def output_relu_section(dead_labels: pandas.DataFrame) -> Section:
+    """What the literal ReLU on the outputs does."""
+    text = (
+        "The report puts a ReLU after its last layer; where that layer's bias starts decides which "
+        "labels live."
+    )
+    return Section("The ReLU on the outputs", [text], [wording.dead_labels_table(dead_labels)])
+
+
+def normalization_section(normalization: pandas.DataFrame) -> Section:
+    """Whether it is the weights or the step size."""
+    text = (
+        "PyTorch divides a weighted batch by the sum of its weights; divided by its images "
+        "(count), larger weights also mean larger steps."
+    )
+    table = wording.estimates_table(
+        normalization,
+        "LSTM, test accuracy % by the divisor of the weighted loss, and the difference in points, "
+        "paired over n seeds.",
+        ["weight", "label"],
+        "normalize",
+    )
+    return Section("Weights or step size", [text], [table])
+
+
+def augmentation_section(samples: Picture | str) -> Section:
+    """Figure 3, or why there is none."""
+    if isinstance(samples, str):
+        return Section("Augmentation", [f"Figure 3 is missing: {samples}"])
+    return Section("Augmentation", pictures=[samples])
+
+
+def missing_section(gathered: Gathered) -> Section:
+    """Which runs are missing, and which records are damaged."""
+    groups = gathered.missing.groupby(["model", "optimizer", "experiment", "condition"], sort=False)
+    rows = [
+        [
+            MODELS[model],
+            OPTIMIZERS[optimizer],
+            experiment,
+            condition_title(condition),
+            ", ".join(map(str, sorted(set(group.seed)))),
+        ]
+        for (model, optimizer, experiment, condition), group in groups
+    ]
+    columns = ["model", "optimizer", "overlay", "condition", "seeds"]
+    return Section(
+        MISSING,
+        [f"Damaged record: {line}" for line in gathered.damaged],
+        [
+            Table(
+                "Runs without a result; `python -m mnist_imbalance.study` trains them.",
+                columns,
+                rows,
+            )
+        ],
+    )
+
+
+def method_section(gathered: Gathered) -> Section:
+    """How the numbers came about."""
+    results = list(gathered.results.values())
+
+    def counted(values: list[str]) -> str:
+        return ", ".join(f"{value} ({count})" for value, count in Counter(values).most_common())
+
+    made = Section(
+        "Method",
+        [
+            "A run trains on MNIST less 500 held-out images a label, which are the validation set; "
+            "the test set is scored once, after the last epoch. A seed changes the initial "
+            "weights, the order of the images and the choice of the images that are held out and "
+            "kept; all conditions of a seed share them, and differences are paired by seed.",
+            "An interval is Student's t-interval of the mean over seeds, 95 % each, not corrected "
+            "for their number. One seed gives no interval and no verdict. A claim holds if the "
+            "interval of its effect lies above zero, does not hold if it reaches nowhere above "
+            "zero, and is undecided otherwise.",
+            "Every run has the same number of epochs, as in the report. The augmented sets hold "
+            "more images than the imbalanced one, so that their runs take more steps.",
+        ],
+    )
+    if results:
+        machines = [f"{result.device}, torch {result.versions['torch']}" for result in results]
+        epochs = [f"{result.epochs} epochs" for result in results]
+        hours = sum(result.seconds.fit for result in results) / 3600
+        made.paragraphs.append(
+            f"{len(results)} runs: {counted(epochs)}; {counted(machines)}; "
+            f"{hours:.1f} hours of training in all, one thread a run."
+        )
+    return made
+
+
+def sections(gathered: Gathered, tidy: Tidy, samples: Picture | str) -> list[Section]:
+    """Put everything in order; what the study does not plan is left out.
+
+    Args:
+        gathered: The study's runs.
+        tidy: The tables of `tables` and ``claims``, by name.
+        samples: The picture of Figure 3, or the reason why there is none.
+    """
+    of_tables: dict[str, Callable[[pandas.DataFrame], Section]] = {
+        "claims": claims_section,
+        "table_1": table_1_section,
+        "differences": differences_section,
+        "weight_sweep": weights_section,
+        "selection": selection_section,
+        "learning_curves": learning_section,
+        "dead_labels": output_relu_section,
+        "normalization": normalization_section,
+    }
+    made = [finding_section(gathered, tidy)]
+    made += [make(tidy[name]) for name, make in of_tables.items() if not tidy[name].empty]
+    made += [confusion_section(gathered), augmentation_section(samples), method_section(gathered)]
+    if len(gathered.missing) or gathered.damaged:
+        made.append(missing_section(gathered))
+    return made

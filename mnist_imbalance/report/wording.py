@@ -1,0 +1,219 @@
+"""The tables in words and the finding in sentences, for pages."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import pandas
+
+from mnist_imbalance.report import tables
+from mnist_imbalance.report.claims import TABLE_1
+from mnist_imbalance.report.gather import LABELS
+from mnist_imbalance.report.names import (
+    CONDITIONS,
+    MODEL_COLORS,
+    MODELS,
+    OPTIMIZERS,
+    condition_title,
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of words; a line break in a cell stays one."""
+
+    caption: str
+    columns: list[str]
+    rows: list[list[str]]
+
+
+def percent(row: Any, signed: bool = False) -> str:
+    """Say a mean in % and half the width of its interval: "55.1 ± 3.6"."""
+    if row.n == 0:
+        return "missing"
+    mean = f"{100 * row.mean:+.1f}" if signed else f"{100 * row.mean:.1f}"
+    return mean if row.n == 1 else f"{mean} ± {50 * (row.high - row.low):.1f}"
+
+
+def summary(conditions: pandas.DataFrame) -> Table:
+    """Both models in the conditions of Table 1, by group."""
+    shown = conditions[(conditions.optimizer == "sgd") & conditions.condition.isin(CONDITIONS)]
+    rows = []
+    for (model, condition), of_condition in shown.groupby(["model", "condition"], sort=False):
+        groups = {row.label: row for row in of_condition.itertuples()}
+        published = tables.published_accuracy(condition, "0-4") if model == "lstm" else math.nan
+        rows.append(
+            [
+                MODELS[model],
+                condition_title(condition),
+                *(percent(groups[group]) for group in tables.GROUPS),
+                "" if math.isnan(published) else f"{100 * published:.1f}",
+                str(groups["all"].n),
+            ]
+        )
+    return Table(
+        "Test accuracy %, mean ± half of the 95 % interval over n seeds (SGD).",
+        ["model", "condition", "labels 0–4", "labels 5–9", "all", "0–4, published", "n"],
+        rows,
+    )
+
+
+def finding(conditions: pandas.DataFrame, claims: pandas.DataFrame) -> str:
+    """Say in two sentences what came out."""
+    shown = conditions[
+        (conditions.optimizer == "sgd")
+        & (conditions.label == "0-4")
+        & conditions.condition.isin(TABLE_1)
+    ]
+    mean = shown.set_index(["model", "condition"])["mean"]
+    needed = pandas.MultiIndex.from_product([list(MODEL_COLORS), TABLE_1])
+    if mean.reindex(needed).isna().any():
+        return "Runs of the report's own conditions are missing, so there is no finding yet."
+    lost = mean["lstm", "original"] - mean["lstm", "imbalanced"]
+    seeds = " to ".join(map(str, sorted({shown.n.min(), shown.n.max()})))
+
+    def fall(model: str) -> str:
+        before, after = (100 * mean[model, name] for name in ("original", "imbalanced"))
+        return f"{MODELS[model]}'s from {before:.1f} to {after:.1f} %"
+
+    def regained(condition: str) -> str:
+        share = (mean["lstm", condition] - mean["lstm", "imbalanced"]) / lost
+        return f"{100 * share:.0f} %" if lost > 0 else "nothing"
+
+    augmentation = claims[
+        (claims.claim == "augmented_100_does_not_restore")
+        & (claims.model == "lstm")
+        & (claims.optimizer == "sgd")
+    ].verdict.item()
+    judged = {
+        "holds": "holds here, too",
+        "does not hold": "does not hold here",
+        "undecided": "is undecided at this number of seeds",
+    }[augmentation]
+    return (
+        f"Without 90 % of the training images of labels 0–4, accuracy on them falls, the "
+        f"{fall('lstm')} and the {fall('cnn')} (test set, n = {seeds} seeds). Of what the LSTM "
+        f"lost, the report's loss weights bring back {regained('weighted')} and augmentation to "
+        f"100 % brings back {regained('augmented_100')}: the report's conclusion that augmentation "
+        f"cannot restore these labels {judged}."
+    )
+
+
+def claims_table(claims: pandas.DataFrame, optimizer: str) -> Table:
+    """The verdicts over the claims with one optimizer."""
+    rows = []
+    for row in claims[claims.optimizer == optimizer].itertuples():
+        scale = 1 if row.unit == "steps" else 100
+        effect = "" if row.n == 0 else f"{scale * row.effect:+.2f}"
+        if row.n > 1:
+            effect += f" [{scale * row.low:+.2f}, {scale * row.high:+.2f}]"
+        rows.append(
+            [
+                row.sentence,
+                MODELS[row.model],
+                row.verdict,
+                f"{effect} {row.unit}" if effect else "missing",
+                str(row.n),
+                row.statistic,
+                row.section,
+            ]
+        )
+    return Table(
+        f"The report's claims with {OPTIMIZERS[optimizer]}: an effect above zero speaks for the "
+        "claim; 95 % interval over n seeds.",
+        ["claim", "model", "verdict", "effect", "n", "what the effect is", "section"],
+        rows,
+    )
+
+
+def table_1(tidy: pandas.DataFrame, model: str) -> Table:
+    """Table 1 side by side: ours, the report's and the difference."""
+    of_model = tidy[tidy.model == model]
+    names = list(dict.fromkeys(of_model.condition))
+    cells = {(row.condition, row.label): row for row in of_model.itertuples()}
+
+    def cell(condition: str, label: str) -> str:
+        row = cells[condition, label]
+        lines = [percent(row)]
+        if not math.isnan(row.published):
+            lines.append(f"report {100 * row.published:.1f}")
+            if not math.isnan(row.published_in_text):
+                lines[-1] += f" (text {100 * row.published_in_text:.1f})"
+            if row.n:
+                lines.append(f"difference {100 * row.difference:+.1f}")
+        return "\n".join(lines)
+
+    return Table(
+        f"{MODELS[model]}: test accuracy % by label, mean ± half of the 95 % interval over seeds.",
+        ["label", *map(condition_title, names)],
+        [[label, *(cell(name, label) for name in names)] for label in LABELS],
+    )
+
+
+def estimates_table(
+    tidy: pandas.DataFrame, caption: str, by: list[str], columns: str, signed: bool = False
+) -> Table:
+    """Lay estimates out with a column a value of one key.
+
+    Args:
+        tidy: A row an estimate.
+        caption: Of the table.
+        by: Keys that tell the rows apart.
+        columns: Key that tells the columns apart.
+        signed: Show the sign of positive values, too.
+    """
+    names = list(dict.fromkeys(tidy[columns]))
+    rows = []
+    for keys, group in tidy.groupby(by, sort=False):
+        cells = {getattr(row, columns): row for row in group.itertuples()}
+        shown = [f"{key:g}" if isinstance(key, float) else str(key) for key in keys]
+        shown = [MODELS.get(key, condition_title(key)) for key in shown]
+        rows.append([*shown, *(percent(cells[name], signed) for name in names)])
+        rows[-1].append(str(max(row.n for row in cells.values())))
+    return Table(caption, [*by, *names, "n"], rows)
+
+
+def selection_table(tidy: pandas.DataFrame) -> Table:
+    """What choosing on the test set adds."""
+    rows = [
+        [
+            MODELS[row.model],
+            row.choice,
+            "missing" if row.n == 0 else f"{100 * row.on_validation:.2f}",
+            "missing" if row.n == 0 else f"{100 * row.on_test:.2f}",
+            percent(row, signed=True),
+            str(row.n),
+        ]
+        for row in tidy.itertuples()
+    ]
+    return Table(
+        "Test accuracy % of labels 0–4 at the weights that are best on validation or on test data.",
+        ["model", "chosen", "on validation", "on test", "difference", "n"],
+        rows,
+    )
+
+
+def dead_labels_table(tidy: pandas.DataFrame) -> Table:
+    """How many labels the output ReLU kills."""
+    rows = [
+        [
+            "yes" if row.output_relu else "no",
+            "PyTorch's" if math.isnan(row.output_bias) else f"{row.output_bias:g}",
+            row.by_seed.replace(" ", ", ") or "missing",
+            "missing" if row.n == 0 else f"{row.mean:.1f}",
+            "missing" if row.n == 0 else f"{100 * row.accuracy:.1f}",
+            str(row.n),
+        ]
+        for row in tidy.itertuples()
+    ]
+    return Table(
+        "LSTM, imbalanced, plain loss: labels without a positive output on any training image of "
+        "the last epoch and with test accuracy 0.",
+        ["ReLU on the outputs", "output bias", "dead labels by seed", "mean", "accuracy %", "n"],
+        rows,
+    )
+
+
+def copy_names(copies: list[dict[str, float]]) -> list[str]:
+    """Say what was done to each copy."""
+    return [f"{copy['angle']:+g}°" + (", noise" if copy["noise"] else "") for copy in copies]

@@ -1,0 +1,108 @@
+"""The page in a browser: Chromium, headless."""
+
+import shutil
+from collections.abc import Iterator
+
+import pytest
+from handmade import groups, scores, study_of, write_record
+from playwright.sync_api import Page, sync_playwright
+
+from mnist_imbalance.report.write import write_report
+
+CHROMIUM = shutil.which("chromium")
+PLOTS = 3 + 2 + 2 + 2 + 2 + 2 + 2  # figure 6; differences, 4, 5, learning, 1 and 2 a model
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="needs chromium (Debian's package)"),
+]
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A page of a study in which every condition has two seeds, but one run is missing."""
+    root = tmp_path_factory.mktemp("page")
+    overrides = ["study.seeds=[0,1]", "study.extension_seeds=[0,1]", f"runs_dir={root / 'runs'}"]
+    keys, runs = study_of(*overrides, "records_dirs=[]", f"study.report_dir={root / 'report'}")
+    for number, run in enumerate(runs[:-1]):
+        if not run.waits:
+            write_record(root / "runs", run, scores(groups(0.5 + number / 1000, 0.9)))
+    return write_report(keys).as_uri()
+
+
+@pytest.fixture(params=["light", "dark"])
+def page(request: pytest.FixtureRequest, address: str) -> Iterator[Page]:
+    """The opened page; what the browser complains of fails the test."""
+    complaints: list[str] = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1200, "height": 900}, color_scheme=request.param)
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(address)
+        page.wait_for_function(f"document.querySelectorAll('.main-svg').length >= {PLOTS}")
+        yield page
+        browser.close()
+    assert complaints == []
+
+
+def test_every_figure_is_drawn_in_the_schemes_colours(page: Page) -> None:
+    plots = page.locator(".plot")
+    assert plots.count() == PLOTS
+    for number in range(PLOTS):
+        marks = plots.nth(number).locator(".point, .hm image, .scatterlayer .trace path")
+        assert marks.count() > 0
+    assert page.locator("figure img").count() == 1  # figure 3 is a photograph, so to say
+    assert page.evaluate("document.querySelector('figure img').naturalWidth") > 500
+
+    def brightness(element: str, key: str) -> float:
+        color = page.evaluate(f"getComputedStyle(document.querySelector('{element}')).{key}")
+        channels = color.removeprefix("rgba(").removeprefix("rgb(").rstrip(")").split(",")[:3]
+        return sum(map(float, channels)) / 3
+
+    before = brightness("body", "backgroundColor")
+    assert abs(brightness(".xtick text", "fill") - before) > 100
+    page.click("#scheme")
+    after = brightness("body", "backgroundColor")
+    assert (before < 128) != (after < 128)
+    page.wait_for_timeout(300)
+    assert abs(brightness(".xtick text", "fill") - after) > 100
+
+
+def test_hovering_tells_the_numbers(page: Page) -> None:
+    heatmap = page.locator("#figure_1 .plot").first
+    heatmap.scroll_into_view_if_needed()
+    heatmap.locator(".nsewdrag").hover()
+    text = heatmap.locator(".hovertext")
+    text.wait_for()
+    assert "true" in str(text.text_content())
+    assert "of 2000" in str(text.text_content())  # two seeds of 1000 images
+
+    lines = page.locator("#figure_5 .plot").first
+    lines.scroll_into_view_if_needed()
+    point = lines.locator(".point").nth(4).bounding_box()
+    assert point is not None
+    page.mouse.move(point["x"] + point["width"] / 2, point["y"] + point["height"] / 2)
+    lines.locator(".hovertext").first.wait_for()
+    assert "n = 2" in str(lines.locator(".hovertext").first.text_content())
+
+
+def test_tables_are_complete(page: Page) -> None:
+    rows = page.locator("#table-1 table").first.locator("tbody tr")
+    assert rows.count() == 13
+    assert page.locator("#claims table").count() == 2  # SGD and Adam
+    verdicts = page.locator("#claims td.holds, #claims td.does-not-hold, #claims td.undecided")
+    assert verdicts.count() == page.locator("#claims tbody tr").count() > 30
+    assert "normalize" in page.locator("#missing-runs").inner_text()
+    for link in page.locator("nav a").all():
+        assert page.locator(f"section{link.get_attribute('href')}").count() == 1
+
+
+def test_a_phone_needs_no_sideways_scrolling(page: Page) -> None:
+    page.set_viewport_size({"width": 390, "height": 800})
+    page.wait_for_timeout(500)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    for plot in page.locator(".plot").all():
+        box = plot.bounding_box()
+        assert box is not None
+        assert box["width"] <= 390

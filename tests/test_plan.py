@@ -1,0 +1,129 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from handmade import groups, scores, study_of, write_record
+from hydra.errors import MissingConfigException
+
+from mnist_imbalance.commandline import compose_with
+from mnist_imbalance.errors import ConfigError
+from mnist_imbalance.plan import plan, read_study, with_chosen_weights
+from mnist_imbalance.runs import determining, find_records, hash_config
+
+WEIGHTS = ("study.experiments=[weight_sweep,per_label_chosen]", "study.extensions=[]")
+
+
+def test_the_full_study_is_every_condition_with_every_seed() -> None:
+    _, runs = study_of()
+    by_experiment = {
+        name: [run for run in runs if run.experiment == name]
+        for name in dict.fromkeys(run.experiment for run in runs)
+    }
+    assert {name: len(of) for name, of in by_experiment.items()} == {
+        "data_sweep": 2 * 4 * 5,
+        "weight_sweep": 2 * 9 * 5,
+        "per_label": 2 * 5,
+        "per_label_chosen": 2 * 5,
+        "adam": 2 * 4 * 3,
+        "adam_per_label": 2 * 3,
+        "output_relu": 4 * 3,
+        "normalize": 8 * 3,
+    }
+    weights = [run.values["loss.minority_weight"] for run in by_experiment["weight_sweep"]]
+    assert weights[:9] == [2, 3, 4, 5, 6, 7, 8, 9, 10]
+    seeds = [run.values["seed"] for run in runs]
+    assert seeds == sorted(seeds)
+    assert all(run.values["data.seed"] == run.values["seed"] for run in runs)
+
+
+def test_a_planned_run_is_the_training_commands() -> None:
+    _, runs = study_of()
+    for run in (runs[9], runs[-1]):
+        config = compose_with([*run.overrides, "runs_dir=elsewhere"])
+        assert hash_config(determining(config)) == run.config_hash
+
+
+def test_overlays_share_runs() -> None:
+    _, runs = study_of()
+    plain = {run.config_hash for run in runs if run.experiment == "data_sweep"}
+    relu = {run.config_hash for run in runs if run.experiment == "output_relu"}
+    assert len(plain & relu) == 3  # bias 5 with the ReLU, three seeds
+
+
+def test_overrides_reach_every_run() -> None:
+    _, runs = study_of("study=quick")
+    assert {run.values["trainer.max_epochs"] for run in runs} == {1}
+    assert {run.values["seed"] for run in runs} == {0}
+
+
+def test_weights_are_chosen_on_the_validation_data_of_the_same_model_and_seed(
+    tmp_path: Path,
+) -> None:
+    _, runs = study_of(*WEIGHTS, "study.seeds=[0,1]")
+    chosen = [run for run in runs if run.waits]
+    assert len(chosen) == 4
+    lstm = chosen[0]
+    assert (lstm.choices["model"], lstm.values["seed"]) == ("lstm", 0)
+    for run in runs:
+        if run.waits:
+            continue
+        weight = run.values["loss.minority_weight"]
+        ours = run.choices["model"] == "lstm" and run.values["seed"] == 0
+        best = 4 if ours else 9
+        val = scores(groups(1 - abs(weight - best) / 10, 0.5))
+        write_record(tmp_path, run, scores(groups(weight / 10, 0.5)), val)
+    records = find_records([tmp_path]).results
+    ready = with_chosen_weights(lstm, runs, records)
+    assert ready.values["loss.weights"] == [4] * 5 + [1] * 5
+    assert ready.overrides[-1] == "loss.weights=[4,4,4,4,4,1,1,1,1,1]"
+    assert hash_config(determining(compose_with(ready.overrides))) == ready.config_hash
+    others = [with_chosen_weights(run, runs, records).values["loss.weights"] for run in chosen[1:]]
+    assert others == [[9] * 5 + [1] * 5] * 3
+
+
+def test_weights_wait_for_the_whole_sweep(tmp_path: Path) -> None:
+    _, runs = study_of(*WEIGHTS, "study.seeds=[0]")
+    sweep = [run for run in runs if not run.waits and run.choices["model"] == "lstm"]
+    for run in sweep[:-1]:
+        write_record(tmp_path, run, scores([0.5] * 10))
+    waiting = next(run for run in runs if run.waits)
+    assert with_chosen_weights(waiting, runs, find_records([tmp_path]).results).waits
+    write_record(tmp_path, sweep[-1], scores([0.5] * 10))
+    assert not with_chosen_weights(waiting, runs, find_records([tmp_path]).results).waits
+
+
+@pytest.mark.parametrize(
+    ("override", "error"),
+    [
+        ("study.seeds=[]", r"^study\.seeds: .*at least 1"),
+        ("study.seeds=[-1]", r"^study\.seeds\.0: .*greater than or equal to 0"),
+        ("workers=0", r"^workers: .*greater than 0"),
+        ("study.experiments=weight_sweep", r"^study\.experiments: .*list"),
+    ],
+)
+def test_a_wrong_value_is_named(override: str, error: str) -> None:
+    with pytest.raises(ConfigError, match=error):
+        read_study([override])
+
+
+def test_the_first_roots_record_counts_and_a_damaged_one_is_named(tmp_path: Path) -> None:
+    _, runs = study_of(*WEIGHTS, "study.seeds=[0]")
+    for root, accuracy in (("a", 0.5), ("b", 0.6)):
+        write_record(tmp_path / root, runs[0], scores([accuracy] * 10))
+    cut = write_record(tmp_path / "b", runs[1], scores([0.5] * 10)) / "result.json"
+    cut.write_text(cut.read_text()[:200])
+    other = replace(runs[2], values={**runs[2].values, "data.keep": 0.5})
+    changed = write_record(tmp_path / "b", other, scores([0.5] * 10)) / "result.json"
+    changed.write_text(changed.read_text().replace('"data.keep": 0.5', '"data.keep": 0.1'))
+    records = find_records([tmp_path / "b", tmp_path / "a", tmp_path / "absent"])
+    assert {result.test.accuracy for result in records.results.values()} == {0.6}
+    assert list(records.folders.values()) == [tmp_path / "b" / runs[0].config_hash[:12]]
+    assert len(records.damaged) == 2
+    for file in (cut, changed):
+        assert any(str(file) in line for line in records.damaged)
+
+
+def test_a_plan_needs_its_overlays() -> None:
+    keys = read_study(["study.experiments=[nowhere]"])
+    with pytest.raises(MissingConfigException):
+        plan(keys.study)

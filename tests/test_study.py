@@ -1,0 +1,162 @@
+"""The whole study, over real images."""
+
+import signal
+import subprocess
+import sys
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY
+from handmade import scores, study_of, write_record
+
+from mnist_imbalance.runs import find_records
+from mnist_imbalance.study import estimate
+
+BATCHES = '"+trainer.limit_train_batches=20"'
+TWO_RUNS = [
+    "study.experiments=[per_label]",
+    "study.extensions=[]",
+    "study.seeds=[3]",
+    f'study.overrides=["trainer.max_epochs=1",{BATCHES}]',
+]
+
+
+def start(folder: Path, *overrides: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [
+            *[sys.executable, "-m", "mnist_imbalance.study", *overrides],
+            *[f"runs_dir={folder / 'runs'}", f"records_dirs=[{folder / 'records'}]"],
+            f"study.report_dir={folder / 'report'}",
+        ],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(folder: Path, *overrides: str) -> tuple[int, str, str]:
+    study = start(folder, *overrides)
+    printed, errors = study.communicate(timeout=500)
+    return study.returncode, printed, errors
+
+
+def test_a_study_trains_each_run_once_and_writes_its_report(tmp_path: Path) -> None:
+    code, printed, _ = finish(tmp_path, *TWO_RUNS)
+    assert code == 0
+    assert "0 of 2 runs done, 0 running, 2 waiting, 0 failed" in printed
+    assert "2 of 2 runs done, 0 running, 0 waiting, 0 failed" in printed
+    assert "done: per_label model=cnn" in printed
+    assert (tmp_path / "report" / "index.html").exists()
+    records = find_records([tmp_path / "runs"])
+    assert {result.model for result in records.results.values()} == {"lstm", "cnn"}
+    assert {result.seed for result in records.results.values()} == {3}
+
+    (tmp_path / "runs").rename(tmp_path / "records")  # wherever a record is kept, it counts
+    code, printed, _ = finish(tmp_path, *TWO_RUNS)
+    assert code == 0
+    assert "done: " not in printed
+    assert not (tmp_path / "runs").exists()
+
+
+def test_failures_stop_no_other_run_and_are_listed(tmp_path: Path) -> None:
+    overrides = [
+        *TWO_RUNS[1:3],
+        "study.experiments=[output_relu,per_label_chosen]",
+        f'study.overrides=["trainer.max_epochs=1",{BATCHES},"optimizer.lr=1e30"]',
+    ]
+    code, printed, errors = finish(tmp_path, *overrides)
+    assert code == 1
+    lines = errors.splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith("error: 6 runs"))
+    assert len(lines[first:]) == 7
+    assert sum("optimizer.lr: the" in line for line in lines[first:]) == 4
+    assert sum("its weight sweep is not complete" in line for line in lines[first:]) == 2
+    assert "Traceback" not in errors
+    assert "0 of 6 planned runs have a result" in printed
+
+
+def test_a_wrong_value_is_told_before_anything_is_trained(tmp_path: Path) -> None:
+    code, printed, errors = finish(tmp_path, "study.seeds=[x]")
+    assert code == 1
+    assert errors.startswith("error: study.seeds.0: Input should be a valid integer")
+    assert len(errors.splitlines()) == 1
+    assert not printed
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_estimate_knows_long_runs_from_short_ones(tmp_path: Path) -> None:
+    _, runs = study_of("study.experiments=[data_sweep]", "study.extensions=[]", "study.seeds=[0]")
+    original, imbalanced, *_, cnn = runs
+    assert estimate(runs, [], workers=2) is None
+    for run in (original, imbalanced):
+        write_record(tmp_path, run, scores([0.5] * 10))
+    records = find_records([tmp_path]).results
+    long, short = (
+        records[run.config_hash].model_copy(
+            update={"seconds": records[run.config_hash].seconds.model_copy(update={"fit": fit})}
+        )
+        for run, fit in ((original, 299.0), (imbalanced, 99.0))
+    )
+    assert estimate([imbalanced] * 4, [long, short], workers=2) == timedelta(seconds=200)
+    assert estimate([cnn], [long, short], workers=1) == timedelta(seconds=200)  # the mean of both
+
+
+@pytest.mark.slow
+def test_a_killed_study_goes_on_and_ends_alike(tmp_path: Path) -> None:
+    overrides = [
+        "study.experiments=[data_sweep]",
+        "study.extensions=[]",
+        "study.seeds=[0]",
+        f'study.overrides=["trainer.max_epochs=12",{BATCHES}]',
+    ]
+
+    def wait_for(pattern: str, number: int) -> None:
+        deadline = time.monotonic() + 200
+        while len(list((tmp_path / "killed").rglob(pattern))) < number:
+            assert study.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+    for pattern, number, how in (
+        ("last.ckpt", 1, signal.SIGKILL),
+        ("result.json", 2, signal.SIGINT),
+    ):
+        study = start(tmp_path / "killed", *overrides)
+        wait_for(pattern, number)
+        study.send_signal(how)
+        study.communicate(timeout=60)
+        assert study.returncode != 0
+        time.sleep(2)  # the workers follow
+        workers = subprocess.run(["pgrep", "-f", str(tmp_path)], capture_output=True, text=True)
+        assert not workers.stdout
+        finished = list((tmp_path / "killed").rglob("result.json"))
+        assert len(finished) < 8
+
+    kept = {path: path.stat().st_mtime_ns for path in finished}
+    for place in ("killed", "whole"):
+        code, _, errors = finish(tmp_path / place, *overrides)
+        assert code == 0, errors
+    assert kept == {path: path.stat().st_mtime_ns for path in finished}
+    killed, whole = (find_records([tmp_path / place]) for place in ("killed", "whole"))
+    assert killed.results.keys() == whole.results.keys()
+    assert len(whole.results) == 8
+    for key, result in whole.results.items():
+        assert killed.results[key].test == result.test
+        assert killed.results[key].val == result.val
+        assert (killed.folders[key] / "metrics.csv").read_text() == (
+            whole.folders[key] / "metrics.csv"
+        ).read_text()
+
+
+@pytest.mark.slow
+def test_the_quick_study_does_everything(tmp_path: Path) -> None:
+    code, printed, errors = finish(tmp_path, "study=quick")
+    assert code == 0, errors
+    assert "47 of 47 runs done" in printed
+    report = (tmp_path / "report" / "report.md").read_text()
+    assert "47 of 47" not in report  # nothing is missing, so nothing is said
+    assert "missing" not in report
+    assert len(find_records([tmp_path / "runs"]).results) == 47
