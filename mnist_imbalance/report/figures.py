@@ -44,8 +44,7 @@ def draw_confusion(gathered: Gathered, condition: str) -> Figure:
     """Draw the confusion matrices of a condition, % of the true label (Figures 1 and 2)."""
 
     def draw(axes: Axes, model: str) -> None:
-        counts = tables.confusion(gathered, model, condition)
-        share = 100 * counts / numpy.maximum(counts.sum(axis=1, keepdims=True), 1)
+        share = tables.percent_of_rows(tables.confusion(gathered, model, condition))
         axes.imshow(share, cmap="Blues", vmin=0, vmax=100)
         for row, column in numpy.ndindex(share.shape):
             if share[row, column] >= 0.5:
@@ -90,7 +89,7 @@ def draw_labels_over_weight(sweep: pandas.DataFrame) -> Figure:
         if model == SHOWN[-1]:
             axes.legend(title="label", loc="center left", bbox_to_anchor=(1, 0.5))
 
-    return side_by_side(4, draw)
+    return side_by_side(4, draw, share=False)
 
 
 def draw_groups_over_weight(sweep: pandas.DataFrame) -> Figure:

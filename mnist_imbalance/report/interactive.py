@@ -58,8 +58,8 @@ def hover(rows: pandas.DataFrame) -> list[str]:
 def confusion(gathered: Gathered, model: str, condition: str) -> go.Figure:
     """A confusion matrix, % of the true label, all seeds together (Figures 1 and 2)."""
     counts = tables.confusion(gathered, model, condition)
-    totals = numpy.maximum(counts.sum(axis=1, keepdims=True), 1)
-    share = 100 * counts / totals
+    totals = counts.sum(axis=1, keepdims=True)
+    share = tables.percent_of_rows(counts)
     made = figure(MODELS[model], "predicted label", "true label")
     made.add_heatmap(
         z=share,

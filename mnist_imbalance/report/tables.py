@@ -237,6 +237,12 @@ def confusion(gathered: Gathered, model: str, condition: str) -> numpy.ndarray:
     return total
 
 
+def percent_of_rows(counts: numpy.ndarray) -> numpy.ndarray:
+    """Give a confusion matrix as % of each true label's images; nan where there are none."""
+    totals = counts.sum(axis=1, keepdims=True)
+    return 100 * counts / numpy.where(totals == 0, numpy.nan, totals)
+
+
 def learning_curves(gathered: Gathered) -> pandas.DataFrame:
     """Validation accuracy by epoch in the conditions of Table 1 with SGD, mean over seeds.
 

@@ -1,0 +1,47 @@
+"""The committed records and what is said about them."""
+
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY
+
+from mnist_imbalance.plan import read_study
+from mnist_imbalance.report.write import write_report
+from mnist_imbalance.runs import find_records
+
+
+@pytest.fixture(scope="module")
+def rebuilt(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("rebuilt")
+    overrides = [f"runs_dir={folder / 'runs'}", f"records_dirs=[{REPOSITORY / 'results'}]"]
+    return write_report(read_study([*overrides, f"study.report_dir={folder}"])).parent
+
+
+def test_the_committed_report_is_what_the_committed_records_give(rebuilt: Path) -> None:
+    committed = REPOSITORY / "report"
+    tables = sorted(path.name for path in (rebuilt / "tables").iterdir())
+    assert tables == sorted(path.name for path in (committed / "tables").iterdir())
+    for name in ["report.md", "finding.md", *(f"tables/{table}" for table in tables)]:
+        assert (committed / name).read_text() == (rebuilt / name).read_text(), name
+    for picture in (rebuilt / "figures").iterdir():
+        assert (committed / "figures" / picture.name).exists()
+
+
+def test_the_readme_opens_with_the_finding(rebuilt: Path) -> None:
+    readme = (REPOSITORY / "README.md").read_text()
+    finding = (rebuilt / "finding.md").read_text()
+    assert f"mnist_imbalance.report -->\n{finding}<!-- end of" in readme
+    assert readme.index(finding) < readme.index("## ")
+
+
+def test_the_committed_records_are_whole() -> None:
+    records = find_records([REPOSITORY / "results"])
+    assert records.damaged == []
+    assert records.results
+    for key, result in records.results.items():
+        epochs = (records.folders[key] / "metrics.csv").read_text().splitlines()
+        assert len(epochs) == 1 + 2 * result.epochs
+        assert {path.name for path in records.folders[key].iterdir()} >= {
+            "metrics.csv",
+            "result.json",
+        }
