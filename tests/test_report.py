@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pandas
@@ -15,7 +16,7 @@ from plotly.offline import get_plotlyjs
 from mnist_imbalance.plan import PlannedRun
 from mnist_imbalance.report import tables
 from mnist_imbalance.report.claims import judge_claims
-from mnist_imbalance.report.gather import gather
+from mnist_imbalance.report.gather import condition, gather
 from mnist_imbalance.report.render import render
 from mnist_imbalance.report.sections import sections
 from mnist_imbalance.report.wording import summary
@@ -199,6 +200,19 @@ def test_one_seed_gives_no_interval_and_no_verdict(tmp_path: Path) -> None:
     assert ["LSTM", "imbalanced", "60.0", "90.0", "75.0", "63.7", "1"] in summary(
         tables.all_conditions(gathered)
     ).rows
+
+
+def test_conditions_are_named_by_what_was_done() -> None:
+    _, runs = study_of()
+    run = runs[0]
+
+    def named(**choices: str) -> str:
+        return condition(replace(run, choices={**run.choices, **choices}))
+
+    assert named(data="original", loss="plain") == "original"
+    assert named(data="imbalanced", loss="per_label") == "weighted"
+    assert named(data="imbalanced", loss="focal") == "focal"
+    assert named(data="augmented_40", loss="focal") == "augmented_40, focal"
 
 
 def test_choosing_on_the_test_set_is_compared_with_validation(tmp_path: Path) -> None:

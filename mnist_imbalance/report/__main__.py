@@ -6,14 +6,16 @@ from mnist_imbalance.commandline import (
     overrides_from_arguments,
 )
 from mnist_imbalance.plan import read_study
-from mnist_imbalance.report.write import write_report
 
 
 def main() -> None:
     """Run the command line."""
     hush_libraries()
     with one_line_errors():
-        write_report(read_study(overrides_from_arguments(__doc__, "study")))
+        keys = read_study(overrides_from_arguments(__doc__, "study"))
+        from mnist_imbalance.report.write import write_report  # --help does not wait for it
+
+        write_report(keys)
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ from mnist_imbalance.report.names import (
     CONDITIONS,
     GROUP_COLORS,
     MODEL_COLORS,
-    MODELS,
     condition_title,
+    model_title,
 )
 
 matplotlib.rcParams["svg.hashsalt"] = "mnist_imbalance"  # the same picture, the same file
@@ -29,7 +29,7 @@ def side_by_side(height: float, draw: Callable[[Axes, str], None], share: bool =
     """Draw something for each model."""
     figure = Figure(figsize=(10, height), layout="constrained")
     for axes, model in zip(figure.subplots(1, 2, sharex=share, sharey=share), SHOWN, strict=True):
-        axes.set_title(MODELS[model])
+        axes.set_title(model_title(model))
         draw(axes, model)
     return figure
 
@@ -123,7 +123,7 @@ def draw_models(conditions: pandas.DataFrame) -> Figure:
                 fmt="o",
                 capsize=3,
                 color=MODEL_COLORS[model],
-                label=MODELS[model],
+                label=model_title(model),
             )
         names = list(dict.fromkeys(rows.condition))
         published = [100 * tables.published_accuracy(name, group) for name in names]

@@ -58,14 +58,16 @@ class Gathered:
 
 def condition(run: PlannedRun) -> str:
     """Name what was done about the imbalance, as the columns of the report's Table 1 do."""
-    loss = run.choices["loss"]
+    data, loss = run.choices["data"], run.choices["loss"]
+    if loss == "plain":
+        return data
     names = {
-        "plain": run.choices["data"],
         "weighted": f"weight_{run.values.get(SWEPT)}",
         "per_label": "weighted",
         "per_label_chosen": "weighted_chosen",
     }
-    return names.get(loss, loss)
+    name = names.get(loss, loss)
+    return name if data == "imbalanced" else f"{data}, {name}"
 
 
 def accuracies(scores: Scores | None) -> dict[str, float]:

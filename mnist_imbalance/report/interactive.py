@@ -11,8 +11,8 @@ from mnist_imbalance.report.names import (
     CONDITIONS,
     GROUP_COLORS,
     MODEL_COLORS,
-    MODELS,
     condition_title,
+    model_title,
 )
 
 CLEAR = "rgba(0,0,0,0)"  # the page's own colours show through
@@ -60,7 +60,7 @@ def confusion(gathered: Gathered, model: str, condition: str) -> go.Figure:
     counts = tables.confusion(gathered, model, condition)
     totals = counts.sum(axis=1, keepdims=True)
     share = tables.percent_of_rows(counts)
-    made = figure(MODELS[model], "predicted label", "true label")
+    made = figure(model_title(model), "predicted label", "true label")
     made.add_heatmap(
         z=share,
         customdata=numpy.stack([counts, totals.repeat(NUM_LABELS, axis=1)], axis=-1),
@@ -83,7 +83,7 @@ def confusion(gathered: Gathered, model: str, condition: str) -> go.Figure:
 
 def labels_over_weight(sweep: pandas.DataFrame, model: str) -> go.Figure:
     """Every label's accuracy over the weight of labels 0-4 (Figure 4)."""
-    made = figure(MODELS[model], "weight of labels 0-4", "test accuracy %")
+    made = figure(model_title(model), "weight of labels 0-4", "test accuracy %")
     for label in range(NUM_LABELS):
         rows = sweep[(sweep.model == model) & (sweep.label == str(label))]
         made.add_scatter(
@@ -100,7 +100,7 @@ def labels_over_weight(sweep: pandas.DataFrame, model: str) -> go.Figure:
 
 def groups_over_weight(sweep: pandas.DataFrame, model: str) -> go.Figure:
     """The groups' accuracies over the weight, with their 95 % intervals (Figure 5)."""
-    made = figure(MODELS[model], "weight of labels 0-4", "test accuracy %")
+    made = figure(model_title(model), "weight of labels 0-4", "test accuracy %")
     for group, color in GROUP_COLORS.items():
         rows = sweep[(sweep.model == model) & (sweep.label == group)]
         band = rows.dropna(subset="low")
@@ -142,7 +142,7 @@ def models(conditions: pandas.DataFrame, group: str) -> go.Figure:
             y=100 * shown["mean"],
             error_y=bars(shown),
             text=hover(shown),
-            name=MODELS[model],
+            name=model_title(model),
             mode="markers",
             marker={"color": color, "size": 9},
             hovertemplate="%{text}",
@@ -162,7 +162,7 @@ def models(conditions: pandas.DataFrame, group: str) -> go.Figure:
 
 def differences(paired: pandas.DataFrame, model: str) -> go.Figure:
     """Every condition's paired difference to ``imbalanced`` with its 95 % interval."""
-    made = figure(MODELS[model], "points more than imbalanced, test accuracy", "")
+    made = figure(model_title(model), "points more than imbalanced, test accuracy", "")
     for group, color in GROUP_COLORS.items():
         rows = paired[
             (paired.model == model) & (paired.optimizer == "sgd") & (paired.label == group)
@@ -184,7 +184,7 @@ def differences(paired: pandas.DataFrame, model: str) -> go.Figure:
 
 def learning_curves(curves: pandas.DataFrame, model: str) -> go.Figure:
     """Validation accuracy of labels 0-4 by epoch, mean over seeds."""
-    made = figure(MODELS[model], "epoch", "validation accuracy of labels 0-4 %")
+    made = figure(model_title(model), "epoch", "validation accuracy of labels 0-4 %")
     for condition, rows in curves[curves.model == model].groupby("condition", sort=False):
         made.add_scatter(
             x=rows.epoch,

@@ -1,7 +1,5 @@
 """What the reader sees for the names that the code uses."""
 
-MODELS = {"lstm": "LSTM", "cnn": "CNN", "both": "both"}
-OPTIMIZERS = {"sgd": "SGD", "adam": "Adam"}
 GROUP_COLORS = {"0-4": "#d95f02", "5-9": "#1f78b4", "all": "#7f7f7f"}
 MODEL_COLORS = {"lstm": "#d95f02", "cnn": "#1f78b4"}
 CONDITIONS = {
@@ -12,6 +10,16 @@ CONDITIONS = {
     "weighted": "report's weights",
     "weighted_chosen": "validated weights",
 }
+
+
+def model_title(model: str) -> str:
+    """Name a model for a reader."""
+    return {"lstm": "LSTM", "cnn": "CNN"}.get(model, model)
+
+
+def optimizer_title(optimizer: str) -> str:
+    """Name an optimizer for a reader."""
+    return {"sgd": "SGD", "adam": "Adam"}.get(optimizer, optimizer)
 
 
 def condition_title(condition: str) -> str:

@@ -11,7 +11,7 @@ from plotly import graph_objects as go
 from mnist_imbalance.report import figures, interactive, tables, wording
 from mnist_imbalance.report.claims import VERDICTS
 from mnist_imbalance.report.gather import Gathered
-from mnist_imbalance.report.names import MODELS, OPTIMIZERS, condition_title
+from mnist_imbalance.report.names import condition_title, model_title, optimizer_title
 from mnist_imbalance.report.wording import Table
 
 MISSING = "Missing runs"
@@ -94,7 +94,7 @@ def differences_section(differences: pandas.DataFrame) -> Section:
     by_optimizer = [
         wording.estimates_table(
             differences[differences.optimizer == name],
-            f"{OPTIMIZERS[name]}: points more than imbalanced, paired over n seeds.",
+            f"{optimizer_title(name)}: points more than imbalanced, paired over n seeds.",
             ["model", "condition"],
             "label",
             signed=True,
@@ -200,8 +200,8 @@ def missing_section(gathered: Gathered) -> Section:
     groups = gathered.missing.groupby(["model", "optimizer", "experiment", "condition"], sort=False)
     rows = [
         [
-            MODELS[model],
-            OPTIMIZERS[optimizer],
+            model_title(model),
+            optimizer_title(optimizer),
             experiment,
             condition_title(condition),
             ", ".join(map(str, sorted(set(group.seed)))),

@@ -12,9 +12,9 @@ from mnist_imbalance.report.gather import LABELS
 from mnist_imbalance.report.names import (
     CONDITIONS,
     MODEL_COLORS,
-    MODELS,
-    OPTIMIZERS,
     condition_title,
+    model_title,
+    optimizer_title,
 )
 
 
@@ -44,7 +44,7 @@ def summary(conditions: pandas.DataFrame) -> Table:
         published = tables.published_accuracy(condition, "0-4") if model == "lstm" else math.nan
         rows.append(
             [
-                MODELS[model],
+                model_title(model),
                 condition_title(condition),
                 *(percent(groups[group]) for group in tables.GROUPS),
                 "" if math.isnan(published) else f"{100 * published:.1f}",
@@ -74,7 +74,7 @@ def finding(conditions: pandas.DataFrame, claims: pandas.DataFrame) -> str:
 
     def fall(model: str) -> str:
         before, after = (100 * mean[model, name] for name in ("original", "imbalanced"))
-        return f"{MODELS[model]}'s from {before:.1f} to {after:.1f} %"
+        return f"{model_title(model)}'s from {before:.1f} to {after:.1f} %"
 
     def regained(condition: str) -> str:
         share = (mean["lstm", condition] - mean["lstm", "imbalanced"]) / lost
@@ -110,7 +110,7 @@ def claims_table(claims: pandas.DataFrame, optimizer: str) -> Table:
         rows.append(
             [
                 row.sentence,
-                MODELS[row.model],
+                model_title(row.model),
                 row.verdict,
                 f"{effect} {row.unit}" if effect else "missing",
                 str(row.n),
@@ -119,8 +119,8 @@ def claims_table(claims: pandas.DataFrame, optimizer: str) -> Table:
             ]
         )
     return Table(
-        f"The report's claims with {OPTIMIZERS[optimizer]}: an effect above zero speaks for the "
-        "claim; 95 % interval over n seeds.",
+        f"The report's claims with {optimizer_title(optimizer)}: an effect above zero speaks for "
+        "the claim; 95 % interval over n seeds.",
         ["claim", "model", "verdict", "effect", "n", "what the effect is", "section"],
         rows,
     )
@@ -144,7 +144,8 @@ def table_1(tidy: pandas.DataFrame, model: str) -> Table:
         return "\n".join(lines)
 
     return Table(
-        f"{MODELS[model]}: test accuracy % by label, mean ± half of the 95 % interval over seeds.",
+        f"{model_title(model)}: test accuracy % by label, mean ± half of the 95 % interval over "
+        "seeds.",
         ["label", *map(condition_title, names)],
         [[label, *(cell(name, label) for name in names)] for label in LABELS],
     )
@@ -167,7 +168,7 @@ def estimates_table(
     for keys, group in tidy.groupby(by, sort=False):
         cells = {getattr(row, columns): row for row in group.itertuples()}
         shown = [f"{key:g}" if isinstance(key, float) else str(key) for key in keys]
-        shown = [MODELS.get(key, condition_title(key)) for key in shown]
+        shown = [model_title(condition_title(key)) for key in shown]
         rows.append([*shown, *(percent(cells[name], signed) for name in names)])
         rows[-1].append(str(max(row.n for row in cells.values())))
     return Table(caption, [*by, *names, "n"], rows)
@@ -177,7 +178,7 @@ def selection_table(tidy: pandas.DataFrame) -> Table:
     """What choosing on the test set adds."""
     rows = [
         [
-            MODELS[row.model],
+            model_title(row.model),
             row.choice,
             "missing" if row.n == 0 else f"{100 * row.on_validation:.2f}",
             "missing" if row.n == 0 else f"{100 * row.on_test:.2f}",
