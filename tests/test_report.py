@@ -176,7 +176,9 @@ def test_the_page_stands_alone_and_every_figure_is_written(folder: Path) -> None
 
 def test_the_finding_is_in_numbers(folder: Path) -> None:
     finding = (folder / "report" / "finding.md").read_text()
-    assert "the LSTM's from 91.0 to 61.0 % and the CNN's from 99.0 to 69.0 %" in finding
+    assert (
+        "from 91.0 to 61.0 % with the LSTM and from 99.0 to 69.0 % with the CNN (n = 3)" in finding
+    )
     assert "loss weights bring back 83 %" in finding
     assert "augmentation to 100 % brings back 33 %" in finding
     assert "cannot restore these labels holds here, too." in finding

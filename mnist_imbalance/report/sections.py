@@ -14,7 +14,6 @@ from mnist_imbalance.report.gather import Gathered
 from mnist_imbalance.report.names import condition_title, model_title, optimizer_title
 from mnist_imbalance.report.wording import Table
 
-MISSING = "Missing runs"
 Tidy = Mapping[str, pandas.DataFrame]
 
 
@@ -48,7 +47,7 @@ def finding_section(gathered: Gathered, tidy: Tidy) -> Section:
     conditions = tidy["all_conditions"]
     paragraphs = [wording.finding(conditions, tidy["claims"])]
     if len(gathered.missing) or gathered.damaged:
-        paragraphs.append(f"{gathered.how_complete()}: see {MISSING}.")
+        paragraphs.append(f"{gathered.how_complete()}; the others are the report's last table.")
     figure_6 = Picture(
         "figure_6",
         "CNN and LSTM in every condition, with 95 % intervals over seeds, and the report's LSTM "
@@ -210,7 +209,7 @@ def missing_section(gathered: Gathered) -> Section:
     ]
     columns = ["model", "optimizer", "overlay", "condition", "seeds"]
     return Section(
-        MISSING,
+        "Missing runs",
         [f"Damaged record: {line}" for line in gathered.damaged],
         [
             Table(

@@ -72,9 +72,9 @@ def finding(conditions: pandas.DataFrame, claims: pandas.DataFrame) -> str:
     lost = mean["lstm", "original"] - mean["lstm", "imbalanced"]
     seeds = " to ".join(map(str, sorted({shown.n.min(), shown.n.max()})))
 
-    def fall(model: str) -> str:
+    def change(model: str) -> str:
         before, after = (100 * mean[model, name] for name in ("original", "imbalanced"))
-        return f"{model_title(model)}'s from {before:.1f} to {after:.1f} %"
+        return f"from {before:.1f} to {after:.1f} % with the {model_title(model)}"
 
     def regained(condition: str) -> str:
         share = (mean["lstm", condition] - mean["lstm", "imbalanced"]) / lost
@@ -91,10 +91,10 @@ def finding(conditions: pandas.DataFrame, claims: pandas.DataFrame) -> str:
         "undecided": "is undecided at this number of seeds",
     }[augmentation]
     return (
-        f"Without 90 % of the training images of labels 0–4, accuracy on them falls, the "
-        f"{fall('lstm')} and the {fall('cnn')} (test set, n = {seeds} seeds). Of what the LSTM "
-        f"lost, the report's loss weights bring back {regained('weighted')} and augmentation to "
-        f"100 % brings back {regained('augmented_100')}: the report's conclusion that augmentation "
+        f"Without 90 % of the training images of labels 0–4, test accuracy on them goes "
+        f"{change('lstm')} and {change('cnn')} (n = {seeds}). Of what the LSTM lost, the report's "
+        f"loss weights bring back {regained('weighted')} and augmentation to 100 % brings back "
+        f"{regained('augmented_100')}: the report's conclusion that augmentation "
         f"cannot restore these labels {judged}."
     )
 
