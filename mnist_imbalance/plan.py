@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
+from pathlib import Path
 from typing import Annotated, Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -11,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import BaseModel, Field, PositiveInt, ValidationError
 
 from mnist_imbalance.commandline import compose_with
-from mnist_imbalance.errors import as_config_error
+from mnist_imbalance.errors import ConfigError, as_config_error
 from mnist_imbalance.runs import Result, determining, hash_config
 from mnist_imbalance.seeds import Seed
 from mnist_imbalance.selection import best_weights
@@ -19,6 +20,7 @@ from mnist_imbalance.selection import best_weights
 Seeds = Annotated[list[Seed], Field(min_length=1)]
 SWEPT = "loss.minority_weight"
 CHOSEN = "loss.weights"
+GROUPS = ("model", "data", "loss", "optimizer")
 
 
 class Study(BaseModel, strict=True, extra="forbid"):
@@ -57,6 +59,7 @@ class PlannedRun:
     Attributes:
         experiment: The overlay that it belongs to.
         choices: The name chosen in each config group.
+        changes: What the overlay changes of these choices, weights and seeds aside.
         overrides: What the training command line would be given, ``key=value``.
         values: All that determines the result, by dotted key. ``loss.weights`` is "???" as long
             as it waits to be chosen by the runs of the weight sweep.
@@ -64,6 +67,7 @@ class PlannedRun:
 
     experiment: str
     choices: Mapping[str, str]
+    changes: Mapping[str, Any]
     overrides: tuple[str, ...]
     values: Mapping[str, Any]
 
@@ -86,55 +90,106 @@ def read_study(overrides: Sequence[str]) -> StudyKeys:
     """
     config = compose_with(overrides, name="study")
     try:
-        return StudyKeys.model_validate(OmegaConf.to_container(config, resolve=True))
+        keys = StudyKeys.model_validate(OmegaConf.to_container(config, resolve=True))
     except ValidationError as error:
         raise as_config_error(error) from error
+    for folder in keys.records_dirs:
+        if not Path(folder).is_dir():
+            raise ConfigError(f"records_dirs: there is no folder {folder}")
+    return keys
 
 
-def combinations(experiment: str) -> list[list[str]]:
-    """List the overrides of every run of an overlay: the products of its sweep's values."""
+def swept_values(experiment: str) -> dict[str, list[str]]:
+    """Read which values an overlay sweeps, by key.
+
+    Raises:
+        ConfigError: The overlay is not what it must be.
+    """
     config = compose_with([f"experiment={experiment}"], with_hydra=True)
+    file = f"conf/experiment/{experiment}.yaml"
+    if "experiment" in config:
+        raise ConfigError(f"{file}: its first line must be `# @package _global_`")
     params = config.hydra.sweeper.params or {}
-    swept = OverridesParser.create().parse_overrides([f"{k}={v}" for k, v in params.items()])
-    choices = [
-        [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
-        if override.is_sweep_override()
-        else [str(override.input_line)]
-        for override in swept
-    ]
-    return [list(chosen) for chosen in product(*choices)]
+    swept = {}
+    for key, values in params.items():
+        if OmegaConf.is_config(values):
+            raise ConfigError(f"{file}: hydra.sweeper.params.{key}: write a,b instead of [a, b]")
+        [override] = OverridesParser.create().parse_overrides([f"{key}={values}"])
+        if override.is_sweep_override():
+            swept[key] = list(override.sweep_string_iterator())
+        else:
+            swept[key] = [override.get_value_element_as_str()]
+    return swept
+
+
+def check_overrides(overrides: Sequence[str], experiment: str, swept: Iterable[str]) -> None:
+    """Refuse overrides of a study that it would override itself.
+
+    Raises:
+        ConfigError: An override's key is the study's or the overlay's own.
+    """
+    for override in overrides:
+        key = override.partition("=")[0].lstrip("+~")
+        if key in {"seed", "runs_dir", "experiment"}:
+            raise ConfigError(f"study.overrides: {key} is set by the study itself")
+        if key in swept:
+            raise ConfigError(
+                f"study.overrides: {key} is swept by conf/experiment/{experiment}.yaml"
+            )
+
+
+def without_weights(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what tells one weighted loss from another."""
+    free = {SWEPT, CHOSEN, "loss._target_"}
+    return {key: value for key, value in values.items() if key not in free}
+
+
+def changes(values: Mapping[str, Any], plain: Mapping[str, Any]) -> dict[str, Any]:
+    """Find in which values a run differs from a plain one, weights and seeds aside."""
+    free = {SWEPT, CHOSEN, "seed", "data.seed", "data.order_seed"}
+    keys = sorted((values.keys() | plain.keys()) - free)
+    return {key: values.get(key) for key in keys if values.get(key) != plain.get(key)}
 
 
 def plan(study: Study) -> list[PlannedRun]:
     """List all runs of a study, seed by seed.
 
     A run that two overlays share is listed once for each.
+
+    Raises:
+        ConfigError: There is nothing to do, or an overlay or override cannot work.
     """
-    composed: dict[str, list[tuple[list[str], DictConfig]]] = {}
-    for experiment in [*study.experiments, *study.extensions]:
-        composed[experiment] = []
-        for chosen in combinations(experiment):
-            overrides = [f"experiment={experiment}", *chosen, *study.overrides]
-            composed[experiment].append((overrides, compose_with(overrides, with_hydra=True)))
+    found: dict[str, list[tuple[PlannedRun, DictConfig]]] = {}
+    plain: dict[tuple[str, ...], dict[str, Any]] = {}  # values by choices
+    for experiment in dict.fromkeys([*study.experiments, *study.extensions]):
+        found[experiment] = []
+        swept = swept_values(experiment)
+        check_overrides(study.overrides, experiment, swept)
+        for combined in product(*([f"{key}={value}" for value in swept[key]] for key in swept)):
+            overrides = (f"experiment={experiment}", *combined, *study.overrides)
+            config = compose_with(overrides, with_hydra=True)
+            choices = dict(config.hydra.runtime.choices)
+            config = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+            values = determining(config)
+            chosen = tuple(f"{group}={choices[group]}" for group in GROUPS)
+            if chosen not in plain:
+                plain[chosen] = determining(compose_with([*chosen, *study.overrides]))
+            changed = changes(values, plain[chosen])
+            run = PlannedRun(experiment, choices, changed, overrides, values)
+            found[experiment].append((run, config))
 
     runs = []
     for seed in dict.fromkeys([*study.seeds, *study.extension_seeds]):
-        experiments = [
-            *(study.experiments if seed in study.seeds else []),
-            *(study.extensions if seed in study.extension_seeds else []),
-        ]
-        for experiment in experiments:
-            for overrides, config in composed[experiment]:
-                config.seed = seed
-                task = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-                runs.append(
-                    PlannedRun(
-                        experiment,
-                        config.hydra.runtime.choices,
-                        (*overrides, f"seed={seed}"),
-                        determining(task),
-                    )
-                )
+        for experiment, of_experiment in found.items():
+            reproduces = experiment in study.experiments and seed in study.seeds
+            extends = experiment in study.extensions and seed in study.extension_seeds
+            if reproduces or extends:
+                for run, config in of_experiment:
+                    config.seed = seed
+                    overrides = (*run.overrides, f"seed={seed}")
+                    runs.append(replace(run, overrides=overrides, values=determining(config)))
+    if not runs:
+        raise ConfigError("study.experiments: nothing to do")
     return runs
 
 
@@ -151,16 +206,9 @@ def with_chosen_weights(
     Returns:
         The run with weights; the run itself if its sweep is not complete.
     """
-
-    def apart_from_weights(values: Mapping[str, Any]) -> dict[str, Any]:
-        free = {SWEPT, CHOSEN, "loss._target_"}
-        return {key: value for key, value in values.items() if key not in free}
-
-    ours = apart_from_weights(run.values)
+    ours = without_weights(run.values)
     sweep = [
-        other
-        for other in runs
-        if SWEPT in other.values and apart_from_weights(other.values) == ours
+        other for other in runs if SWEPT in other.values and without_weights(other.values) == ours
     ]
     if not sweep or not all(other.config_hash in records for other in sweep):
         return run

@@ -13,6 +13,7 @@ import traceback
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
 from statistics import fmean
@@ -30,21 +31,37 @@ from mnist_imbalance.commandline import (
     one_line_errors,
     overrides_from_arguments,
 )
-from mnist_imbalance.plan import PlannedRun, plan, read_study, with_chosen_weights
+from mnist_imbalance.errors import ConfigError
+from mnist_imbalance.plan import PlannedRun, StudyKeys, plan, read_study, with_chosen_weights
 from mnist_imbalance.runs import Result, RunFolder, find_records
 
 
+def as_override(key: str, value: str) -> str:
+    """Quote a value for Hydra, whatever it holds."""
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"{key}='{escaped}'"
+
+
 def train_planned(overrides: Sequence[str], runs_dir: str) -> Result:
-    """Train one run as the training command line would, in the folder that it would use."""
+    """Train one run as the training command line would, in the folder that it would use.
+
+    Raises:
+        ConfigError: Whatever went wrong, in one line; of the unexpected, the traceback is printed.
+    """
     from mnist_imbalance.training import train  # in the workers only
 
-    config = compose_with([*overrides, f"runs_dir='{runs_dir}'"], with_hydra=True)
-    HydraConfig.instance().set_config(config)
-    folder = RunFolder(Path(config.hydra.run.dir).absolute())
-    task = copy.deepcopy(config)
-    with open_dict(task):
-        del task["hydra"]
-    return train(task, HydraConfig.get(), folder, show_progress=False)
+    try:
+        config = compose_with([*overrides, as_override("runs_dir", runs_dir)], with_hydra=True)
+        HydraConfig.instance().set_config(config)
+        folder = RunFolder(Path(config.hydra.run.dir).absolute())
+        task = copy.deepcopy(config)
+        with open_dict(task):
+            del task["hydra"]
+        return train(task, HydraConfig.get(), folder, show_progress=False)
+    except Exception as error:
+        if not isinstance(error, EXPECTED):
+            traceback.print_exc()
+        raise ConfigError(one_line(error)) from None
 
 
 def begin_worker() -> None:
@@ -59,12 +76,12 @@ def begin_worker() -> None:
     threading.Thread(target=follow, daemon=True).start()
 
 
-def name(run: PlannedRun) -> str:
+def title(run: PlannedRun) -> str:
     """Name a run for a line of the screen."""
     return " ".join(run.overrides).removeprefix("experiment=")
 
 
-def estimate(
+def estimate_left(
     left: Sequence[PlannedRun], finished: Sequence[Result], workers: int
 ) -> timedelta | None:
     """Estimate when all runs are done, in whole seconds; None as long as nothing is known.
@@ -90,7 +107,7 @@ def estimate(
 
 def train_all(
     runs: Sequence[PlannedRun], records: Mapping[str, Result], runs_dir: str, workers: int
-) -> list[str]:
+) -> tuple[dict[str, Result], list[str]]:
     """Train the runs that are not finished, and show how far it is.
 
     Args:
@@ -100,7 +117,10 @@ def train_all(
         workers: Runs at a time.
 
     Returns:
-        A line for each run that failed.
+        The finished runs by config hash, and a line for each run that failed.
+
+    Raises:
+        ConfigError: Another study is at work in the same place.
     """
     known: dict[str, PlannedRun] = {}
     for run in runs:
@@ -114,7 +134,7 @@ def train_all(
 
     def how_far() -> str:
         left = [*running.values(), *waiting]
-        time_left = estimate(left, trained or list(finished.values()), workers)
+        time_left = estimate_left(left, trained or list(finished.values()), workers)
         return (
             f"{len(known) - len(left) - len(failures)} of {len(known)} runs done, "
             f"{len(running)} running, {len(waiting)} waiting, {len(failures)} failed"
@@ -123,6 +143,7 @@ def train_all(
 
     spawn = multiprocessing.get_context("spawn")
     with (
+        RunFolder(Path(runs_dir)).lock() if waiting else nullcontext(),
         progress,
         ProcessPoolExecutor(workers, mp_context=spawn, initializer=begin_worker) as pool,
     ):
@@ -138,12 +159,13 @@ def train_all(
                     if ready.waits:
                         continue
                     waiting.remove(run)
-                    if ready.config_hash in records:
-                        finished[ready.config_hash] = records[ready.config_hash]
+                    if record := records.get(ready.config_hash):
+                        finished[ready.config_hash] = record
+                    if ready.config_hash in finished:
                         continue
                     future = pool.submit(train_planned, ready.overrides, runs_dir)
                     running[future] = ready
-                    lines[future] = progress.add_task(name(ready))
+                    lines[future] = progress.add_task(title(ready))
                 progress.update(study_line, description=how_far())
                 if not running:
                     break
@@ -157,16 +179,33 @@ def train_all(
                     elif isinstance(error, BrokenExecutor):
                         raise error
                     else:
-                        if not isinstance(error, EXPECTED):
-                            traceback.print_exception(error)
-                        failures.append(f"{name(run)}: {one_line(error)}")
+                        failures.append(f"{title(run)}: {one_line(error)}")
                     end = "failed" if error else "done"
-                    progress.console.print(f"{end}: {name(run)}\n{how_far()}", soft_wrap=True)
+                    progress.console.print(f"{end}: {title(run)}\n{how_far()}", soft_wrap=True)
         except BaseException:
             for process in multiprocessing.active_children():
                 process.kill()
             raise
-    return failures + [f"{name(run)}: its weight sweep is not complete" for run in waiting]
+    incomplete = "its weight sweep is not complete, or not in study.experiments"
+    return finished, failures + [f"{title(run)}: {incomplete}" for run in waiting]
+
+
+def check_before_training(keys: StudyKeys, runs: Sequence[PlannedRun]) -> None:
+    """Refuse what would fail only later.
+
+    Raises:
+        ConfigError: A value or a folder cannot work.
+    """
+    from mnist_imbalance.config import check  # Lightning's own, and so slow to import
+
+    first_of = {run.experiment: run for run in reversed(runs)}
+    for run in first_of.values():
+        check(compose_with(run.overrides))
+    for key, folder in (("runs_dir", keys.runs_dir), ("study.report_dir", keys.study.report_dir)):
+        path = Path(folder).absolute()
+        there = next(each for each in (path, *path.parents) if each.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            raise ConfigError(f"{key}: {there} is no folder that can be written to")
 
 
 def main() -> None:
@@ -176,12 +215,14 @@ def main() -> None:
         overrides = overrides_from_arguments(__doc__, "study")
         keys = read_study(overrides)
         runs = plan(keys.study)
-        records = find_records([keys.runs_dir, *keys.records_dirs])
+        records = find_records([keys.runs_dir, *keys.records_dirs]).results
+        check_before_training(keys, runs)
         workers = keys.workers or os.cpu_count() or 1
-        failures = train_all(runs, records.results, keys.runs_dir, workers)
-        from mnist_imbalance.report.write import write_report  # once there is something to report
+        finished, failures = train_all(runs, records, keys.runs_dir, workers)
+        if finished:
+            from mnist_imbalance.report.write import write_report  # its imports wait till now
 
-        write_report(keys)
+            write_report(keys)
     if failures:
         sys.exit("\n".join([f"error: {len(failures)} runs failed", *failures]))
 

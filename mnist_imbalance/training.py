@@ -188,7 +188,7 @@ def train_and_score(
     try:
         checkpoint = folder.last_checkpoint if done else None
         trainer.fit(classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    except ConfigError:
+    except Exception:
         if fresh and not folder.last_checkpoint.exists():
             folder.discard()
         raise

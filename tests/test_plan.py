@@ -99,6 +99,7 @@ def test_weights_wait_for_the_whole_sweep(tmp_path: Path) -> None:
         ("study.seeds=[-1]", r"^study\.seeds\.0: .*greater than or equal to 0"),
         ("workers=0", r"^workers: .*greater than 0"),
         ("study.experiments=weight_sweep", r"^study\.experiments: .*list"),
+        ("records_dirs=[nowhere]", r"^records_dirs: there is no folder nowhere$"),
     ],
 )
 def test_a_wrong_value_is_named(override: str, error: str) -> None:
@@ -121,6 +122,39 @@ def test_the_first_roots_record_counts_and_a_damaged_one_is_named(tmp_path: Path
     assert len(records.damaged) == 2
     for file in (cut, changed):
         assert any(str(file) in line for line in records.damaged)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "error"),
+    [
+        (["study.experiments=[]", "study.extensions=[]"], "^study.experiments: nothing to do$"),
+        (["study.overrides=[seed=7]"], "^study.overrides: seed is set by the study itself$"),
+        (
+            ["study.overrides=['data=original']"],
+            "^study.overrides: data is swept by conf/experiment/data_sweep.yaml$",
+        ),
+    ],
+)
+def test_a_plan_that_cannot_be_meant_is_refused(overrides: list[str], error: str) -> None:
+    quoted = [override.replace("[seed=7]", "['seed=7']") for override in overrides]
+    with pytest.raises(ConfigError, match=error):
+        plan(read_study(quoted).study)
+
+
+def test_what_an_overlay_changes_is_known() -> None:
+    _, runs = study_of("study.seeds=[0]", "study.extension_seeds=[0]")
+    changed = {run.experiment: [] for run in runs}
+    for run in runs:
+        changed[run.experiment].append(run.changes)
+    assert changed["output_relu"] == [
+        {"model.output_bias": None},
+        {},
+        {"model.output_bias": None, "model.output_relu": False},
+        {"model.output_relu": False},
+    ]
+    assert changed["normalize"][:2] == [{}, {"loss.normalize": "count"}]
+    for experiment in ("data_sweep", "weight_sweep", "per_label", "per_label_chosen", "adam"):
+        assert not any(changed[experiment])
 
 
 def test_a_plan_needs_its_overlays() -> None:

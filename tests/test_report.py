@@ -13,7 +13,8 @@ from conftest import REPOSITORY
 from handmade import groups, scores, study_of, write_record
 from plotly.offline import get_plotlyjs
 
-from mnist_imbalance.plan import PlannedRun
+from mnist_imbalance.commandline import CONF
+from mnist_imbalance.plan import PlannedRun, plan, read_study
 from mnist_imbalance.report import tables
 from mnist_imbalance.report.claims import judge_claims
 from mnist_imbalance.report.gather import condition, gather
@@ -214,6 +215,8 @@ def test_conditions_are_named_by_what_was_done() -> None:
     assert named(data="original", loss="plain") == "original"
     assert named(data="imbalanced", loss="per_label") == "weighted"
     assert named(data="imbalanced", loss="focal") == "focal"
+    changed = replace(run, choices={**run.choices, "data": "imbalanced"}, changes={"data.keep": 1})
+    assert condition(changed) == "imbalanced, data.keep=1"
     assert named(data="augmented_40", loss="focal") == "augmented_40, focal"
 
 
@@ -230,6 +233,38 @@ def test_choosing_on_the_test_set_is_compared_with_validation(tmp_path: Path) ->
         assert row.on_validation == pytest.approx(2 / 20)
         assert row.on_test == pytest.approx(10 / 20)
         assert row.mean == pytest.approx(8 / 20)
+
+
+def test_an_own_overlay_is_a_condition_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conf = tmp_path / "conf"
+    shutil.copytree(CONF, conf)
+    (conf / "experiment" / "rarer.yaml").write_text(
+        "# @package _global_\ndata: {keep: 0.05}\n"
+        "hydra: {sweeper: {params: {model: 'lstm,linear', loss: 'plain,weighted'}}}\n"
+    )
+    (conf / "model" / "linear.yaml").write_text("_target_: mnist_imbalance.models.linear.Linear\n")
+    monkeypatch.setattr("mnist_imbalance.commandline.CONF", conf)
+    overrides = ["study.experiments=[rarer,data_sweep]", "study.extensions=[]"]
+    keys = read_study([*overrides, "study.seeds=[0,1]", f"runs_dir={tmp_path}", "records_dirs=[]"])
+    for run in plan(keys.study):
+        reached = [0.3] * 10 if run.experiment == "rarer" else groups(0.6, 0.9)
+        write_record(tmp_path, run, scores(reached))
+    gathered = gather(keys)
+    rows = tables.all_conditions(gathered)
+    rows = rows[rows.optimizer == "sgd"].set_index(["model", "condition", "label"])
+    assert rows.loc["lstm", "imbalanced", "0-4"]["mean"] == pytest.approx(0.6)
+    assert rows.loc["lstm", "imbalanced, data.keep=0.05", "0-4"]["mean"] == pytest.approx(0.3)
+    assert rows.loc["linear", "weight_7, data.keep=0.05", "0-4"].n == 2
+    assert tables.confusion(gathered, "lstm", "imbalanced").sum() == 2 * 10 * 1000
+    assert tables.weight_sweep(gathered).empty
+    names = ("all_conditions", "differences", "weight_sweep", "selection", "dead_labels")
+    names += ("normalization", "learning_curves", "table_1")
+    tidy = {name: getattr(tables, name)(gathered) for name in names}
+    tidy["claims"] = judge_claims(gathered)
+    report = render("report.md.j2", sections(gathered, tidy, "no images"))
+    assert "| LSTM | imbalanced, data.keep=0.05 |" in report
 
 
 def test_a_study_without_any_record_has_a_report(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The whole study, over real images."""
 
+import pickle
 import signal
 import subprocess
 import sys
@@ -11,9 +12,11 @@ import pytest
 from conftest import REPOSITORY
 from handmade import scores, study_of, write_record
 
-from mnist_imbalance.runs import find_records
-from mnist_imbalance.study import estimate
+from mnist_imbalance.errors import ConfigError
+from mnist_imbalance.runs import RunFolder, find_records
+from mnist_imbalance.study import estimate_left, train_planned
 
+EPOCH = ["model=cnn", "trainer.max_epochs=1", "+trainer.limit_train_batches=2"]
 BATCHES = '"+trainer.limit_train_batches=20"'
 TWO_RUNS = [
     "study.experiments=[per_label]",
@@ -24,11 +27,12 @@ TWO_RUNS = [
 
 
 def start(folder: Path, *overrides: str) -> subprocess.Popen[str]:
+    (folder / "records").mkdir(parents=True, exist_ok=True)
     return subprocess.Popen(
         [
-            *[sys.executable, "-m", "mnist_imbalance.study", *overrides],
-            *[f"runs_dir={folder / 'runs'}", f"records_dirs=[{folder / 'records'}]"],
-            f"study.report_dir={folder / 'report'}",
+            *[sys.executable, "-m", "mnist_imbalance.study", f"runs_dir={folder / 'runs'}"],
+            *[f"records_dirs=[{folder / 'records'}]", f"study.report_dir={folder / 'report'}"],
+            *overrides,
         ],
         cwd=REPOSITORY,
         stdout=subprocess.PIPE,
@@ -54,7 +58,7 @@ def test_a_study_trains_each_run_once_and_writes_its_report(tmp_path: Path) -> N
     assert {result.model for result in records.results.values()} == {"lstm", "cnn"}
     assert {result.seed for result in records.results.values()} == {3}
 
-    (tmp_path / "runs").rename(tmp_path / "records")  # wherever a record is kept, it counts
+    (tmp_path / "runs").rename(tmp_path / "records" / "moved")
     code, printed, _ = finish(tmp_path, *TWO_RUNS)
     assert code == 0
     assert "done: " not in printed
@@ -75,22 +79,50 @@ def test_failures_stop_no_other_run_and_are_listed(tmp_path: Path) -> None:
     assert sum("optimizer.lr: the" in line for line in lines[first:]) == 4
     assert sum("its weight sweep is not complete" in line for line in lines[first:]) == 2
     assert "Traceback" not in errors
-    assert "0 of 6 planned runs have a result" in printed
+    assert "0 of 6 runs done, 0 running, 2 waiting, 4 failed" in printed
+    assert not (tmp_path / "report").exists()
 
 
-def test_a_wrong_value_is_told_before_anything_is_trained(tmp_path: Path) -> None:
-    code, printed, errors = finish(tmp_path, "study.seeds=[x]")
+@pytest.mark.parametrize(
+    ("override", "error"),
+    [
+        ("study.seeds=[x]", "error: study.seeds.0: Input should be a valid integer"),
+        ('study.overrides=["trainer.max_epochs=one"]', "error: trainer.max_epochs: Input should"),
+        ("records_dirs=[nowhere]", "error: records_dirs: there is no folder nowhere"),
+        ("study.report_dir=README.md/report", "error: study.report_dir: "),
+    ],
+)
+def test_a_mistake_is_told_before_anything_is_trained(
+    tmp_path: Path, override: str, error: str
+) -> None:
+    code, printed, errors = finish(tmp_path, *TWO_RUNS[:3], override)
     assert code == 1
-    assert errors.startswith("error: study.seeds.0: Input should be a valid integer")
+    assert errors.startswith(error)
     assert len(errors.splitlines()) == 1
     assert not printed
     assert not (tmp_path / "runs").exists()
 
 
+def test_two_studies_do_not_share_a_place(tmp_path: Path) -> None:
+    with RunFolder(tmp_path / "runs").lock():
+        code, _, errors = finish(tmp_path, *TWO_RUNS)
+    assert code == 1
+    assert errors.startswith("error: runs_dir: another process is at work in ")
+
+
+def test_what_a_worker_raises_is_told_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^TwoPartsError: out of order$") as raised:
+        train_planned([*EPOCH, "model._target_=broken_model.Broken"], f"{tmp_path}/it's")
+    assert pickle.loads(pickle.dumps(raised.value)).args == raised.value.args
+    result = train_planned(EPOCH, f"{tmp_path}/it's")
+    assert result.epochs == 1
+    assert list((tmp_path / "it's").rglob("result.json"))
+
+
 def test_the_estimate_knows_long_runs_from_short_ones(tmp_path: Path) -> None:
     _, runs = study_of("study.experiments=[data_sweep]", "study.extensions=[]", "study.seeds=[0]")
     original, imbalanced, *_, cnn = runs
-    assert estimate(runs, [], workers=2) is None
+    assert estimate_left(runs, [], workers=2) is None
     for run in (original, imbalanced):
         write_record(tmp_path, run, scores([0.5] * 10))
     records = find_records([tmp_path]).results
@@ -100,8 +132,8 @@ def test_the_estimate_knows_long_runs_from_short_ones(tmp_path: Path) -> None:
         )
         for run, fit in ((original, 299.0), (imbalanced, 99.0))
     )
-    assert estimate([imbalanced] * 4, [long, short], workers=2) == timedelta(seconds=200)
-    assert estimate([cnn], [long, short], workers=1) == timedelta(seconds=200)  # the mean of both
+    assert estimate_left([imbalanced] * 4, [long, short], workers=2) == timedelta(seconds=200)
+    assert estimate_left([cnn], [long, short], workers=1) == timedelta(seconds=200)
 
 
 @pytest.mark.slow

@@ -112,10 +112,11 @@ def draw_models(conditions: pandas.DataFrame) -> Figure:
     """Draw CNN against LSTM in every condition, the report's LSTM beside (Figure 6)."""
     figure = Figure(figsize=(10, 4.2), layout="constrained")
     rows = conditions[(conditions.optimizer == "sgd") & conditions.condition.isin(CONDITIONS)]
+    names = list(dict.fromkeys(rows.condition))
     for axes, group in zip(figure.subplots(1, 3, sharey=True), tables.GROUPS, strict=True):
         for shift, model in ((-0.1, "lstm"), (0.1, "cnn")):
             shown = rows[(rows.model == model) & (rows.label == group)]
-            places = numpy.arange(len(shown)) + shift
+            places = [names.index(name) + shift for name in shown.condition]
             axes.errorbar(
                 places,
                 100 * shown["mean"],
@@ -125,14 +126,13 @@ def draw_models(conditions: pandas.DataFrame) -> Figure:
                 color=MODEL_COLORS[model],
                 label=model_title(model),
             )
-        names = list(dict.fromkeys(rows.condition))
         published = [100 * tables.published_accuracy(name, group) for name in names]
         axes.plot(published, "x", color="gray", label="LSTM, published")
         axes.set_xticks(range(len(names)), map(condition_title, names), rotation=40, ha="right")
         axes.set_title("all labels" if group == "all" else f"labels {group}")
         axes.grid(alpha=0.3)
     figure.axes[0].set_ylabel("test accuracy %")
-    figure.axes[0].legend(loc="lower right")
+    figure.axes[1].legend(loc="lower center")
     return figure
 
 
@@ -152,14 +152,14 @@ def draw_differences(differences: pandas.DataFrame) -> Figure:
                 markersize=4,
                 capsize=2,
                 color=color,
-                label=group,
+                label="all labels" if group == "all" else f"labels {group}",
             )
         axes.axvline(0, color="black", lw=0.8)
         axes.set_ylim(-0.6, len(names) - 0.4)
         axes.set_yticks(range(len(names)), map(condition_title, names))
-        axes.set_xlabel("test accuracy less that of imbalanced, points")
+        axes.set_xlabel("points more than imbalanced")
         axes.grid(alpha=0.3)
-        axes.legend(title="labels")
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=len(GROUP_COLORS))
 
     return side_by_side(6, draw, share=False)
 
@@ -168,11 +168,12 @@ def draw_learning_curves(curves: pandas.DataFrame) -> Figure:
     """Draw the validation accuracy of labels 0-4 by epoch."""
 
     def draw(axes: Axes, model: str) -> None:
-        for condition, rows in curves[curves.model == model].groupby("condition", sort=False):
-            axes.plot(rows.epoch, 100 * rows["0-4"], label=condition_title(condition))
+        of_model = curves[curves.model == model]
+        for condition, rows in of_model.groupby("condition", sort=False):
+            axes.plot(rows.epoch, 100 * rows["0-4"], marker=".", label=condition_title(condition))
         axes.set(xlabel="epoch", ylabel="validation accuracy of labels 0-4 %")
         axes.grid(alpha=0.3)
-        if not curves.empty:
+        if not of_model.empty:
             axes.legend()
 
     return side_by_side(4, draw, share=False)

@@ -11,8 +11,8 @@ from mnist_imbalance.plan import CHOSEN, SWEPT, PlannedRun, StudyKeys, plan, wit
 from mnist_imbalance.runs import Result, find_records
 from mnist_imbalance.scores import Scores
 
+UNIFORM = r"weight_[\d.]+"  # names of the conditions of the weight sweep
 LABELS = [*map(str, range(NUM_LABELS)), "0-4", "5-9", "all"]
-VARIANTS = ["output_relu", "normalize"]  # overlays whose runs differ in more than a condition
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,13 @@ class Gathered:
     Attributes:
         runs: A row a planned run: experiment, model, optimizer, condition, weight, normalize,
             output_bias, output_relu, seed, config_hash, weights ("???" while they wait for their
-            sweep), overrides and finished. Overlays may share a run.
+            sweep) and finished. Overlays may share a run.
         scores: A row a planned run, scored set ("val", "test") and label: what tells the run
             apart, and its accuracy in [0, 1], nan where the run is missing.
         results: Finished runs of the study by config hash.
         folders: Where each is kept.
         damaged: A line for each record that cannot be read.
+        overrides: Of the study, for every run.
     """
 
     runs: pandas.DataFrame
@@ -35,6 +36,7 @@ class Gathered:
     results: dict[str, Result]
     folders: dict[str, Path]
     damaged: list[str]
+    overrides: list[str]
 
     @property
     def missing(self) -> pandas.DataFrame:
@@ -49,25 +51,26 @@ class Gathered:
 
     @property
     def conditions(self) -> pandas.DataFrame:
-        """The scores of one run a model, optimizer, condition and seed."""
-        comparable = self.scores[~self.scores.experiment.isin(VARIANTS)]
-        return comparable.drop_duplicates(
+        """The scores of all runs, each once."""
+        return self.scores.drop_duplicates(
             ["model", "optimizer", "condition", "seed", "scored", "label"]
         )
 
 
 def condition(run: PlannedRun) -> str:
-    """Name what was done about the imbalance, as the columns of the report's Table 1 do."""
+    """Name what was done about the imbalance, as the columns of the report's Table 1 do.
+
+    What an overlay changes beyond its choices is part of the name, "imbalanced, data.keep=0.05".
+    """
     data, loss = run.choices["data"], run.choices["loss"]
-    if loss == "plain":
-        return data
-    names = {
-        "weighted": f"weight_{run.values.get(SWEPT)}",
+    losses = {
+        "weighted": f"weight_{run.values.get(SWEPT, 0):g}",
         "per_label": "weighted",
         "per_label_chosen": "weighted_chosen",
     }
-    name = names.get(loss, loss)
-    return name if data == "imbalanced" else f"{data}, {name}"
+    parts = [] if data == "imbalanced" and loss != "plain" else [data]
+    parts += [] if loss == "plain" else [losses.get(loss, loss)]
+    return ", ".join([*parts, *(f"{key}={value}" for key, value in run.changes.items())])
 
 
 def accuracies(scores: Scores | None) -> dict[str, float]:
@@ -105,7 +108,6 @@ def gather(keys: StudyKeys) -> Gathered:
                 **told_apart,
                 "config_hash": run.config_hash,
                 "weights": run.values.get(CHOSEN),
-                "overrides": " ".join(run.overrides),
                 "finished": result is not None,
             }
         )
@@ -121,4 +123,5 @@ def gather(keys: StudyKeys) -> Gathered:
         results,
         {key: records.folders[key] for key in results},
         records.damaged,
+        keys.study.overrides,
     )

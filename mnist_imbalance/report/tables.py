@@ -8,7 +8,7 @@ import pandas
 from mnist_imbalance.labels import MAJORITY, MINORITY, NUM_LABELS
 from mnist_imbalance.report.claims import TABLE_1
 from mnist_imbalance.report.estimates import estimate, estimate_groups
-from mnist_imbalance.report.gather import LABELS, VARIANTS, Gathered
+from mnist_imbalance.report.gather import LABELS, UNIFORM, Gathered
 from mnist_imbalance.runs import RunFolder
 from mnist_imbalance.selection import best_minority_weight, best_weight
 from mnist_imbalance.summary import published
@@ -94,10 +94,10 @@ def weight_sweep(gathered: Gathered) -> pandas.DataFrame:
     """
     scores = gathered.conditions
     scores = scores[(scores.optimizer == "sgd") & (scores.scored == "test")]
-    if scores.weight.isna().all():
-        scores = scores[:0]
-    scores = scores.assign(weight=scores.weight.where(scores.condition != "imbalanced", 1.0))
-    swept = scores.dropna(subset="weight").sort_values("weight", kind="stable")
+    swept = scores[scores.condition.str.fullmatch(UNIFORM)]
+    if not swept.empty:
+        plain = scores[scores.condition == "imbalanced"].assign(weight=1.0)
+        swept = pandas.concat([plain, swept]).sort_values("weight", kind="stable")
     return estimate_groups(swept, ["model", "weight", "label"], "accuracy")
 
 
@@ -112,10 +112,8 @@ def selection(gathered: Gathered) -> pandas.DataFrame:
     columns = ["model", "choice", "label", "n", "on_validation", "on_test", "mean", "low", "high"]
     results = gathered.results
     sweeps = gathered.runs[
-        (gathered.runs.optimizer == "sgd")
-        & gathered.runs.condition.str.startswith("weight_")
-        & ~gathered.runs.experiment.isin(VARIANTS)
-    ]
+        (gathered.runs.optimizer == "sgd") & gathered.runs.condition.str.fullmatch(UNIFORM)
+    ].drop_duplicates("config_hash")
     for model, of_model in sweeps.groupby("model", sort=False):
         reached: dict[tuple[str, str], list[tuple[float, float]]] = {
             ("one weight", "0-4"): [],
@@ -163,7 +161,7 @@ def dead_labels(gathered: Gathered) -> pandas.DataFrame:
 
     Returns:
         Columns output_relu, output_bias (empty is PyTorch's default), n, mean, low, high (of the
-        number of dead labels) and by_seed.
+        number of dead labels), by_seed and accuracy, the mean test accuracy.
     """
     runs = gathered.runs[gathered.runs.experiment == "output_relu"]
     rows = []
@@ -209,8 +207,14 @@ def normalization(gathered: Gathered) -> pandas.DataFrame:
     ]
     by = ["weight", "label", "normalize"]
     each = estimate_groups(shown, by, "accuracy")
-    wide = shown.pivot(index=["weight", "label", "seed"], columns="normalize", values="accuracy")
-    if wide.empty:
+    wide = shown.pivot_table(
+        index=["weight", "label", "seed"],
+        columns="normalize",
+        values="accuracy",
+        aggfunc="first",
+        dropna=False,
+    )
+    if not {"count", "weight_sum"} <= set(wide.columns):
         return each
     paired = (wide["count"] - wide["weight_sum"]).rename("difference").reset_index()
     paired["normalize"] = "count - weight_sum"
@@ -225,11 +229,8 @@ def confusion(gathered: Gathered, model: str, condition: str) -> numpy.ndarray:
     """
     runs = gathered.runs
     hashes = runs[
-        (runs.model == model)
-        & (runs.condition == condition)
-        & (runs.optimizer == "sgd")
-        & ~runs.experiment.isin(VARIANTS)
-    ].config_hash
+        (runs.model == model) & (runs.condition == condition) & (runs.optimizer == "sgd")
+    ].config_hash.unique()
     total = numpy.zeros((NUM_LABELS, NUM_LABELS), dtype=int)
     for config_hash in hashes:
         if result := gathered.results.get(config_hash):
@@ -250,11 +251,14 @@ def learning_curves(gathered: Gathered) -> pandas.DataFrame:
         Columns model, condition, epoch (from 1), 0-4, 5-9 and all.
     """
     runs = gathered.runs[gathered.runs.condition.isin(TABLE_1) & (gathered.runs.optimizer == "sgd")]
-    runs = runs[runs.finished & ~runs.experiment.isin(VARIANTS)]
+    runs = runs[runs.finished].drop_duplicates("config_hash")
     names = {"accuracy_0_4": "0-4", "accuracy_5_9": "5-9", "accuracy": "all"}
     curves = []
     for row in runs.itertuples():
-        curve = pandas.read_csv(RunFolder(gathered.folders[row.config_hash]).metrics_file)
+        metrics = RunFolder(gathered.folders[row.config_hash]).metrics_file
+        if not metrics.exists() or not metrics.stat().st_size:
+            continue
+        curve = pandas.read_csv(metrics)
         curve = curve[curve.stage == "val"].rename(columns=names)
         curves.append(curve.assign(model=row.model, condition=row.condition, epoch=curve.epoch + 1))
     if not curves:
@@ -268,9 +272,9 @@ def runs(gathered: Gathered) -> pandas.DataFrame:
 
     Returns:
         Columns experiment, model, optimizer, condition, weight, normalize, output_bias,
-        output_relu, seed, weights, config_hash, finished, then val and test accuracy by group.
+        output_relu, seed, config_hash, weights, finished, then val and test accuracy by group.
     """
-    table = gathered.runs.drop(columns="overrides")
+    table = gathered.runs.copy()
     for scored in ("val", "test"):
         for label in LABELS[-3:]:
             of_label = gathered.scores[

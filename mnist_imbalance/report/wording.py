@@ -8,7 +8,7 @@ import pandas
 
 from mnist_imbalance.report import tables
 from mnist_imbalance.report.claims import TABLE_1
-from mnist_imbalance.report.gather import LABELS
+from mnist_imbalance.report.gather import LABELS, Gathered
 from mnist_imbalance.report.names import (
     CONDITIONS,
     MODEL_COLORS,
@@ -58,28 +58,41 @@ def summary(conditions: pandas.DataFrame) -> Table:
     )
 
 
-def finding(conditions: pandas.DataFrame, claims: pandas.DataFrame) -> str:
-    """Say in two sentences what came out."""
-    shown = conditions[
-        (conditions.optimizer == "sgd")
-        & (conditions.label == "0-4")
-        & conditions.condition.isin(TABLE_1)
+def finding(gathered: Gathered, claims: pandas.DataFrame) -> str:
+    """Say in two sentences what came out, over the seeds that have all that it compares."""
+    scores = gathered.conditions
+    shown = scores[
+        (scores.optimizer == "sgd")
+        & (scores.label == "0-4")
+        & (scores.scored == "test")
+        & scores.condition.isin(TABLE_1)
     ]
-    mean = shown.set_index(["model", "condition"])["mean"]
+    by_seed = shown.pivot(index="seed", columns=["model", "condition"], values="accuracy")
     needed = pandas.MultiIndex.from_product([list(MODEL_COLORS), TABLE_1])
-    if mean.reindex(needed).isna().any():
+    by_seed = by_seed.reindex(columns=needed).dropna()
+    if by_seed.empty:
         return "Runs of the report's own conditions are missing, so there is no finding yet."
+    mean = by_seed.mean()
     lost = mean["lstm", "original"] - mean["lstm", "imbalanced"]
-    seeds = " to ".join(map(str, sorted({shown.n.min(), shown.n.max()})))
+    [keep] = {
+        result.config["data.keep"]
+        for result in gathered.results.values()
+        if result.data == "imbalanced"
+    }
 
     def change(model: str) -> str:
         before, after = (100 * mean[model, name] for name in ("original", "imbalanced"))
         return f"from {before:.1f} to {after:.1f} % with the {model_title(model)}"
 
     def regained(condition: str) -> str:
-        share = (mean["lstm", condition] - mean["lstm", "imbalanced"]) / lost
-        return f"{100 * share:.0f} %" if lost > 0 else "nothing"
+        return f"{100 * (mean['lstm', condition] - mean['lstm', 'imbalanced']) / lost:.0f} %"
 
+    first = (
+        f"Without {100 * (1 - keep):.0f} % of the training images of labels 0–4, test accuracy on "
+        f"them goes {change('lstm')} and {change('cnn')} (n = {len(by_seed)}). "
+    )
+    if lost <= 0:
+        return f"{first}The LSTM lost nothing, so that there is nothing to restore."
     augmentation = claims[
         (claims.claim == "augmented_100_does_not_restore")
         & (claims.model == "lstm")
@@ -91,11 +104,10 @@ def finding(conditions: pandas.DataFrame, claims: pandas.DataFrame) -> str:
         "undecided": "is undecided at this number of seeds",
     }[augmentation]
     return (
-        f"Without 90 % of the training images of labels 0–4, test accuracy on them goes "
-        f"{change('lstm')} and {change('cnn')} (n = {seeds}). Of what the LSTM lost, the report's "
-        f"loss weights bring back {regained('weighted')} and augmentation to 100 % brings back "
-        f"{regained('augmented_100')}: the report's conclusion that augmentation "
-        f"cannot restore these labels {judged}."
+        f"{first}Of what the LSTM lost, the report's loss weights bring back "
+        f"{regained('weighted')} and augmentation to 100 % brings back "
+        f"{regained('augmented_100')}: the report's conclusion that augmentation cannot restore "
+        f"these labels {judged}."
     )
 
 
@@ -170,7 +182,7 @@ def estimates_table(
         shown = [f"{key:g}" if isinstance(key, float) else str(key) for key in keys]
         shown = [model_title(condition_title(key)) for key in shown]
         rows.append([*shown, *(percent(cells[name], signed) for name in names)])
-        rows[-1].append(str(max(row.n for row in cells.values())))
+        rows[-1].append(" to ".join(map(str, sorted({row.n for row in cells.values()}))))
     return Table(caption, [*by, *names, "n"], rows)
 
 
@@ -188,7 +200,8 @@ def selection_table(tidy: pandas.DataFrame) -> Table:
         for row in tidy.itertuples()
     ]
     return Table(
-        "Test accuracy % of labels 0–4 at the weights that are best on validation or on test data.",
+        "Test accuracy % of labels 0–4 at the weight that is best on validation or on test data; "
+        "for a weight a label, the mean of each label's accuracy at its own best weight.",
         ["model", "chosen", "on validation", "on test", "difference", "n"],
         rows,
     )
@@ -199,7 +212,7 @@ def dead_labels_table(tidy: pandas.DataFrame) -> Table:
     rows = [
         [
             "yes" if row.output_relu else "no",
-            "PyTorch's" if math.isnan(row.output_bias) else f"{row.output_bias:g}",
+            "PyTorch's" if pandas.isna(row.output_bias) else f"{row.output_bias:g}",
             row.by_seed.replace(" ", ", ") or "missing",
             "missing" if row.n == 0 else f"{row.mean:.1f}",
             "missing" if row.n == 0 else f"{100 * row.accuracy:.1f}",

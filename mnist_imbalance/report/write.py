@@ -40,8 +40,17 @@ def write_report(keys: StudyKeys) -> Path:
 
     Returns:
         The page to open.
+
+    Raises:
+        ConfigError: There is nothing to report, or nowhere to write it.
     """
     gathered = gather(keys)
+    if not gathered.results:
+        damaged = f", and {len(gathered.damaged)} damaged ones" if gathered.damaged else ""
+        raise ConfigError(
+            "runs_dir, records_dirs: no result of a run of this study below "
+            f"{', '.join([keys.runs_dir, *keys.records_dirs])}{damaged}"
+        )
     makers = (
         tables.table_1,
         tables.all_conditions,
@@ -57,20 +66,26 @@ def write_report(keys: StudyKeys) -> Path:
     made = sections(gathered, tidy, figure_3())
 
     folder = Path(keys.study.report_dir)
-    for name, table in tidy.items():
-        csv = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
-        write_whole(folder / "tables" / f"{name}.csv", csv)
-    for picture in (picture for section in made for picture in section.pictures):
-        for kind in ("png", "svg"):
-            drawn = figures.render(picture.still, kind)
-            write_whole(folder / "figures" / f"{picture.name}.{kind}", drawn)
     first = made[0]
     finding = "\n\n".join([*first.paragraphs, *map(markdown, first.tables)])
-    write_whole(folder / "finding.md", f"{finding}\n")
-    write_whole(folder / "report.md", render("report.md.j2", made))
-    page = folder / "index.html"
-    write_whole(page, render("page.html.j2", made))
+    files: dict[str, str | bytes] = {
+        "index.html": render("page.html.j2", made),
+        "report.md": render("report.md.j2", made),
+        "finding.md": f"{finding}\n",
+    }
+    for name, table in tidy.items():
+        csv = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+        files[f"tables/{name}.csv"] = csv
+    for picture in (picture for section in made for picture in section.pictures):
+        for kind in ("png", "svg"):
+            files[f"figures/{picture.name}.{kind}"] = figures.render(picture.still, kind)
+    try:
+        for name, content in files.items():
+            write_whole(folder / name, content)
+    except OSError as error:
+        raise ConfigError(f"study.report_dir: {error.filename}: {error.strerror}") from error
     for line in gathered.damaged:
         print(f"damaged record left out: {line}")
+    page = folder / "index.html"
     print(f"{gathered.how_complete()}; the report: {page}")
     return page
