@@ -68,7 +68,7 @@ def test_data_seed_chooses_and_order_seed_orders() -> None:
         return torch.cat([images for images, _ in data.train_dataloader()])
 
     base, other_order, other_choice = (
-        pixels(prepared(*overrides)) for overrides in ([], ["seed=1"], ["data.seed=1"])
+        pixels(prepared(*overrides)) for overrides in ([], ["data.order_seed=1"], ["data.seed=1"])
     )
     sums, other_sums = (images.sum(dim=(1, 2, 3)).sort().values for images in (base, other_order))
     assert torch.equal(sums, other_sums)  # the same images ...
