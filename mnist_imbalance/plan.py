@@ -13,14 +13,13 @@ from pydantic import BaseModel, Field, PositiveInt, ValidationError
 
 from mnist_imbalance.commandline import compose_with
 from mnist_imbalance.errors import ConfigError, as_config_error
-from mnist_imbalance.runs import Result, determining, hash_config
+from mnist_imbalance.runs import CHOICES, Result, determining, hash_config
 from mnist_imbalance.seeds import Seed
 from mnist_imbalance.selection import best_weights
 
 Seeds = Annotated[list[Seed], Field(min_length=1)]
 SWEPT = "loss.minority_weight"
 CHOSEN = "loss.weights"
-GROUPS = ("model", "data", "loss", "optimizer")
 
 
 class Study(BaseModel, strict=True, extra="forbid"):
@@ -171,7 +170,7 @@ def plan(study: Study) -> list[PlannedRun]:
             choices = dict(config.hydra.runtime.choices)
             config = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
             values = determining(config)
-            chosen = tuple(f"{group}={choices[group]}" for group in GROUPS)
+            chosen = tuple(f"{group}={choices[group]}" for group in CHOICES)
             if chosen not in plain:
                 plain[chosen] = determining(compose_with([*chosen, *study.overrides]))
             changed = changes(values, plain[chosen])

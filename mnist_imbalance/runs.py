@@ -21,6 +21,7 @@ from mnist_imbalance.files import write_whole
 from mnist_imbalance.labels import NUM_LABELS
 from mnist_imbalance.scores import Scores
 
+CHOICES = ("model", "data", "loss", "optimizer")  # config groups, by which runs are named
 WITHOUT_EFFECT = {  # keys that change where and how a run is made, not its result
     "runs_dir",
     "threads",

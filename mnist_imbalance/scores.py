@@ -54,6 +54,11 @@ class Scores(BaseModel, frozen=True):
         """Mean of the accuracies of labels 5-9."""
         return self._mean(MAJORITY)
 
+    def by_name(self) -> dict[str, float]:
+        """Give the accuracy of "0" to "9", "0-4", "5-9" and "all"."""
+        named = {str(label): value for label, value in enumerate(self.accuracy_per_label)}
+        return named | {"0-4": self.accuracy_0_4, "5-9": self.accuracy_5_9, "all": self.accuracy}
+
     def _mean(self, labels: Iterable[int]) -> float:
         accuracies = [self.accuracy_per_label[label] for label in labels]
         return sum(accuracies) / len(accuracies)

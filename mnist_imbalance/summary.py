@@ -1,24 +1,14 @@
 """Finished runs as small tables for the terminal."""
 
 from collections.abc import Sequence
-from functools import cache
-from importlib import resources
-from typing import Any
+from math import isnan
 
-import yaml
 from rich.box import SIMPLE
 from rich.table import Table
 
-from mnist_imbalance.labels import MAJORITY, MINORITY, NUM_LABELS
+from mnist_imbalance.labels import GROUPS
+from mnist_imbalance.published import published, published_accuracy, published_in_text
 from mnist_imbalance.runs import Result
-
-
-@cache
-def published() -> dict[str, Any]:
-    """Read the report's numbers."""
-    text = (resources.files("mnist_imbalance") / "published.yaml").read_text(encoding="utf-8")
-    numbers: dict[str, Any] = yaml.safe_load(text)
-    return numbers
 
 
 def condition(result: Result) -> str | None:
@@ -39,24 +29,9 @@ def condition(result: Result) -> str | None:
 def tabulate_run(result: Result) -> Table:
     """Lay out test accuracy by label, by group and overall, the report's beside it."""
     named = condition(result) or ""
-    by_label = published()["table_1"].get(named, [])
-    in_text = published()["text"].get(named, {})
-
-    def mean(labels: range) -> float | None:
-        return sum(by_label[label] for label in labels) / len(labels) if by_label else None
-
-    rows: list[tuple[str, float, float | None, float | None]] = [
-        (str(label), accuracy, by_label[label] if by_label else None, None)
-        for label, accuracy in enumerate(result.test.accuracy_per_label)
-    ]
-    rows += [
-        ("0-4", result.test.accuracy_0_4, mean(MINORITY), in_text.get("labels_0_4")),
-        ("5-9", result.test.accuracy_5_9, mean(MAJORITY), in_text.get("labels_5_9")),
-        ("all", result.test.accuracy, mean(range(NUM_LABELS)), in_text.get("overall")),
-    ]
     columns = ["label", "test accuracy %"]
-    columns += ["report's Table 1"] if by_label else []
-    columns += ["report's text"] if in_text else []
+    columns += ["report's Table 1"] if named in published()["table_1"] else []
+    columns += ["report's text"] if named in published()["text"] else []
     title = (
         f"{result.model}, {result.data}, {result.loss} loss, {result.optimizer}, "
         f"{result.epochs} epochs, seed {result.seed}"
@@ -64,8 +39,9 @@ def tabulate_run(result: Result) -> Table:
     table = Table(*columns, title=title, min_width=len(title))
     for column in table.columns[1:]:
         column.justify = "right"
-    for label, *accuracies in rows:
-        shown = ["" if value is None else f"{100 * value:.1f}" for value in accuracies]
+    for label, accuracy in result.test.by_name().items():
+        values = [accuracy, published_accuracy(named, label), published_in_text(named, label)]
+        shown = ["" if isnan(value) else f"{100 * value:.1f}" for value in values]
         if label == "0-4":
             table.add_section()
         table.add_row(label, *shown[: len(columns) - 1])
@@ -85,14 +61,10 @@ def tabulate_sweep(runs: Sequence[tuple[Sequence[str], Result]]) -> Table:
     for key in swept:
         table.add_column(key, no_wrap=True)
     for scored in ("val", "test"):
-        for group in ("0-4", "5-9", "all"):
+        for group in GROUPS:
             table.add_column(f"{scored} {group}", justify="right")
     for given, (_, result) in zip(overrides, runs, strict=True):
-        accuracies = [
-            accuracy
-            for scores in (result.val, result.test)
-            for accuracy in (scores.accuracy_0_4, scores.accuracy_5_9, scores.accuracy)
-        ]
-        shown = [f"{100 * accuracy:.1f}" for accuracy in accuracies]
+        accuracies = [scores.by_name() for scores in (result.val, result.test)]
+        shown = [f"{100 * named[group]:.1f}" for named in accuracies for group in GROUPS]
         table.add_row(*(given[key] for key in swept), *shown)
     return table

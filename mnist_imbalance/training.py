@@ -24,10 +24,8 @@ from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.labels import MINORITY
 from mnist_imbalance.pictures import draw_confusion, lay_out
 from mnist_imbalance.progress import EpochBar
-from mnist_imbalance.runs import Result, RunFolder, Seconds, determining, hash_config
+from mnist_imbalance.runs import CHOICES, Result, RunFolder, Seconds, determining, hash_config
 from mnist_imbalance.seeds import derive
-
-CHOICES = ("model", "data", "loss", "optimizer")
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

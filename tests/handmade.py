@@ -1,11 +1,12 @@
 """Run records with known accuracies."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from mnist_imbalance.plan import PlannedRun, StudyKeys, plan, read_study
-from mnist_imbalance.runs import Result, RunFolder, Seconds
+from mnist_imbalance.runs import CHOICES, Result, RunFolder, Seconds, hash_config
 from mnist_imbalance.scores import Scores
 
 IMAGES = 1000  # of each label
@@ -30,34 +31,37 @@ def study_of(*overrides: str) -> tuple[StudyKeys, list[PlannedRun]]:
     return keys, plan(keys.study)
 
 
-def write_record(
-    root: Path,
-    run: PlannedRun,
+def result_of(
+    choices: Mapping[str, str],
+    values: Mapping[str, Any],
     test: Scores,
     val: Scores | None = None,
     train: Scores | None = None,
-) -> Path:
-    """Keep a finished run below a root; validation and training are like the test if not given."""
-    val, train = val or test, train or test
-    choices = {key: run.choices[key] for key in ("model", "data", "loss", "optimizer")}
-    result = Result(
-        config_hash=run.config_hash,
-        **choices,
-        seed=run.values["seed"],
-        data_seed=run.values["data.seed"],
-        epochs=run.values["trainer.max_epochs"],
+) -> Result:
+    """A finished run; validation and training are like the test if not given."""
+    return Result(
+        config_hash=hash_config(values),
+        **{group: choices[group] for group in CHOICES},
+        seed=values["seed"],
+        data_seed=values["data.seed"],
+        epochs=values["trainer.max_epochs"],
         train_counts=[1] * 10,
-        train=train,
-        val=val,
+        train=train or test,
+        val=val or test,
         test=test,
         seconds=Seconds(fit=100.0, test=1.0),
         device="cpu",
         threads=1,
         versions={"python": "3", "torch": "2"},
-        config=dict(run.values),
+        config=dict(values),
     )
+
+
+def write_record(root: Path, run: PlannedRun, test: Scores, **others: Scores) -> Path:
+    """Keep a finished run below a root; its scores are those of `result_of`."""
+    result = result_of(run.choices, run.values, test, **others)
     folder = RunFolder(root / run.config_hash[:12])
-    folder.finish(result, {"train": {0: train}, "val": {0: val}})
+    folder.finish(result, {"train": {0: result.train}, "val": {0: result.val}})
     return folder.path
 
 

@@ -71,7 +71,7 @@ def test_weights_are_chosen_on_the_validation_data_of_the_same_model_and_seed(
         ours = run.choices["model"] == "lstm" and run.values["seed"] == 0
         best = 4 if ours else 9
         val = scores(groups(1 - abs(weight - best) / 10, 0.5))
-        write_record(tmp_path, run, scores(groups(weight / 10, 0.5)), val)
+        write_record(tmp_path, run, scores(groups(weight / 10, 0.5)), val=val)
     records = find_records([tmp_path]).results
     ready = with_chosen_weights(lstm, runs, records)
     assert ready.values["loss.weights"] == [4] * 5 + [1] * 5

@@ -21,6 +21,7 @@ from mnist_imbalance.report.gather import condition, gather
 from mnist_imbalance.report.render import render
 from mnist_imbalance.report.sections import sections
 from mnist_imbalance.report.wording import summary
+from mnist_imbalance.report.write import tabulate
 from mnist_imbalance.scores import Scores
 
 SEEDS = ("study.seeds=[0,1,2]", "study.extension_seeds=[0,1]")
@@ -259,11 +260,7 @@ def test_an_own_overlay_is_a_condition_of_its_own(
     assert rows.loc["linear", "weight_7, data.keep=0.05", "0-4"].n == 2
     assert tables.confusion(gathered, "lstm", "imbalanced").sum() == 2 * 10 * 1000
     assert tables.weight_sweep(gathered).empty
-    names = ("all_conditions", "differences", "weight_sweep", "selection", "dead_labels")
-    names += ("normalization", "learning_curves", "table_1")
-    tidy = {name: getattr(tables, name)(gathered) for name in names}
-    tidy["claims"] = judge_claims(gathered)
-    report = render("report.md.j2", sections(gathered, tidy, "no images"))
+    report = render("report.md.j2", sections(gathered, tabulate(gathered), "no images"))
     assert "| LSTM | imbalanced, data.keep=0.05 |" in report
 
 
@@ -271,10 +268,6 @@ def test_a_study_without_any_record_has_a_report(tmp_path: Path) -> None:
     overrides = ("study=quick", f"runs_dir={tmp_path}", "records_dirs=[]")
     keys, _ = study_of(*overrides)
     gathered = gather(keys)
-    names = ("all_conditions", "differences", "weight_sweep", "selection", "dead_labels")
-    names += ("normalization", "learning_curves", "table_1")
-    tidy = {name: getattr(tables, name)(gathered) for name in names}
-    tidy["claims"] = judge_claims(gathered)
-    report = render("report.md.j2", sections(gathered, tidy, "no images"))
+    report = render("report.md.j2", sections(gathered, tabulate(gathered), "no images"))
     assert "0 of 47 planned runs have a result" in report
     assert "Figure 3 is missing: no images" in report

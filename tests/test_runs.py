@@ -3,40 +3,22 @@ from pathlib import Path
 
 import pytest
 from conftest import composed
+from handmade import result_of, scores
 from omegaconf import OmegaConf
 
 from mnist_imbalance.errors import ConfigError
-from mnist_imbalance.runs import Result, RunFolder, Seconds, determining, hash_config
+from mnist_imbalance.runs import Result, RunFolder, determining, hash_config
 from mnist_imbalance.scores import Scores
 
 
 def perfect() -> Scores:
-    diagonal = [[int(row == column) for column in range(10)] for row in range(10)]
-    return Scores(confusion=diagonal, loss=0.1, positive=[1] * 10)
+    return scores([1.0] * 10).model_copy(update={"loss": 0.1})
 
 
-def result_of(*overrides: str) -> Result:
+def perfect_run(*overrides: str) -> Result:
     config = composed(*overrides)
-    scores = perfect()
-    return Result(
-        config_hash=hash_config(determining(config)),
-        model="lstm",
-        data="imbalanced",
-        loss="plain",
-        optimizer="sgd",
-        seed=config.seed,
-        data_seed=config.data.seed,
-        epochs=config.trainer.max_epochs,
-        train_counts=[1] * 10,
-        train=scores,
-        val=scores,
-        test=scores,
-        seconds=Seconds(fit=2.0, test=1.0),
-        device="cpu",
-        threads=1,
-        versions={"python": "3"},
-        config=determining(config),
-    )
+    choices = {"model": "lstm", "data": "imbalanced", "loss": "plain", "optimizer": "sgd"}
+    return result_of(choices, determining(config), perfect())
 
 
 @pytest.mark.parametrize(
@@ -60,7 +42,7 @@ def test_the_hash_tells_runs_apart(override: str) -> None:
 def test_a_result_is_read_as_it_was_written(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     assert folder.result() is None
-    result = result_of("seed=3")
+    result = perfect_run("seed=3")
     folder.finish(result, {"val": {0: perfect()}, "train": {0: perfect(), 1: perfect()}})
     assert folder.result() == result
     rows = folder.metrics_file.read_text().splitlines()
@@ -94,7 +76,7 @@ def test_a_folder_has_one_process_at_a_time(tmp_path: Path) -> None:
 
 def test_a_result_of_another_config_is_told_by_itself(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
-    folder.finish(result_of("data.keep=0.5"), {})
+    folder.finish(perfect_run("data.keep=0.5"), {})
     assert folder.result_of(composed("data.keep=0.5")) == folder.result()
     with pytest.raises(ConfigError, match=r"other values of data\.keep;"):
         folder.result_of(composed())

@@ -3,10 +3,11 @@ import io
 import pytest
 from rich.console import Console
 from rich.table import Table
-from test_runs import result_of
+from test_runs import perfect_run
 
+from mnist_imbalance.published import published
 from mnist_imbalance.runs import Result
-from mnist_imbalance.summary import condition, published, tabulate_run, tabulate_sweep
+from mnist_imbalance.summary import condition, tabulate_run, tabulate_sweep
 
 
 def lines(table: Table) -> list[list[str]]:
@@ -23,7 +24,7 @@ def test_the_reports_table_contradicts_its_text() -> None:
 
 
 def test_a_run_stands_beside_the_reports_numbers() -> None:
-    shown = lines(tabulate_run(result_of()))
+    shown = lines(tabulate_run(perfect_run()))
     assert ["3", "100.0", "20.9", ""] in shown
     assert ["0-4", "100.0", "63.7", "66.5"] in shown
     assert ["5-9", "100.0", "89.0", "88.3"] in shown
@@ -31,7 +32,7 @@ def test_a_run_stands_beside_the_reports_numbers() -> None:
 
 
 def test_a_condition_that_the_report_lacks_stands_alone() -> None:
-    shown = lines(tabulate_run(result_of().model_copy(update={"model": "cnn"})))
+    shown = lines(tabulate_run(perfect_run().model_copy(update={"model": "cnn"})))
     assert ["0-4", "100.0"] in shown
 
 
@@ -39,8 +40,8 @@ def test_conditions() -> None:
     def named(result: Result, **changes: object) -> str | None:
         return condition(result.model_copy(update=changes))
 
-    plain = result_of()
-    per_label = result_of("loss=per_label")
+    plain = perfect_run()
+    per_label = perfect_run("loss=per_label")
     assert named(plain) == "imbalanced"
     assert named(plain, data="augmented_40") == "augmented_40"
     assert named(plain, model="cnn") is None
@@ -50,7 +51,7 @@ def test_conditions() -> None:
 
 
 def test_a_sweep_shows_what_differs() -> None:
-    runs = [([f"seed={seed}", "model=lstm"], result_of(f"seed={seed}")) for seed in (0, 1)]
+    runs = [([f"seed={seed}", "model=lstm"], perfect_run(f"seed={seed}")) for seed in (0, 1)]
     table = tabulate_sweep(runs)
     assert [column.header for column in table.columns][:2] == ["seed", "val 0-4"]
     console = Console(file=io.StringIO())

@@ -9,7 +9,8 @@ import pandas
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mnist_imbalance.labels import MINORITY, NUM_LABELS
+from mnist_imbalance.labels import GROUPS, MINORITY, NUM_LABELS
+from mnist_imbalance.published import published_accuracy
 from mnist_imbalance.report import tables
 from mnist_imbalance.report.gather import Gathered
 from mnist_imbalance.report.names import (
@@ -17,18 +18,19 @@ from mnist_imbalance.report.names import (
     GROUP_COLORS,
     MODEL_COLORS,
     condition_title,
+    group_title,
     model_title,
 )
 
 matplotlib.rcParams["svg.hashsalt"] = "mnist_imbalance"  # the same picture, the same file
-SHOWN = ["lstm", "cnn"]
 LABEL_COLORS = [matplotlib.colormaps["tab10"](label) for label in range(NUM_LABELS)]
 
 
 def side_by_side(height: float, draw: Callable[[Axes, str], None], share: bool = True) -> Figure:
     """Draw something for each model."""
     figure = Figure(figsize=(10, height), layout="constrained")
-    for axes, model in zip(figure.subplots(1, 2, sharex=share, sharey=share), SHOWN, strict=True):
+    grid = figure.subplots(1, 2, sharex=share, sharey=share)
+    for axes, model in zip(grid, MODEL_COLORS, strict=True):
         axes.set_title(model_title(model))
         draw(axes, model)
     return figure
@@ -86,7 +88,7 @@ def draw_labels_over_weight(sweep: pandas.DataFrame) -> Figure:
             )
         axes.set(xlabel="weight of labels 0-4", ylabel="test accuracy %")
         axes.grid(alpha=0.3)
-        if model == SHOWN[-1]:
+        if model == list(MODEL_COLORS)[-1]:
             axes.legend(title="label", loc="center left", bbox_to_anchor=(1, 0.5))
 
     return side_by_side(4, draw, share=False)
@@ -113,7 +115,7 @@ def draw_models(conditions: pandas.DataFrame) -> Figure:
     figure = Figure(figsize=(10, 4.2), layout="constrained")
     rows = conditions[(conditions.optimizer == "sgd") & conditions.condition.isin(CONDITIONS)]
     names = list(dict.fromkeys(rows.condition))
-    for axes, group in zip(figure.subplots(1, 3, sharey=True), tables.GROUPS, strict=True):
+    for axes, group in zip(figure.subplots(1, 3, sharey=True), GROUPS, strict=True):
         for shift, model in ((-0.1, "lstm"), (0.1, "cnn")):
             shown = rows[(rows.model == model) & (rows.label == group)]
             places = [names.index(name) + shift for name in shown.condition]
@@ -126,10 +128,10 @@ def draw_models(conditions: pandas.DataFrame) -> Figure:
                 color=MODEL_COLORS[model],
                 label=model_title(model),
             )
-        published = [100 * tables.published_accuracy(name, group) for name in names]
+        published = [100 * published_accuracy(name, group) for name in names]
         axes.plot(published, "x", color="gray", label="LSTM, published")
         axes.set_xticks(range(len(names)), map(condition_title, names), rotation=40, ha="right")
-        axes.set_title("all labels" if group == "all" else f"labels {group}")
+        axes.set_title(group_title(group))
         axes.grid(alpha=0.3)
     figure.axes[0].set_ylabel("test accuracy %")
     figure.axes[1].legend(loc="lower center")
@@ -152,7 +154,7 @@ def draw_differences(differences: pandas.DataFrame) -> Figure:
                 markersize=4,
                 capsize=2,
                 color=color,
-                label="all labels" if group == "all" else f"labels {group}",
+                label=group_title(group),
             )
         axes.axvline(0, color="black", lw=0.8)
         axes.set_ylim(-0.6, len(names) - 0.4)

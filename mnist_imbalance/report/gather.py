@@ -2,17 +2,17 @@
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import pandas
 
-from mnist_imbalance.labels import NUM_LABELS
+from mnist_imbalance.labels import GROUPS, NUM_LABELS
 from mnist_imbalance.plan import CHOSEN, SWEPT, PlannedRun, StudyKeys, plan, with_chosen_weights
 from mnist_imbalance.runs import Result, find_records
-from mnist_imbalance.scores import Scores
 
 UNIFORM = r"weight_[\d.]+"  # names of the conditions of the weight sweep
-LABELS = [*map(str, range(NUM_LABELS)), "0-4", "5-9", "all"]
+LABELS = [*map(str, range(NUM_LABELS)), *GROUPS]
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Gathered:
         said = f"{len(self.results)} of {planned} planned runs have a result"
         return f"{said}, {len(self.damaged)} records are damaged" if self.damaged else said
 
-    @property
+    @cached_property
     def conditions(self) -> pandas.DataFrame:
         """The scores of all runs, each once."""
         return self.scores.drop_duplicates(
@@ -71,14 +71,6 @@ def condition(run: PlannedRun) -> str:
     parts = [] if data == "imbalanced" and loss != "plain" else [data]
     parts += [] if loss == "plain" else [losses.get(loss, loss)]
     return ", ".join([*parts, *(f"{key}={value}" for key, value in run.changes.items())])
-
-
-def accuracies(scores: Scores | None) -> dict[str, float]:
-    """Give the accuracy of every label, both groups and all; nan without scores."""
-    if scores is None:
-        return dict.fromkeys(LABELS, math.nan)
-    groups = [scores.accuracy_0_4, scores.accuracy_5_9, scores.accuracy]
-    return dict(zip(LABELS, [*scores.accuracy_per_label, *groups], strict=True))
 
 
 def gather(keys: StudyKeys) -> Gathered:
@@ -112,7 +104,8 @@ def gather(keys: StudyKeys) -> Gathered:
             }
         )
         for scored in ("val", "test"):
-            reached = accuracies(getattr(result, scored, None))
+            missing = dict.fromkeys(LABELS, math.nan)
+            reached = getattr(result, scored).by_name() if result else missing
             scores += [
                 {**told_apart, "scored": scored, "label": label, "accuracy": accuracy}
                 for label, accuracy in reached.items()

@@ -5,6 +5,7 @@ import pandas
 from plotly import graph_objects as go
 
 from mnist_imbalance.labels import MINORITY, NUM_LABELS
+from mnist_imbalance.published import published_accuracy
 from mnist_imbalance.report import tables
 from mnist_imbalance.report.gather import Gathered
 from mnist_imbalance.report.names import (
@@ -12,6 +13,7 @@ from mnist_imbalance.report.names import (
     GROUP_COLORS,
     MODEL_COLORS,
     condition_title,
+    group_title,
     model_title,
 )
 
@@ -119,7 +121,7 @@ def groups_over_weight(sweep: pandas.DataFrame, model: str) -> go.Figure:
             x=rows.weight,
             y=100 * rows["mean"],
             text=hover(rows),
-            name="all labels" if group == "all" else f"labels {group}",
+            name=group_title(group),
             line={"color": color},
             mode="lines+markers",
             hovertemplate="%{text}",
@@ -129,7 +131,7 @@ def groups_over_weight(sweep: pandas.DataFrame, model: str) -> go.Figure:
 
 def models(conditions: pandas.DataFrame, group: str) -> go.Figure:
     """CNN against LSTM in every condition, the report's LSTM beside (Figure 6)."""
-    made = figure("all labels" if group == "all" else f"labels {group}", "", "test accuracy %")
+    made = figure(group_title(group), "", "test accuracy %")
     rows = conditions[
         (conditions.optimizer == "sgd")
         & (conditions.label == group)
@@ -151,7 +153,7 @@ def models(conditions: pandas.DataFrame, group: str) -> go.Figure:
     made.update_xaxes(tickangle=-40)
     made.add_scatter(
         x=[condition_title(name) for name in names],
-        y=[100 * tables.published_accuracy(name, group) for name in names],
+        y=[100 * published_accuracy(name, group) for name in names],
         name="LSTM, published",
         mode="markers",
         marker={"color": "gray", "symbol": "x", "size": 9},
@@ -172,7 +174,7 @@ def differences(paired: pandas.DataFrame, model: str) -> go.Figure:
             y=[condition_title(name) for name in rows.condition],
             error_x=bars(rows),
             text=hover(rows),
-            name="all labels" if group == "all" else f"labels {group}",
+            name=group_title(group),
             mode="markers",
             marker={"color": color, "size": 8},
             hovertemplate="%{text}",

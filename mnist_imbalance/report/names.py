@@ -12,6 +12,11 @@ CONDITIONS = {
 }
 
 
+def group_title(group: str) -> str:
+    """Name a group of labels for a reader."""
+    return "all labels" if group == "all" else f"labels {group}"
+
+
 def model_title(model: str) -> str:
     """Name a model for a reader."""
     return {"lstm": "LSTM", "cnn": "CNN"}.get(model, model)

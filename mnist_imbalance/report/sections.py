@@ -8,10 +8,16 @@ import pandas
 from matplotlib.figure import Figure
 from plotly import graph_objects as go
 
-from mnist_imbalance.report import figures, interactive, tables, wording
+from mnist_imbalance.labels import GROUPS
+from mnist_imbalance.report import figures, interactive, wording
 from mnist_imbalance.report.claims import TABLE_1, VERDICTS
 from mnist_imbalance.report.gather import Gathered
-from mnist_imbalance.report.names import condition_title, model_title, optimizer_title
+from mnist_imbalance.report.names import (
+    MODEL_COLORS,
+    condition_title,
+    model_title,
+    optimizer_title,
+)
 from mnist_imbalance.report.wording import Table
 
 Tidy = Mapping[str, pandas.DataFrame]
@@ -39,7 +45,7 @@ class Section:
 
 def both(draw: Callable[[str], go.Figure]) -> list[go.Figure]:
     """Draw something for each model."""
-    return [draw(model) for model in figures.SHOWN]
+    return [draw(model) for model in MODEL_COLORS]
 
 
 def finding_section(gathered: Gathered, tidy: Tidy) -> Section:
@@ -53,7 +59,7 @@ def finding_section(gathered: Gathered, tidy: Tidy) -> Section:
         "CNN and LSTM in every condition, with 95 % intervals over seeds, and the report's LSTM "
         "(report, Figure 6).",
         figures.draw_models(conditions),
-        [interactive.models(conditions, group) for group in tables.GROUPS],
+        [interactive.models(conditions, group) for group in GROUPS],
     )
     return Section("Finding", paragraphs, [wording.summary(conditions)], [figure_6])
 

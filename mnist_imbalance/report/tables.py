@@ -1,36 +1,20 @@
 """The report's tables as tidy data frames: a row an estimate, accuracies in [0, 1]."""
 
 import math
+from collections.abc import Mapping
+from operator import sub
+from statistics import fmean
 
 import numpy
 import pandas
 
-from mnist_imbalance.labels import MAJORITY, MINORITY, NUM_LABELS
+from mnist_imbalance.labels import GROUPS, MINORITY, NUM_LABELS
+from mnist_imbalance.published import published_accuracy, published_in_text
 from mnist_imbalance.report.claims import TABLE_1
 from mnist_imbalance.report.estimates import estimate, estimate_groups
-from mnist_imbalance.report.gather import LABELS, UNIFORM, Gathered
-from mnist_imbalance.runs import RunFolder
+from mnist_imbalance.report.gather import UNIFORM, Gathered
+from mnist_imbalance.runs import Result, RunFolder
 from mnist_imbalance.selection import best_minority_weight, best_weight
-from mnist_imbalance.summary import published
-
-GROUPS = ["0-4", "5-9", "all"]
-
-
-def published_accuracy(condition: str, label: str) -> float:
-    """Look an accuracy up in the report's Table 1, a group's as the mean of its labels'."""
-    of_labels: list[float] = published()["table_1"].get(condition)
-    if of_labels is None:
-        return math.nan
-    groups = {"0-4": MINORITY, "5-9": MAJORITY, "all": range(NUM_LABELS)}
-    labels = groups[label] if label in groups else [int(label)]
-    return sum(of_labels[each] for each in labels) / len(labels)
-
-
-def published_in_text(condition: str, label: str) -> float:
-    """Look an accuracy up in the report's sections, which differ from its Table 1."""
-    names = {"0-4": "labels_0_4", "5-9": "labels_5_9", "all": "overall"}
-    in_text: dict[str, float] = published()["text"].get(condition, {})
-    return in_text.get(names.get(label, ""), math.nan)
 
 
 def table_1(gathered: Gathered) -> pandas.DataFrame:
@@ -101,6 +85,20 @@ def weight_sweep(gathered: Gathered) -> pandas.DataFrame:
     return estimate_groups(swept, ["model", "weight", "label"], "accuracy")
 
 
+def reached_with_one_weight(sweep: Mapping[float, Result], chosen_on: str) -> float:
+    """Give the test accuracy of labels 0-4 at the weight that is best for them on one set."""
+    scored = {weight: getattr(result, chosen_on) for weight, result in sweep.items()}
+    return sweep[best_minority_weight(scored)].test.accuracy_0_4
+
+
+def reached_with_a_weight_a_label(sweep: Mapping[float, Result], chosen_on: str) -> float:
+    """Give labels 0-4's mean test accuracy, each at the weight that is best for it on one set."""
+    scored = {weight: getattr(result, chosen_on) for weight, result in sweep.items()}
+    return fmean(
+        sweep[best_weight(scored, label)].test.accuracy_per_label[label] for label in MINORITY
+    )
+
+
 def selection(gathered: Gathered) -> pandas.DataFrame:
     """What choosing weights on the test set, as the report does, adds to the test accuracy.
 
@@ -108,51 +106,29 @@ def selection(gathered: Gathered) -> pandas.DataFrame:
         Columns model, choice, label, n, on_validation and on_test (mean test accuracy at the
         weights chosen there), mean, low and high (of their difference, paired over seeds).
     """
+    runs = gathered.runs
+    sweeps = runs[(runs.optimizer == "sgd") & runs.condition.str.fullmatch(UNIFORM)]
+    sweeps = sweeps.drop_duplicates("config_hash")
     rows = []
-    columns = ["model", "choice", "label", "n", "on_validation", "on_test", "mean", "low", "high"]
-    results = gathered.results
-    sweeps = gathered.runs[
-        (gathered.runs.optimizer == "sgd") & gathered.runs.condition.str.fullmatch(UNIFORM)
-    ].drop_duplicates("config_hash")
     for model, of_model in sweeps.groupby("model", sort=False):
-        reached: dict[tuple[str, str], list[tuple[float, float]]] = {
-            ("one weight", "0-4"): [],
-            ("a weight a label", "0-4"): [],
-        }
-        for _, sweep in of_model.groupby("seed"):
-            if not sweep.finished.all():
-                continue
-            runs = {row.weight: results[row.config_hash] for row in sweep.itertuples()}
-            val = {weight: run.val for weight, run in runs.items()}
-            test = {weight: run.test for weight, run in runs.items()}
-            on_val, on_test = (test[best_minority_weight(scored)] for scored in (val, test))
-            reached["one weight", "0-4"].append((on_val.accuracy_0_4, on_test.accuracy_0_4))
-            by_label = [
-                tuple(
-                    test[best_weight(scored, label)].accuracy_per_label[label]
-                    for scored in (val, test)
-                )
-                for label in MINORITY
-            ]
-            on_val_mean, on_test_mean = (
-                sum(each) / len(MINORITY) for each in zip(*by_label, strict=True)
+        complete = [sweep for _, sweep in of_model.groupby("seed") if sweep.finished.all()]
+        by_weight = [
+            {row.weight: gathered.results[row.config_hash] for row in sweep.itertuples()}
+            for sweep in complete
+        ]
+        for choice, reached in (
+            ("one weight", reached_with_one_weight),
+            ("a weight a label", reached_with_a_weight_a_label),
+        ):
+            on_val, on_test = (
+                [reached(results, chosen_on) for results in by_weight]
+                for chosen_on in ("val", "test")
             )
-            reached["a weight a label", "0-4"].append((on_val_mean, on_test_mean))
-        for (choice, label), pairs in reached.items():
-            difference = estimate(on_test - on_val for on_val, on_test in pairs)
-            rows.append(
-                {
-                    "model": model,
-                    "choice": choice,
-                    "label": label,
-                    "n": difference.n,
-                    "on_validation": estimate(on_val for on_val, _ in pairs).mean,
-                    "on_test": estimate(on_test for _, on_test in pairs).mean,
-                    "mean": difference.mean,
-                    "low": difference.low,
-                    "high": difference.high,
-                }
-            )
+            difference = estimate(map(sub, on_test, on_val))
+            means = [estimate(on_val).mean, estimate(on_test).mean]
+            n, *interval = difference
+            rows.append([model, choice, "0-4", n, *means, *interval])
+    columns = ["model", "choice", "label", "n", "on_validation", "on_test", "mean", "low", "high"]
     return pandas.DataFrame(rows, columns=columns)
 
 
@@ -168,19 +144,15 @@ def dead_labels(gathered: Gathered) -> pandas.DataFrame:
     for (relu, bias), variant in runs.groupby(
         ["output_relu", "output_bias"], sort=False, dropna=False
     ):
-        dead = []
-        for row in variant[variant.finished].itertuples():
-            result = gathered.results[row.config_hash]
-            positive, accuracy = result.train.positive, result.test.accuracy_per_label
-            dead.append(
-                sum(positive[label] == 0 and accuracy[label] == 0 for label in range(NUM_LABELS))
+        results = [gathered.results[key] for key in variant[variant.finished].config_hash]
+        dead = [
+            sum(
+                positive == accuracy == 0
+                for positive, accuracy in zip(
+                    result.train.positive, result.test.accuracy_per_label, strict=True
+                )
             )
-        scores = gathered.scores[
-            (gathered.scores.experiment == "output_relu")
-            & (gathered.scores.output_relu == relu)
-            & (gathered.scores.output_bias.isin([bias]))
-            & (gathered.scores.scored == "test")
-            & (gathered.scores.label == "all")
+            for result in results
         ]
         rows.append(
             {
@@ -188,7 +160,7 @@ def dead_labels(gathered: Gathered) -> pandas.DataFrame:
                 "output_bias": bias,
                 **estimate(dead)._asdict(),
                 "by_seed": " ".join(map(str, dead)),
-                "accuracy": estimate(scores.accuracy).mean,
+                "accuracy": estimate(result.test.accuracy for result in results).mean,
             }
         )
     return pandas.DataFrame(rows)
@@ -264,7 +236,7 @@ def learning_curves(gathered: Gathered) -> pandas.DataFrame:
     if not curves:
         return pandas.DataFrame(columns=["model", "condition", "epoch", *GROUPS])
     by = ["model", "condition", "epoch"]
-    return pandas.concat(curves).groupby(by, sort=False)[GROUPS].mean().reset_index()
+    return pandas.concat(curves).groupby(by, sort=False)[[*GROUPS]].mean().reset_index()
 
 
 def runs(gathered: Gathered) -> pandas.DataFrame:
@@ -276,7 +248,7 @@ def runs(gathered: Gathered) -> pandas.DataFrame:
     """
     table = gathered.runs.copy()
     for scored in ("val", "test"):
-        for label in LABELS[-3:]:
+        for label in GROUPS:
             of_label = gathered.scores[
                 (gathered.scores.scored == scored) & (gathered.scores.label == label)
             ]

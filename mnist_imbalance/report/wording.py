@@ -6,7 +6,8 @@ from typing import Any
 
 import pandas
 
-from mnist_imbalance.report import tables
+from mnist_imbalance.labels import GROUPS
+from mnist_imbalance.published import published_accuracy
 from mnist_imbalance.report.claims import TABLE_1
 from mnist_imbalance.report.gather import LABELS, Gathered
 from mnist_imbalance.report.names import (
@@ -27,12 +28,15 @@ class Table:
     rows: list[list[str]]
 
 
+def or_missing(row: Any, text: str) -> str:
+    """Give the text, unless it is an estimate of no run."""
+    return text if row.n else "missing"
+
+
 def percent(row: Any, signed: bool = False) -> str:
     """Say a mean in % and half the width of its interval: "55.1 ± 3.6"."""
-    if row.n == 0:
-        return "missing"
     mean = f"{100 * row.mean:+.1f}" if signed else f"{100 * row.mean:.1f}"
-    return mean if row.n == 1 else f"{mean} ± {50 * (row.high - row.low):.1f}"
+    return or_missing(row, mean if row.n < 2 else f"{mean} ± {50 * (row.high - row.low):.1f}")
 
 
 def summary(conditions: pandas.DataFrame) -> Table:
@@ -41,12 +45,12 @@ def summary(conditions: pandas.DataFrame) -> Table:
     rows = []
     for (model, condition), of_condition in shown.groupby(["model", "condition"], sort=False):
         groups = {row.label: row for row in of_condition.itertuples()}
-        published = tables.published_accuracy(condition, "0-4") if model == "lstm" else math.nan
+        published = published_accuracy(condition, "0-4") if model == "lstm" else math.nan
         rows.append(
             [
                 model_title(model),
                 condition_title(condition),
-                *(percent(groups[group]) for group in tables.GROUPS),
+                *(percent(groups[group]) for group in GROUPS),
                 "" if math.isnan(published) else f"{100 * published:.1f}",
                 str(groups["all"].n),
             ]
@@ -192,8 +196,8 @@ def selection_table(tidy: pandas.DataFrame) -> Table:
         [
             model_title(row.model),
             row.choice,
-            "missing" if row.n == 0 else f"{100 * row.on_validation:.2f}",
-            "missing" if row.n == 0 else f"{100 * row.on_test:.2f}",
+            or_missing(row, f"{100 * row.on_validation:.2f}"),
+            or_missing(row, f"{100 * row.on_test:.2f}"),
             percent(row, signed=True),
             str(row.n),
         ]
@@ -214,8 +218,8 @@ def dead_labels_table(tidy: pandas.DataFrame) -> Table:
             "yes" if row.output_relu else "no",
             "PyTorch's" if pandas.isna(row.output_bias) else f"{row.output_bias:g}",
             row.by_seed.replace(" ", ", ") or "missing",
-            "missing" if row.n == 0 else f"{row.mean:.1f}",
-            "missing" if row.n == 0 else f"{100 * row.accuracy:.1f}",
+            or_missing(row, f"{row.mean:.1f}"),
+            or_missing(row, f"{100 * row.accuracy:.1f}"),
             str(row.n),
         ]
         for row in tidy.itertuples()

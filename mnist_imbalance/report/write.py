@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pandas
+
 from mnist_imbalance.commandline import compose_with
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.files import write_whole
@@ -9,7 +11,7 @@ from mnist_imbalance.labels import MINORITY
 from mnist_imbalance.plan import StudyKeys
 from mnist_imbalance.report import figures, tables
 from mnist_imbalance.report.claims import judge_claims
-from mnist_imbalance.report.gather import gather
+from mnist_imbalance.report.gather import Gathered, gather
 from mnist_imbalance.report.render import markdown, render
 from mnist_imbalance.report.sections import Picture, sections
 from mnist_imbalance.report.wording import copy_names
@@ -35,6 +37,23 @@ def figure_3() -> Picture | str:
     )
 
 
+def tabulate(gathered: Gathered) -> dict[str, pandas.DataFrame]:
+    """Make all tidy tables, by name."""
+    makers = (
+        tables.table_1,
+        tables.all_conditions,
+        tables.differences,
+        tables.weight_sweep,
+        tables.selection,
+        tables.dead_labels,
+        tables.normalization,
+        tables.learning_curves,
+        tables.runs,
+    )
+    tidy = {make.__name__: make(gathered) for make in makers}
+    return tidy | {"claims": judge_claims(gathered)}
+
+
 def write_report(keys: StudyKeys) -> Path:
     """Write ``index.html``, ``report.md``, ``finding.md``, ``figures/`` and ``tables/``.
 
@@ -51,18 +70,7 @@ def write_report(keys: StudyKeys) -> Path:
             "runs_dir, records_dirs: no result of a run of this study below "
             f"{', '.join([keys.runs_dir, *keys.records_dirs])}{damaged}"
         )
-    makers = (
-        tables.table_1,
-        tables.all_conditions,
-        tables.differences,
-        tables.weight_sweep,
-        tables.selection,
-        tables.dead_labels,
-        tables.normalization,
-        tables.learning_curves,
-        tables.runs,
-    )
-    tidy = {make.__name__: make(gathered) for make in makers} | {"claims": judge_claims(gathered)}
+    tidy = tabulate(gathered)
     made = sections(gathered, tidy, figure_3())
 
     folder = Path(keys.study.report_dir)

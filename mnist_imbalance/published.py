@@ -1,0 +1,39 @@
+"""The numbers that the report publishes, of its LSTM."""
+
+import math
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import yaml
+
+from mnist_imbalance.labels import GROUPS
+
+
+@cache
+def published() -> dict[str, Any]:
+    """Read the report's numbers."""
+    text = (resources.files("mnist_imbalance") / "published.yaml").read_text(encoding="utf-8")
+    numbers: dict[str, Any] = yaml.safe_load(text)
+    return numbers
+
+
+def published_accuracy(condition: str, label: str) -> float:
+    """Look an accuracy up in the report's Table 1, a group's as the mean of its labels'.
+
+    Args:
+        condition: A column of Table 1; nan for another one.
+        label: "0" to "9", "0-4", "5-9" or "all".
+    """
+    of_labels: list[float] = published()["table_1"].get(condition)
+    if of_labels is None:
+        return math.nan
+    labels = GROUPS[label] if label in GROUPS else [int(label)]
+    return sum(of_labels[each] for each in labels) / len(labels)
+
+
+def published_in_text(condition: str, label: str) -> float:
+    """Look an accuracy up in the report's sections, which differ from its Table 1."""
+    names = {"0-4": "labels_0_4", "5-9": "labels_5_9", "all": "overall"}
+    in_text: dict[str, float] = published()["text"].get(condition, {})
+    return in_text.get(names.get(label, ""), math.nan)
