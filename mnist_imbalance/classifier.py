@@ -16,6 +16,18 @@ from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.scores import Scores
 
 
+def to_metrics(stage: str, scores: Scores) -> dict[str, float]:
+    """Name the scores of a stage as TensorBoard shows them."""
+    per_label = enumerate(scores.accuracy_per_label)
+    return {
+        f"{stage}/loss": scores.loss,
+        f"{stage}/accuracy": scores.accuracy,
+        f"{stage}/accuracy_0_4": scores.accuracy_0_4,
+        f"{stage}/accuracy_5_9": scores.accuracy_5_9,
+        **{f"{stage}_per_label/{label}": value for label, value in per_label},
+    }
+
+
 class Classifier(lightning.LightningModule):
     """Any model with any loss: images (N, 1, 28, 28) → logits (N, C) → loss.
 
@@ -75,6 +87,25 @@ class Classifier(lightning.LightningModule):
     def _summarize(self, stage: str) -> None:
         logits, labels = (torch.cat(parts) for parts in zip(*self._seen[stage], strict=True))
         self._seen[stage].clear()
+        fitting = self.trainer.state.fn == TrainerFn.FITTING
+        scores = self.score(stage, logits, labels, self.current_epoch, keep=fitting)
+        if fitting:
+            metrics = to_metrics(stage, scores)
+            self.log_dict({**metrics, "step": float(self.current_epoch)})  # of the x-axis
+
+    def score(self, stage: str, logits: Tensor, labels: Tensor, epoch: int, keep: bool) -> Scores:
+        """Score a whole pass over a set.
+
+        Args:
+            stage: "train", "val" or "test".
+            logits: (N, C) of all images.
+            labels: (N,).
+            epoch: After which it was.
+            keep: Enter it into the history.
+
+        Raises:
+            ConfigError: The loss is not finite.
+        """
         confusion = multiclass_confusion_matrix(logits, labels, num_classes=logits.shape[1])
         scores = Scores(
             confusion=confusion.tolist(),
@@ -83,23 +114,13 @@ class Classifier(lightning.LightningModule):
         )
         if not math.isfinite(scores.loss):
             raise ConfigError(
-                f"optimizer.lr: the {stage} loss is {scores.loss} in epoch {self.current_epoch}; "
+                f"optimizer.lr: the {stage} loss is {scores.loss} in epoch {epoch}; "
                 "a smaller rate, or smaller loss weights, may keep it finite"
             )
         self.scores[stage] = scores
-        if self.trainer.state.fn == TrainerFn.FITTING:
-            self.history[stage][self.current_epoch] = scores
-            per_label = enumerate(scores.accuracy_per_label)
-            self.log_dict(
-                {
-                    f"{stage}/loss": scores.loss,
-                    f"{stage}/accuracy": scores.accuracy,
-                    f"{stage}/accuracy_0_4": scores.accuracy_0_4,
-                    f"{stage}/accuracy_5_9": scores.accuracy_5_9,
-                    **{f"{stage}_per_label/{label}": value for label, value in per_label},
-                    "step": float(self.current_epoch),  # Lightning's name for the x-axis
-                }
-            )
+        if keep:
+            self.history[stage][epoch] = scores
+        return scores
 
     def on_train_epoch_end(self) -> None:
         """Score the epoch's training batches."""
@@ -115,7 +136,11 @@ class Classifier(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the history, so that a resumed run has all of it."""
-        checkpoint["history"] = {
+        checkpoint["history"] = self.dump_history()
+
+    def dump_history(self) -> dict[str, dict[int, dict[str, Any]]]:
+        """Give the history as a checkpoint holds it."""
+        return {
             stage: {epoch: scores.model_dump(round_trip=True) for epoch, scores in epochs.items()}
             for stage, epochs in self.history.items()
         }

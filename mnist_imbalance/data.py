@@ -160,6 +160,13 @@ def expand(
     )
 
 
+def batches(of: Batch, size: int, dim: int = 0) -> DataLoader[Batch]:
+    """Cut images and labels into slices along a dimension."""
+    slices = (torch.split(tensor, size, dim) for tensor in of)
+    made: Any = list(zip(*slices, strict=True))  # all that a DataLoader asks of a dataset
+    return DataLoader(made, batch_size=None)
+
+
 class MNISTData(lightning.LightningDataModule):
     """MNIST in memory: held out, subsampled and expanded, in batches that are slices.
 
@@ -235,28 +242,27 @@ class MNISTData(lightning.LightningDataModule):
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
         return images.to(device), labels.to(device)
 
-    def _batches(self, images: Tensor, labels: Tensor) -> DataLoader[Batch]:
-        slices = (torch.split(tensor, self.batch_size) for tensor in (images, labels))
-        batches: Any = list(zip(*slices, strict=True))  # all that a DataLoader asks of a dataset
-        return DataLoader(batches, batch_size=None)
-
-    def train_dataloader(self) -> DataLoader[Batch]:
-        """One epoch's batches, in an order of its own."""
+    def ordered(self) -> Batch:
+        """All training images and labels, in the order of the epoch."""
         epoch = self.trainer.current_epoch if self.trainer else 0
         if self.redraw and epoch > 0:
             self.train = self._to_device(*self._expand(epoch))
         images, labels = self.train
         order = torch.randperm(len(labels), generator=generator("order", self.order_seed, epoch))
         order = order.to(labels.device)
-        return self._batches(images[order], labels[order])
+        return images[order], labels[order]
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """One epoch's batches, in an order of its own."""
+        return batches(self.ordered(), self.batch_size)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """The held-out training images."""
-        return self._batches(*self.val)
+        return batches(self.val, self.batch_size)
 
     def test_dataloader(self) -> DataLoader[Batch]:
         """The whole test set, as MNIST has it."""
-        return self._batches(*self.test)
+        return batches(self.test, self.batch_size)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Scale the pixels to [0, 1], on the device."""

@@ -14,6 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from mnist_imbalance import outcomes
 from mnist_imbalance.commandline import (
     CONF,
     EXPECTED,
@@ -26,8 +27,6 @@ from mnist_imbalance.files import remove_if_empty
 
 if TYPE_CHECKING:
     from mnist_imbalance.runs import Result
-
-OUTCOMES = "MNIST_IMBALANCE_OUTCOMES"  # names the file in which a sweep's jobs note their end
 
 
 def run(config: DictConfig) -> "Result":
@@ -66,20 +65,14 @@ def run_one(config: DictConfig) -> None:
 
 def run_in_sweep(config: DictConfig) -> None:
     """Do one job of a sweep and note how it ended, so that a failure stops no other job."""
-    settings = HydraConfig.get()
-    overrides = list(settings.overrides.task)
-    outcome = {"number": settings.job.num, "overrides": overrides}
+    failure = None
     try:
         run(config)
-        outcome["folder"] = settings.runtime.output_dir
     except Exception as error:
         if not isinstance(error, EXPECTED):
             traceback.print_exc()
-        outcome["failure"] = one_line(error)
-    end = "failed" if "failure" in outcome else "done"
-    print(f"{end}: {' '.join(overrides)}", flush=True)
-    with open(os.environ[OUTCOMES], "a", encoding="utf-8") as outcomes:
-        outcomes.write(json.dumps(outcome) + "\n")
+        failure = one_line(error)
+    outcomes.note(HydraConfig.get(), failure)
 
 
 def show_sweep(lines: list[str]) -> int:
@@ -89,9 +82,9 @@ def show_sweep(lines: list[str]) -> int:
     from mnist_imbalance.runs import RunFolder
     from mnist_imbalance.summary import tabulate_sweep
 
-    outcomes = sorted(map(json.loads, lines), key=lambda outcome: int(outcome["number"]))
+    ended = sorted(map(json.loads, lines), key=lambda outcome: int(outcome["number"]))
     done, failed = [], []
-    for outcome in outcomes:
+    for outcome in ended:
         if "failure" in outcome:
             failed.append(f"{' '.join(outcome['overrides'])}: {outcome['failure']}")
         elif result := RunFolder(Path(outcome["folder"])).result():
@@ -99,7 +92,7 @@ def show_sweep(lines: list[str]) -> int:
     if done:
         Console().print(tabulate_sweep(done))
     if failed:
-        count = f"error: {len(failed)} of {len(outcomes)} jobs failed"
+        count = f"error: {len(failed)} of {len(ended)} jobs failed"
         print(count, *failed, sep="\n", file=sys.stderr)
     return len(failed)
 
@@ -117,13 +110,13 @@ def job(config: DictConfig) -> None:
 def main() -> None:
     """Run the command line."""
     hush_libraries()
-    with tempfile.NamedTemporaryFile(mode="r", encoding="utf-8") as outcomes, one_line_errors():
-        os.environ[OUTCOMES] = outcomes.name
+    with tempfile.NamedTemporaryFile(mode="r", encoding="utf-8") as noted, one_line_errors():
+        os.environ[outcomes.VARIABLE] = noted.name
         failed = 0
         try:
             job()
         finally:
-            if lines := outcomes.readlines():
+            if lines := noted.readlines():
                 failed = show_sweep(lines)
         if failed:
             sys.exit(1)

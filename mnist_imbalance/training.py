@@ -4,7 +4,7 @@ import logging
 import os
 import platform
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from mnist_imbalance.labels import MINORITY
 from mnist_imbalance.pictures import draw_confusion, lay_out
 from mnist_imbalance.progress import EpochBar
 from mnist_imbalance.runs import CHOICES, Result, RunFolder, Seconds, determining, hash_config
+from mnist_imbalance.scores import Scores
 from mnist_imbalance.seeds import derive
 
 
@@ -92,11 +93,10 @@ def epochs_done(checkpoint: Path) -> int:
 def make_trainer(
     config: DictConfig,
     folder: RunFolder,
-    logger: TensorBoardLogger,
-    timer: Timer,
-    show_progress: bool,
+    logger: TensorBoardLogger | None,
+    callbacks: Sequence[lightning.Callback],
 ) -> lightning.Trainer:
-    """Make the Trainer that keeps a run in its folder.
+    """Make the Trainer that keeps its checkpoint in a folder.
 
     Raises:
         ConfigError: A key of the trainer cannot work here.
@@ -114,13 +114,8 @@ def make_trainer(
         config,
         "trainer",
         default_root_dir=folder.path,
-        logger=logger,
-        callbacks=[
-            keep_last,
-            timer,
-            SeedEveryEpoch(config.seed),
-            *([EpochBar()] if show_progress else []),
-        ],
+        logger=logger or False,
+        callbacks=[keep_last, *callbacks],
         plugins=[AtomicCheckpointIO()],
         enable_progress_bar=False,  # ours instead
         enable_model_summary=False,
@@ -153,11 +148,12 @@ def train(
         return folder.result_of(config) or train_and_score(config, hydra, folder, show_progress)
 
 
-def train_and_score(
-    config: DictConfig, hydra: HydraConf, folder: RunFolder, show_progress: bool
-) -> Result:
-    """Do what `train` promises in a folder that is ours and not finished."""
-    torch.set_num_threads(config.threads)
+def build_parts(config: DictConfig) -> tuple[MNISTData, Classifier]:
+    """Make a run's data and its classifier with the initial weights of its seed.
+
+    Raises:
+        ConfigError: One of them cannot be made with these values.
+    """
     lightning.seed_everything(config.seed, verbose=False)
     data: MNISTData = build(config, "data")
     classifier = Classifier(
@@ -167,18 +163,32 @@ def train_and_score(
         classifier.configure_optimizers()
     except (TypeError, ValueError) as error:
         raise ConfigError(f"optimizer: {error}") from error
+    return data, classifier
 
-    done = epochs_done(folder.last_checkpoint)
-    logger = TensorBoardLogger(
+
+def make_logger(folder: RunFolder, done: int) -> TensorBoardLogger:
+    """Make the logger of a run; what it logged after ``done`` whole epochs is dropped."""
+    return TensorBoardLogger(
         folder.path,
         name=None,
         version=folder.tensorboard.name,
         default_hp_metric=False,
         purge_step=done,
     )
+
+
+def train_and_score(
+    config: DictConfig, hydra: HydraConf, folder: RunFolder, show_progress: bool
+) -> Result:
+    """Do what `train` promises in a folder that is ours and not finished."""
+    torch.set_num_threads(config.threads)
+    data, classifier = build_parts(config)
+    done = epochs_done(folder.last_checkpoint)
+    logger = make_logger(folder, done)
     timer = Timer()
     show_progress = show_progress and config.trainer.enable_progress_bar
-    trainer = make_trainer(config, folder, logger, timer, show_progress)
+    callbacks = [timer, SeedEveryEpoch(config.seed), *([EpochBar()] if show_progress else [])]
+    trainer = make_trainer(config, folder, logger, callbacks)
     data.trainer = trainer  # now, so that a missing data set is told before anything is written
     data.setup()
     fresh = folder.is_fresh()
@@ -198,20 +208,41 @@ def train_and_score(
     trainer.validate(classifier, datamodule=data, verbose=False)
     trainer.test(classifier, datamodule=data, verbose=False)
 
+    result = make_result(
+        config,
+        hydra,
+        data,
+        classifier.scores,
+        Seconds(fit=timer.time_elapsed("train"), test=timer.time_elapsed("test")),
+        describe(trainer.strategy.root_device),
+    )
+    show_in_tensorboard(logger, result, data)
+    folder.finish(result, classifier.history)
+    return result
+
+
+def make_result(
+    config: DictConfig,
+    hydra: HydraConf,
+    data: MNISTData,
+    scores: Mapping[str, Scores],
+    seconds: Seconds,
+    device: str,
+) -> Result:
+    """Put together what ``result.json`` holds of a run that has been trained and tested."""
     values = determining(config)
-    choices = {group: hydra.runtime.choices[group] for group in CHOICES}
-    result = Result(
+    return Result(
         config_hash=hash_config(values),
-        **choices,
+        **{group: hydra.runtime.choices[group] for group in CHOICES},
         seed=config.seed,
         data_seed=config.data.seed,
-        epochs=trainer.current_epoch,
+        epochs=config.trainer.max_epochs,
         train_counts=data.counts["expanded"],
-        train=classifier.scores["train"],
-        val=classifier.scores["val"],
-        test=classifier.scores["test"],
-        seconds=Seconds(fit=timer.time_elapsed("train"), test=timer.time_elapsed("test")),
-        device=describe(trainer.strategy.root_device),
+        train=scores["train"],
+        val=scores["val"],
+        test=scores["test"],
+        seconds=seconds,
+        device=device,
         threads=config.threads,
         versions={
             "python": platform.python_version(),
@@ -221,14 +252,9 @@ def train_and_score(
         },
         config=values,
     )
-    show_in_tensorboard(logger, result, data, choices)
-    folder.finish(result, classifier.history)
-    return result
 
 
-def show_in_tensorboard(
-    logger: TensorBoardLogger, result: Result, data: MNISTData, choices: Mapping[str, str]
-) -> None:
+def show_in_tensorboard(logger: TensorBoardLogger, result: Result, data: MNISTData) -> None:
     """Add what is known at the end: the confusion matrix, a sample, the HPARAMS row."""
     writer = logger.experiment
     writer.add_figure("test/confusion", draw_confusion(result.test.confusion), result.epochs)
@@ -236,7 +262,7 @@ def show_in_tensorboard(
     parts = ("model.", "loss.", "optimizer.")
     logger.log_hyperparams(
         {
-            **choices,
+            **{group: getattr(result, group) for group in CHOICES},
             **{
                 key: str(value) if isinstance(value, list) else value
                 for key, value in result.config.items()

@@ -1,0 +1,132 @@
+"""Which jobs of a sweep share a program, and the doing of them all."""
+
+import copy
+import json
+import traceback
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+from mnist_imbalance.batched.training import Run, train_side_by_side
+from mnist_imbalance.commandline import CONF, EXPECTED, one_line
+from mnist_imbalance.outcomes import note
+from mnist_imbalance.runs import RunFolder, determining
+
+if TYPE_CHECKING:
+    from hydra_plugins.mnist_imbalance_batched import BatchedLauncher
+
+OWN = {  # keys in which the runs of one program may differ
+    "seed",
+    "data.seed",
+    "data.order_seed",
+    "data.copies",
+    "loss.minority_weight",
+    "loss.weights",
+    "optimizer.lr",
+    "optimizer.weight_decay",
+}
+ELEMENTWISE = {f"torch.optim.{name}" for name in ("SGD", "Adam", "AdamW", "RMSprop", "NAdam")}
+TRAINER = {"trainer.max_epochs", "trainer.deterministic"}  # all that a shared program can heed
+LIMITS = {f"trainer.limit_{stage}_batches" for stage in ("train", "val", "test")}
+
+
+def program(config: DictConfig) -> str | None:
+    """Name the program that a run can share with others; None where it must be trained alone."""
+    values = determining(config)
+    trainer = {key for key in values if key.startswith("trainer.")}
+    if values.get("optimizer._target_") not in ELEMENTWISE or trainer - TRAINER - LIMITS:
+        return None
+    copies = values.get("data.copies")
+    shared = {key: value for key, value in values.items() if key not in OWN}
+    shared["images"] = len(copies) if isinstance(copies, list) else 0
+    where = [config.data.dir, config.threads, OmegaConf.to_container(config.trainer)]
+    return json.dumps([shared, where], sort_keys=True, default=str)
+
+
+def on_gpu(config: DictConfig) -> bool:
+    """Tell whether a run would be trained on a CUDA device."""
+    return config.trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+
+
+def launch(
+    launcher: "BatchedLauncher", job_overrides: Sequence[Sequence[str]], first_number: int
+) -> Sequence[JobReturn]:
+    """Do the jobs of a sweep: side by side where that pays, in parallel processes elsewhere."""
+    setup_globals()
+    configs = []
+    for number, overrides in enumerate(job_overrides, first_number):
+        loader = launcher.hydra_context.config_loader
+        config = loader.load_sweep_config(launcher.config, list(overrides))
+        with open_dict(config):
+            config.hydra.job.id = config.hydra.job.num = number
+        configs.append(config)
+    if not (launcher.on_cpu or any(map(on_gpu, configs))):
+        parallel = instantiate(OmegaConf.load(CONF / "hydra" / "launcher" / "joblib.yaml"))
+        parallel.setup(
+            hydra_context=launcher.hydra_context,
+            task_function=launcher.task_function,
+            config=launcher.config,
+        )
+        done: Sequence[JobReturn] = parallel.launch(job_overrides, first_number)
+        return done
+
+    programs: dict[str, list[Run]] = defaultdict(list)
+    returned: dict[int, JobReturn] = {}
+    for config in configs:
+        run = as_run(config)
+        shared = program(run.config) if launcher.on_cpu or on_gpu(run.config) else None
+        if shared:
+            programs[shared].append(run)
+        else:
+            returned[config.hydra.job.num] = run_job(
+                task_function=launcher.task_function,
+                config=config,
+                job_dir_key="hydra.sweep.dir",
+                job_subdir_key="hydra.sweep.subdir",
+                hydra_context=launcher.hydra_context,
+            )
+    for runs in programs.values():
+        for run, why in do_together(runs):
+            note(run.hydra, why)
+            returned[run.hydra.job.num] = JobReturn(
+                overrides=run.hydra.overrides.task, cfg=run.config, status=JobStatus.COMPLETED
+            )
+            returned[run.hydra.job.num].return_value = None
+    return [returned[config.hydra.job.num] for config in configs]
+
+
+def as_run(config: DictConfig) -> Run:
+    """Take a job's config apart, as Hydra does before it calls a job."""
+    HydraConfig.instance().set_config(config)
+    folder = Path(config.hydra.sweep.dir).absolute() / config.hydra.sweep.subdir
+    with read_write(config.hydra.runtime), open_dict(config.hydra.runtime):
+        config.hydra.runtime.output_dir = str(folder)
+    HydraConfig.instance().set_config(config)
+    task = copy.deepcopy(config)
+    with read_write(task), open_dict(task):
+        del task["hydra"]
+    return Run(task, HydraConfig.get(), RunFolder(folder))
+
+
+def do_together(runs: Sequence[Run]) -> list[tuple[Run, str | None]]:
+    """Train runs that share a program; a failure stops no other program.
+
+    Returns:
+        Every run and why it has no result, None if it has.
+    """
+    once = {run.config_hash: run for run in runs}
+    try:
+        outcomes = train_side_by_side(list(once.values()), show_progress=True)
+    except Exception as error:
+        if not isinstance(error, EXPECTED):
+            traceback.print_exc()
+        outcomes = dict.fromkeys(once, one_line(error))
+    reached = [(run, outcomes[run.config_hash]) for run in runs]
+    return [(run, why if isinstance(why, str) else None) for run, why in reached]

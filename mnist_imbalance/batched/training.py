@@ -1,0 +1,387 @@
+"""Several runs as one training: side by side in one program, each in a run folder of its own."""
+
+import contextlib
+import copy
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from hydra.conf import HydraConf
+from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.trainer.states import TrainerFn
+from omegaconf import DictConfig
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader
+
+from mnist_imbalance.batched.stacked import Stacked
+from mnist_imbalance.classifier import Classifier, to_metrics
+from mnist_imbalance.config import check
+from mnist_imbalance.data import Batch, MNISTData, batches
+from mnist_imbalance.errors import ConfigError
+from mnist_imbalance.files import remove_if_empty
+from mnist_imbalance.progress import EpochBar
+from mnist_imbalance.runs import Result, RunFolder, Seconds, determining, hash_config
+from mnist_imbalance.training import (
+    AtomicCheckpointIO,
+    build_parts,
+    describe,
+    epochs_done,
+    make_logger,
+    make_result,
+    make_trainer,
+    show_in_tensorboard,
+    train_and_score,
+)
+
+BY_PARAMETER_GROUP = ("lr", "weight_decay")  # what an optimizer may treat each run to
+
+
+class CannotShareError(Exception):
+    """These runs cannot be one program, each alone can."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run before its training: its config, Hydra's part of it, and its folder."""
+
+    config: DictConfig
+    hydra: HydraConf
+    folder: RunFolder
+
+    @cached_property
+    def config_hash(self) -> str:
+        """What the run is known by."""
+        return hash_config(determining(self.config))
+
+    @property
+    def is_finished(self) -> bool:
+        """Tell whether it has a result."""
+        return self.folder.result() is not None
+
+    @property
+    def is_begun_alone(self) -> bool:
+        """Tell whether it has a checkpoint of its own to go on from."""
+        return self.folder.last_checkpoint.exists()
+
+    @property
+    def optimizer_keys(self) -> dict[str, float]:
+        """What the optimizer treats this run to."""
+        keys = self.config.optimizer
+        return {key: keys[key] for key in BY_PARAMETER_GROUP if key in keys}
+
+
+class StackedData(lightning.LightningDataModule):
+    """The data of R runs: a batch is images (R, N, 1, 28, 28) in [0, 1] and labels (R, N).
+
+    Args:
+        parts: The data of each; of equal size.
+    """
+
+    def __init__(self, parts: Sequence[MNISTData]) -> None:
+        super().__init__()
+        self.parts = parts
+
+    def setup(self, stage: str | None = None) -> None:
+        """Set every run's data up."""
+        for part in self.parts:
+            part.trainer = self.trainer
+            part.setup()
+
+    def _batches(self, sets: Sequence[Batch]) -> DataLoader[Batch]:
+        images, labels = (torch.stack(tensors) for tensors in zip(*sets, strict=True))
+        return batches((images, labels), self.parts[0].batch_size, dim=1)
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """One epoch's batches, every run in its own order."""
+        return self._batches([part.ordered() for part in self.parts])
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """Every run's held-out images."""
+        return self._batches([part.val for part in self.parts])
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """The test set, once a run."""
+        return self._batches([part.test for part in self.parts])
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Scale the pixels to [0, 1], on the device."""
+        return self.parts[0].on_after_batch_transfer(batch, dataloader_idx)
+
+
+class StackedClassifier(lightning.LightningModule):
+    """R classifiers trained as one; each keeps its own scores and history.
+
+    Args:
+        classifiers: One a run, with its initial weights.
+        optimizer_keys: What the optimizer treats each to; equal ones stand side by side.
+
+    Attributes:
+        failures: The runs, by number, whose loss is not finite, and why.
+    """
+
+    def __init__(
+        self, classifiers: Sequence[Classifier], optimizer_keys: Sequence[dict[str, float]]
+    ) -> None:
+        super().__init__()
+        self.classifiers = list(classifiers)
+        self.failures: dict[int, str] = {}
+        self.treated = [(keys, len(list(runs))) for keys, runs in groupby(optimizer_keys)]
+        sizes = [size for _, size in self.treated]
+        self.model = Stacked([each.model for each in classifiers], sizes)
+        self.loss = Stacked([each.loss for each in classifiers], sizes)
+        self._seen: dict[str, list[Batch]] = {"train": [], "val": [], "test": []}
+
+    def configure_optimizers(self) -> Optimizer:
+        """Make one elementwise optimizer with a parameter group for all runs treated alike."""
+        groups: Any = [
+            {"params": [*model.parameters(), *loss.parameters()], **keys}
+            for model, loss, (keys, _) in zip(
+                self.model.parts, self.loss.parts, self.treated, strict=True
+            )
+        ]
+        return self.classifiers[0].make_optimizer(groups)
+
+    def _step(self, batch: Batch, stage: str) -> Tensor:
+        images, labels = batch
+        logits = self.model(images)
+        self._seen[stage].append((logits.detach(), labels))
+        losses: Tensor = self.loss(logits, labels)
+        return losses.sum()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The sum of the runs' losses: the gradient of each is its own."""
+        return self._step(batch, "train")
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """One batch of every run's held-out images."""
+        self._step(batch, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """One batch of test images for every run."""
+        self._step(batch, "test")
+
+    def _summarize(self, stage: str) -> None:
+        logits, labels = (torch.cat(parts, dim=1) for parts in zip(*self._seen[stage], strict=True))
+        self._seen[stage].clear()
+        fitting = self.trainer.state.fn == TrainerFn.FITTING
+        scored = []
+        for number, classifier in enumerate(self.classifiers):
+            try:
+                scored.append(
+                    classifier.score(
+                        stage, logits[number], labels[number], self.current_epoch, keep=fitting
+                    )
+                )
+            except ConfigError as error:
+                self.failures.setdefault(number, str(error))
+        if not scored:
+            raise ConfigError(self.failures[0])
+        if fitting:
+            self.log("val/accuracy", sum(each.accuracy for each in scored) / len(scored))
+            self.log("val/loss", sum(each.loss for each in scored) / len(scored))
+
+    def on_train_epoch_end(self) -> None:
+        """Score the epoch's training batches."""
+        self._summarize("train")
+
+    def on_validation_epoch_end(self) -> None:
+        """Score the held-out images."""
+        self._summarize("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Score the test set."""
+        self._summarize("test")
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep every run's history."""
+        checkpoint["history"] = [each.dump_history() for each in self.classifiers]
+        checkpoint["failures"] = self.failures
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take them up again."""
+        self.failures = checkpoint["failures"]
+        for classifier, history in zip(self.classifiers, checkpoint["history"], strict=True):
+            classifier.on_load_checkpoint({"history": history})
+
+    def state_of(self, number: int) -> dict[str, Tensor]:
+        """Give a run's tensors as its own classifier's state."""
+        return {
+            f"{name}.{key}": tensor[number].cpu().clone()
+            for name, stacked in (("model", self.model), ("loss", self.loss))
+            for key, tensor in stacked.tensors().items()
+        }
+
+
+def rehearse(classifier: StackedClassifier) -> None:
+    """Take a step on copies of the modules.
+
+    Raises:
+        CannotShareError: ``torch.vmap`` cannot map the model or the loss, as with dropout.
+    """
+    model, loss = copy.deepcopy((classifier.model, classifier.loss))
+    runs = len(classifier.classifiers)
+    try:
+        logits = model(torch.zeros(runs, 2, 1, 28, 28))
+        loss(logits, torch.zeros(runs, 2, dtype=torch.long)).sum().backward()
+    except (RuntimeError, NotImplementedError) as error:
+        raise CannotShareError(next(iter(str(error).splitlines()), "")) from error
+
+
+def folder_of(runs: Sequence[Run]) -> RunFolder:
+    """Give the place of what these runs share while they are trained."""
+    hashes = "".join(sorted(run.config_hash for run in runs))
+    root = Path(runs[0].config.runs_dir).absolute()
+    return RunFolder(root / ".batched" / sha256(hashes.encode()).hexdigest()[:16])
+
+
+def train_group(
+    runs: Sequence[Run], shared: RunFolder, show_progress: bool
+) -> dict[str, Result | str]:
+    """Train, score and keep runs that can share a program, or go on from where they are.
+
+    Args:
+        runs: Those with equal optimizer keys stand side by side.
+        shared: Holds the checkpoint until all are finished.
+        show_progress: Show a bar, if the config wants one too.
+
+    Returns:
+        As `train_side_by_side`.
+
+    Raises:
+        CannotShareError: They cannot share a program after all.
+        ConfigError: None of them can be trained.
+    """
+    first = runs[0].config
+    torch.set_num_threads(first.threads)
+    datas, classifiers = zip(*(build_parts(run.config) for run in runs), strict=True)
+    classifier = StackedClassifier(classifiers, [run.optimizer_keys for run in runs])
+    rehearse(classifier)
+    timer = Timer()
+    show_progress = show_progress and first.trainer.enable_progress_bar
+    callbacks = [timer, *([EpochBar()] if show_progress else [])]
+    trainer = make_trainer(first, shared, None, callbacks)
+    data = StackedData(datas)
+    data.trainer = trainer
+    data.setup()
+    fresh = [run for run in runs if run.folder.is_fresh()]
+    for run in runs:
+        run.folder.begin(run.config, run.hydra)
+    try:
+        checkpoint = shared.last_checkpoint if epochs_done(shared.last_checkpoint) else None
+        trainer.fit(classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        trainer.validate(classifier, datamodule=data, verbose=False)
+        trainer.test(classifier, datamodule=data, verbose=False)
+    except Exception:
+        if not shared.last_checkpoint.exists():
+            for run in fresh:
+                run.folder.discard()
+        raise
+
+    device = f"{describe(trainer.strategy.root_device)}, {len(runs)} runs side by side"
+    share = Seconds(
+        fit=timer.time_elapsed("train") / len(runs), test=timer.time_elapsed("test") / len(runs)
+    )
+    outcomes: dict[str, Result | str] = {}
+    for number, (run, part, each) in enumerate(zip(runs, datas, classifiers, strict=True)):
+        if why := classifier.failures.get(number):
+            run.folder.discard()
+            outcomes[run.config_hash] = why
+            continue
+        result = run.folder.result()
+        if not result:
+            result = make_result(run.config, run.hydra, part, each.scores, share, device)
+            keep(run, result, part, each, classifier.state_of(number))
+        outcomes[run.config_hash] = result
+    return outcomes
+
+
+def keep(
+    run: Run, result: Result, data: MNISTData, classifier: Classifier, state: dict[str, Tensor]
+) -> None:
+    """Write all that a run trained alone would leave, but the optimizer's state."""
+    run.folder.last_checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    checkpoint = {
+        "epoch": result.epochs - 1,
+        "pytorch-lightning_version": lightning.__version__,
+        "state_dict": state,
+        "history": classifier.dump_history(),
+    }
+    AtomicCheckpointIO().save_checkpoint(checkpoint, run.folder.last_checkpoint)
+    logger = make_logger(run.folder, done=0)
+    for stage, epochs in classifier.history.items():
+        for epoch, scores in epochs.items():
+            logger.log_metrics(to_metrics(stage, scores), step=epoch)
+    show_in_tensorboard(logger, result, data)
+    run.folder.finish(result, classifier.history)
+
+
+def train_side_by_side(runs: Sequence[Run], show_progress: bool) -> dict[str, Result | str]:
+    """Train runs that differ in seeds, weights, rate, decay and images as one program.
+
+    Runs that turn out to need another program, or that were begun alone, are trained alone.
+    Where the memory is too small, the halves are trained one after the other.
+
+    Returns:
+        By config hash each run's result, or why it has none.
+    """
+    outcomes: dict[str, Result | str] = {}
+    with contextlib.ExitStack() as locks:
+        sound = []
+        for run in runs:
+            try:
+                check(run.config)
+                locks.enter_context(run.folder.lock())
+                run.folder.result_of(run.config)
+                sound.append(run)
+            except ConfigError as error:
+                outcomes[run.config_hash] = str(error)
+        sound.sort(key=lambda run: sorted(run.optimizer_keys.items()))
+        outcomes |= train_or_split(sound, show_progress)
+    return outcomes
+
+
+def train_or_split(runs: Sequence[Run], show_progress: bool) -> dict[str, Result | str]:
+    """Do what `train_side_by_side` promises, in folders that are ours."""
+    begun = bool(runs) and folder_of(runs).last_checkpoint.exists()
+    together = [run for run in runs if begun or not (run.is_finished or run.is_begun_alone)]
+    outcomes: dict[str, Result | str] = {}
+    halves: list[Sequence[Run]] = []
+    if len(together) > 1:
+        shared = folder_of(together)
+        try:
+            with shared.lock():
+                outcomes = train_group(together, shared, show_progress)
+        except CannotShareError as error:
+            print(f"{len(together)} runs are trained one by one: {error}", flush=True)
+        except ConfigError as error:
+            outcomes = {run.config_hash: str(error) for run in together}
+        except torch.OutOfMemoryError:
+            print(f"{len(together)} runs do not fit into memory: in halves", flush=True)
+            middle = len(together) // 2
+            halves = [together[:middle], together[middle:]]
+        shutil.rmtree(shared.path)
+        remove_if_empty(shared.path.parent, top=shared.path.parent.parent)
+    for half in halves:
+        outcomes |= train_or_split(half, show_progress)
+    for run in runs:
+        if run.config_hash not in outcomes:
+            outcomes[run.config_hash] = train_alone(run, show_progress)
+    return outcomes
+
+
+def train_alone(run: Run, show_progress: bool) -> Result | str:
+    """Do one run as the training command line would, unless it is finished."""
+    try:
+        return run.folder.result() or train_and_score(
+            run.config, run.hydra, run.folder, show_progress
+        )
+    except ConfigError as error:
+        return str(error)

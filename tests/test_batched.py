@@ -1,0 +1,244 @@
+"""Runs trained side by side are the runs trained alone."""
+
+import copy
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import REPOSITORY
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import open_dict
+from torch import nn
+
+from mnist_imbalance.batched import training as batched
+from mnist_imbalance.batched.launch import program
+from mnist_imbalance.batched.lstm import MappableLSTM
+from mnist_imbalance.batched.stacked import Stacked
+from mnist_imbalance.batched.training import Run, train_side_by_side
+from mnist_imbalance.commandline import compose_with
+from mnist_imbalance.losses import MinorityWeightedCrossEntropy
+from mnist_imbalance.models.cnn import LeNet5
+from mnist_imbalance.models.lstm import RowLSTM
+from mnist_imbalance.runs import Result, RunFolder
+from mnist_imbalance.training import train
+
+SHORT = ("trainer.accelerator=cpu", "trainer.max_epochs=2", "+trainer.limit_train_batches=10")
+DIFFERENT = [
+    ("loss=weighted", "seed=0"),
+    ("loss=weighted", "seed=1", "loss.minority_weight=2"),
+    ("loss=weighted", "seed=1", "optimizer.lr=0.01", "data.seed=5"),
+]
+
+
+def make_run(root: Path, *overrides: str) -> Run:
+    config = compose_with([*overrides, f"runs_dir={root}"], with_hydra=True)
+    HydraConfig.instance().set_config(config)
+    folder = RunFolder(Path(config.hydra.run.dir))
+    task = copy.deepcopy(config)
+    with open_dict(task):
+        del task["hydra"]
+    return Run(task, config.hydra, folder)
+
+
+def make_runs(root: Path, *overrides: str) -> list[Run]:
+    return [make_run(root, *overrides, *SHORT, *own) for own in DIFFERENT]
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_the_lstm_is_pytorchs(batch_first: bool) -> None:
+    torch.manual_seed(0)
+    theirs = nn.LSTM(5, 7, batch_first=batch_first)
+    ours = copy.deepcopy(theirs)
+    MappableLSTM.adopt(ours)
+    rows = torch.randn(4, 6, 5)
+    given = [rows.clone().requires_grad_() for _ in range(2)]
+    states = [lstm(its_rows)[0] for lstm, its_rows in zip((theirs, ours), given, strict=True)]
+    torch.testing.assert_close(states[1], states[0])
+    upstream = torch.randn_like(states[0])
+    for state in states:
+        state.backward(upstream)
+    torch.testing.assert_close(given[1].grad, given[0].grad)
+    for name, parameter in theirs.named_parameters():
+        torch.testing.assert_close(ours.get_parameter(name).grad, parameter.grad)
+
+
+def test_other_lstms_are_refused() -> None:
+    with pytest.raises(NotImplementedError, match="one layer"):
+        MappableLSTM.adopt(nn.LSTM(5, 7, num_layers=2))
+
+
+@pytest.mark.parametrize("make", [LeNet5, lambda: RowLSTM(5.0, True)])
+@pytest.mark.parametrize("sizes", [[3], [1, 2]])
+def test_a_stack_has_each_modules_output_and_gradients(
+    make: Callable[[], nn.Module], sizes: list[int]
+) -> None:
+    torch.manual_seed(0)
+    models = [make() for _ in range(3)]
+    losses = [MinorityWeightedCrossEntropy(weight, "weight_sum") for weight in (2, 4, 7)]
+    images, labels = torch.rand(3, 8, 1, 28, 28), torch.randint(0, 10, (3, 8))
+    stack, stacked_loss = Stacked(models, sizes), Stacked(losses, [3])
+    reached = stacked_loss(stack(images), labels)
+    reached.sum().backward()
+    for number, (model, loss) in enumerate(zip(models, losses, strict=True)):
+        alone = loss(model(images[number]), labels[number])
+        alone.backward()
+        torch.testing.assert_close(reached[number], alone)
+        for name, parameter in model.named_parameters():
+            gradients = [dict(part.named_parameters())[name].grad for part in stack.parts]
+            torch.testing.assert_close(torch.cat(gradients)[number], parameter.grad)
+
+
+@pytest.mark.parametrize(
+    ("choices", "tolerance"),
+    [
+        (("model=lstm",), 1e-5),
+        (("model=cnn",), 1e-4),
+        (("model=lstm", "optimizer=adam"), 2e-3),  # it makes steps of rounding errors
+    ],
+)
+def test_runs_side_by_side_end_as_alone(
+    tmp_path: Path, choices: tuple[str, ...], tolerance: float
+) -> None:
+    runs = make_runs(tmp_path / "together", *choices)
+    outcomes = train_side_by_side(runs, show_progress=False)
+    for run, other in zip(runs, make_runs(tmp_path / "alone", *choices), strict=True):
+        alone = train(other.config, other.hydra, other.folder, show_progress=False)
+        together = outcomes[run.config_hash]
+        assert isinstance(together, Result)
+        assert together == run.folder.result()
+        assert together.config == alone.config
+        assert together.train_counts == alone.train_counts
+        for stage in ("train", "val", "test"):
+            ours, theirs = (getattr(result, stage) for result in (together, alone))
+            assert ours.loss == pytest.approx(theirs.loss, abs=1e-4)
+            difference = torch.tensor(ours.confusion) - torch.tensor(theirs.confusion)
+            assert difference.abs().sum() <= 4  # two images of 10,000
+        states = [
+            torch.load(folder.last_checkpoint, weights_only=True)["state_dict"]
+            for folder in (run.folder, other.folder)
+        ]
+        torch.testing.assert_close(states[0], states[1], atol=tolerance, rtol=0)
+        rows = [
+            folder.metrics_file.read_text().splitlines() for folder in (run.folder, other.folder)
+        ]
+        assert len(rows[0]) == len(rows[1]) == 5
+        written = [sorted(p.name for p in f.path.iterdir()) for f in (run.folder, other.folder)]
+        assert written[0] == written[1]
+    assert not (tmp_path / "together" / ".batched").exists()
+
+
+def test_a_run_that_diverges_takes_no_other_with_it(tmp_path: Path) -> None:
+    good = make_run(tmp_path, *SHORT, "optimizer.lr=0.01")
+    bad = make_run(tmp_path, *SHORT, "optimizer.lr=1e30")
+    outcomes = train_side_by_side([bad, good], show_progress=False)
+    assert isinstance(outcomes[good.config_hash], Result)
+    assert "loss is nan in epoch 0" in str(outcomes[bad.config_hash])
+    assert bad.folder.result() is None
+    assert bad.folder.is_fresh()
+
+
+def test_a_wrong_value_fails_one_run_only(tmp_path: Path) -> None:
+    good = make_runs(tmp_path)
+    bad = make_run(tmp_path, *SHORT, "loss=weighted", "optimizer.lr=-1")
+    outcomes = train_side_by_side([*good, bad], show_progress=False)
+    assert "optimizer.lr" in str(outcomes[bad.config_hash])
+    assert all(isinstance(outcomes[run.config_hash], Result) for run in good)
+
+
+def test_a_model_that_cannot_be_mapped_is_trained_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dropout = ("model._target_=dropout_model.Dropout", "~model.output_bias", "~model.output_relu")
+    runs = [make_run(tmp_path, *SHORT, *dropout, f"seed={seed}") for seed in (0, 1)]
+    outcomes = train_side_by_side(runs, show_progress=False)
+    assert "2 runs are trained one by one: " in capsys.readouterr().out
+    for run in runs:
+        result = outcomes[run.config_hash]
+        assert isinstance(result, Result)
+        assert "side by side" not in result.device
+
+
+def test_too_many_runs_for_the_memory_are_split(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+
+    def train_group(runs: list[Run], *rest: object) -> dict[str, Result | str]:
+        sizes.append(len(runs))
+        if len(runs) > 2:
+            raise torch.OutOfMemoryError
+        return dict.fromkeys((run.config_hash for run in runs), "pretended")
+
+    monkeypatch.setattr(batched, "train_group", train_group)
+    runs = [make_run(tmp_path, *SHORT, f"seed={seed}") for seed in range(4)]
+    assert list(train_side_by_side(runs, show_progress=False).values()) == ["pretended"] * 4
+    assert sizes == [4, 2, 2]
+
+
+def test_which_runs_share_a_program() -> None:
+    def shared(*overrides: str) -> str | None:
+        return program(compose_with(overrides))
+
+    assert shared() == shared("seed=3", "data.seed=4", "optimizer.lr=0.1")
+    assert shared("loss=weighted") == shared("loss=weighted", "loss.minority_weight=2")
+    others = ["model=cnn", "loss=weighted", "data=augmented_40", "data.batch_size=64"]
+    others += ["data.keep=0.2", "optimizer=adam", "optimizer.momentum=0.5", "trainer.max_epochs=1"]
+    assert len({shared(), *map(shared, others)}) == len(others) + 1
+    assert shared("+trainer.gradient_clip_val=1.0") is None
+    assert shared("optimizer._target_=torch.optim.LBFGS") is None
+
+
+SWEEP = [
+    *("-m", "hydra/launcher=batched", "loss=weighted", "loss.minority_weight=2,7"),
+    *("trainer.accelerator=cpu", "+trainer.limit_train_batches=10"),
+]
+
+
+def sweep(root: Path, *overrides: str) -> list[str]:
+    return [sys.executable, "-m", "mnist_imbalance.train", *SWEEP, f"runs_dir={root}", *overrides]
+
+
+@pytest.mark.slow
+def test_the_launcher_hands_over_to_processes_on_a_cpu(tmp_path: Path) -> None:
+    command = sweep(tmp_path, "trainer.max_epochs=1", "seed=0")
+    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
+    assert done.returncode == 0, done.stderr
+    results = [RunFolder(file.parent).result() for file in tmp_path.rglob("result.json")]
+    assert len(results) == 2
+    assert not [result for result in results if result and "side by side" in result.device]
+
+
+@pytest.mark.slow
+def test_a_killed_sweep_goes_on_and_ends_alike(tmp_path: Path) -> None:
+    forced = ("hydra.launcher.on_cpu=true", "trainer.max_epochs=3", "seed=0,1")
+    begun = subprocess.Popen(
+        sweep(tmp_path / "killed", *forced), stdout=subprocess.DEVNULL, cwd=REPOSITORY
+    )
+    place = tmp_path / "killed" / ".batched"
+    while not list(place.glob("*/checkpoints/last.ckpt")):
+        assert begun.poll() is None
+        time.sleep(0.02)
+    begun.send_signal(signal.SIGKILL)
+    begun.wait()
+    assert not list((tmp_path / "killed").rglob("result.json"))
+    again = sweep(tmp_path / "killed", *forced)
+    undisturbed = sweep(tmp_path / "undisturbed", *forced)
+    for command in (again, undisturbed):
+        done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
+        assert done.returncode == 0, done.stderr
+    assert "2/3" in done.stderr
+    files = sorted((tmp_path / "undisturbed").rglob("result.json"))
+    assert len(files) == 4
+    for file in files:
+        other = RunFolder(tmp_path / "killed" / file.parent.relative_to(tmp_path / "undisturbed"))
+        ours, theirs = other.result(), RunFolder(file.parent).result()
+        assert ours and theirs
+        assert "4 runs side by side" in ours.device
+        assert (ours.train, ours.val, ours.test) == (theirs.train, theirs.val, theirs.test)
+        assert other.metrics_file.read_text() == RunFolder(file.parent).metrics_file.read_text()
+    assert not place.exists()
