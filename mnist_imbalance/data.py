@@ -1,7 +1,4 @@
-"""MNIST with a part of labels 0-4 taken away and, perhaps, given back by augmentation.
-
-``python -m mnist_imbalance.data data=augmented_40`` prints the images a label at every step.
-"""
+"""MNIST with a part of labels 0-4 taken away and, perhaps, given back by augmentation."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -281,34 +278,3 @@ class MNISTData(lightning.LightningDataModule):
         of_each = labels[minority].chunk(len(self.copies))[0]
         first = torch.stack([(of_each == label).nonzero()[0, 0] for label in MINORITY])
         return copies[:, first].flatten(0, 1)
-
-
-def main() -> None:
-    """Print the images a label before and after every step."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from mnist_imbalance.commandline import (
-        compose_with,
-        one_line_errors,
-        overrides_from_arguments,
-    )
-    from mnist_imbalance.config import build, check
-
-    with one_line_errors():
-        config = compose_with(overrides_from_arguments(main.__doc__))
-        check(config)
-        data: MNISTData = build(config, "data")
-        data.setup()
-    table = Table("label", *data.counts, title="images")
-    for column in table.columns:
-        column.justify = "right"
-    for label in range(NUM_LABELS):
-        table.add_row(str(label), *(str(counts[label]) for counts in data.counts.values()))
-    table.add_section()
-    table.add_row("all", *(str(sum(counts)) for counts in data.counts.values()))
-    Console().print(table)
-
-
-if __name__ == "__main__":
-    main()

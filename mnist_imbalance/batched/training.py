@@ -260,7 +260,6 @@ def train_group(
         ConfigError: None of them can be trained.
     """
     first = runs[0].config
-    torch.set_num_threads(first.threads)
     datas, classifiers = zip(*(build_parts(run.config) for run in runs), strict=True)
     classifier = StackedClassifier(classifiers, [run.optimizer_keys for run in runs])
     rehearse(classifier)
