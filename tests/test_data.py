@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import REPOSITORY, composed
 
+from mnist_imbalance import counts
 from mnist_imbalance import data as data_module
 from mnist_imbalance.config import build
 from mnist_imbalance.data import MNISTData, hold_out, load, subsample
@@ -197,8 +198,8 @@ def test_labels_cannot_be_emptied(override: str, message: str) -> None:
 def test_the_counts_are_printed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("sys.argv", ["data", "data=augmented_40"])
-    data_module.main()
+    monkeypatch.setattr("sys.argv", ["counts", "data=augmented_40"])
+    counts.main()
     rows = [
         [cell.strip() for cell in line.split("│")] for line in capsys.readouterr().out.split("\n")
     ]
