@@ -1,0 +1,81 @@
+"""How far a training step is from what its arithmetic costs, and where the rest goes."""
+
+import time
+
+import torch
+from torch import nn
+from torch.profiler import profile
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.epoch import DEVICE
+from benchmarks.measure import Row, row
+from mnist_imbalance.commandline import compose_with
+from mnist_imbalance.training import build_parts
+
+BATCH = 128
+
+
+def synchronized() -> float:
+    """Give the time after all that was asked of the device."""
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def operations(model: nn.Module) -> int:
+    """Count the floating-point operations of a forward and a backward pass."""
+    images = torch.zeros(BATCH, 1, 28, 28, device="meta")
+    with FlopCounterMode(display=False) as counter:
+        model.to("meta")(images).sum().backward()
+    return counter.get_total_flops()
+
+
+def matrix_rate(repeats: int) -> list[float]:
+    """Give the floating-point operations a second of a large matrix product."""
+    size = 2048 if DEVICE.type == "cpu" else 8192
+    left, right = (torch.rand(size, size, device=DEVICE) for _ in range(2))
+    rates = []
+    for _ in range(repeats + 1):
+        begin = synchronized()
+        left @ right
+        rates.append(2 * size**3 / (synchronized() - begin))
+    return rates[1:]
+
+
+def measure(rounds: int) -> list[Row]:
+    """Compare a step with its operations over the rate of a large matrix product."""
+    torch.set_num_threads(1)
+    rates = matrix_rate(rounds)
+    rows = [row("a large matrix product", "rate", [rate / 1e9 for rate in rates], "GFLOP/s")]
+    for name in ("lstm", "cnn"):
+        config = compose_with([f"model={name}"])
+        count = operations(build_parts(config)[1].model)
+        _, classifier = build_parts(config)
+        model = classifier.model.to(DEVICE)
+        optimizer = classifier.configure_optimizers()
+        images = torch.rand(BATCH, 1, 28, 28, device=DEVICE)
+        labels = torch.randint(0, 10, (BATCH,), device=DEVICE)
+
+        def step() -> None:
+            optimizer.zero_grad()  # noqa: B023
+            nn.functional.cross_entropy(model(images), labels).backward()  # noqa: B023
+            optimizer.step()  # noqa: B023
+
+        seconds = []
+        for _ in range(10 * rounds):
+            begin = synchronized()
+            step()
+            seconds.append(synchronized() - begin)
+        seconds = seconds[rounds:]
+        rows.append(row(name, "a step of 128 images", [1e3 * each for each in seconds], "ms"))
+        floor = [1e3 * count / rate for rate in rates]
+        rows.append(row(name, f"its {count / 1e6:.0f} MFLOP at that rate", floor, "ms"))
+        with profile() as profiled:
+            for _ in range(10):
+                step()
+        events = profiled.key_averages()
+        total = sum(event.self_cpu_time_total for event in events)
+        for event in sorted(events, key=lambda event: -event.self_cpu_time_total)[:4]:
+            share = 100 * event.self_cpu_time_total / total
+            rows.append(Row(name, f"share of {event.key}", share, "%", 10, share, share))
+    return rows

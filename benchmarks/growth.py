@@ -1,0 +1,86 @@
+"""How time and memory grow with images, with runs side by side and with the batch size.
+
+``python -m benchmarks.growth lstm 1000 1 128`` prints a point: 1000 images, 1 run, batches of 128.
+"""
+
+import json
+import sys
+import time
+from typing import Any
+
+import torch
+
+from benchmarks.epoch import DEVICE
+from benchmarks.measure import Row, in_process, peak_mebibytes, row
+from mnist_imbalance.batched.training import StackedClassifier
+from mnist_imbalance.commandline import compose_with
+from mnist_imbalance.training import build_parts
+
+IMAGES = (1_000, 10_000, 55_000)
+RUNS = (1, 2, 4, 8, 16, 32, 64)
+BATCH_SIZES = (32, 128, 512)
+
+
+def point(model: str, images: int, runs: int, batch_size: int) -> dict[str, float]:
+    """Train on some images: an epoch of one run, or some steps of several side by side."""
+    overrides = [f"model={model}", "data=original", f"data.batch_size={batch_size}"]
+    config = compose_with(overrides)
+    datas, classifiers = zip(
+        *(build_parts(compose_with([*overrides, f"seed={seed}"])) for seed in range(runs)),
+        strict=True,
+    )
+    data = datas[0]
+    data.setup()
+    trained: Any = classifiers[0]
+    if runs > 1:
+        trained = StackedClassifier(classifiers, [{"lr": config.optimizer.lr}] * runs)
+    trained.to(DEVICE)
+    optimizer = trained.configure_optimizers()
+    pixels, labels = (tensor[:images].to(DEVICE) for tensor in data.train)
+    batches = list(zip(pixels.split(batch_size), labels.split(batch_size), strict=True))
+    batches = batches[: 12 if runs > 1 else None]
+    seconds = []
+    for _ in range(2):
+        if DEVICE.type == "cuda":
+            torch.cuda.synchronize()
+        begin = time.perf_counter()
+        for batch in batches:
+            its_images, its_labels = batch
+            if runs > 1:
+                its_images = its_images.expand(runs, *its_images.shape)
+                its_labels = its_labels.expand(runs, *its_labels.shape)
+            optimizer.zero_grad()
+            trained.training_step((its_images / 255, its_labels), 0).backward()
+            optimizer.step()
+        if DEVICE.type == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - begin)
+    return {"seconds": seconds[1], "steps": len(batches), "mebibytes": peak_mebibytes()}
+
+
+def measure(rounds: int) -> list[Row]:
+    """Measure every point in a process of its own; the second epoch is timed."""
+    rows = []
+    for model in ("lstm", "cnn"):
+        points = [(f"{images:,} images, an epoch", images, 1, 128) for images in IMAGES]
+        points += [
+            (f"batch size {size}, an epoch of 10,000", 10_000, 1, size) for size in BATCH_SIZES
+        ]
+        points += [(f"{runs} runs side by side, a step", 10_000, runs, 128) for runs in RUNS]
+        for name, images, runs, batch_size in points:
+            measured = [
+                in_process("benchmarks.growth", model, images, runs, batch_size)
+                for _ in range(rounds)
+            ]
+            a_step = name.endswith("a step")
+            seconds = [
+                1e3 * each["seconds"] / (each["steps"] if a_step else 1) for each in measured
+            ]
+            rows.append(row(model, name, seconds, "ms"))
+            memory = [each["mebibytes"] for each in measured]
+            rows.append(row(model, f"{name}, peak memory", memory, "MiB"))
+    return rows
+
+
+if __name__ == "__main__":
+    print(json.dumps(point(sys.argv[1], *map(int, sys.argv[2:]))))

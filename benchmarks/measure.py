@@ -1,0 +1,97 @@
+"""What every benchmark shares: a row of the table, medians, and processes to time."""
+
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        subject: What was measured.
+        quantity: What of it, and for how much work.
+        value: The median of n.
+        unit: "s", "ms", "×", "MiB" or "GFLOP/s".
+        n: Measurements.
+        low: Smallest of them.
+        high: Largest of them.
+    """
+
+    subject: str
+    quantity: str
+    value: float
+    unit: str
+    n: int
+    low: float
+    high: float
+
+
+def row(subject: str, quantity: str, values: Sequence[float], unit: str) -> Row:
+    """Take the median."""
+    return Row(subject, quantity, median(values), unit, len(values), min(values), max(values))
+
+
+def alternate(variants: Mapping[str, Callable[[], list[float]]], rounds: int) -> dict[str, Any]:
+    """Measure variants in turn, so that a slow minute of the machine meets all of them."""
+    measured: dict[str, list[float]] = {name: [] for name in variants}
+    for _ in range(rounds):
+        for name, variant in variants.items():
+            measured[name] += variant()
+    return measured
+
+
+def compare(
+    subject: str, quantity: str, measured: Mapping[str, Sequence[float]], base: str
+) -> list[Row]:
+    """Give each variant's time, and its ratio to one of them, measurement by measurement."""
+    rows = [row(f"{subject}, {name}", quantity, values, "s") for name, values in measured.items()]
+    for name, values in measured.items():
+        if name != base:
+            ratios = [value / by for value, by in zip(values, measured[base], strict=True)]
+            rows.append(row(f"{subject}, {name}", f"{quantity}, over {base}", ratios, "×"))
+    return rows
+
+
+def timed(command: Sequence[str]) -> float:
+    """Give the seconds that a command of this Python takes.
+
+    Raises:
+        RuntimeError: It fails.
+    """
+    begin = time.perf_counter()
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True)
+    seconds = time.perf_counter() - begin
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)}: {done.stderr}")
+    return seconds
+
+
+def in_process(module: str, *arguments: object) -> dict[str, float]:
+    """Run a benchmark's module in a process of its own and read what it prints.
+
+    Raises:
+        RuntimeError: It fails.
+    """
+    command = [sys.executable, "-m", module, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)}: {done.stderr}")
+    printed: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return printed
+
+
+def peak_mebibytes() -> float:
+    """Give this process's peak memory; on a GPU, that of its tensors there."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
