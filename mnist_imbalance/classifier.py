@@ -10,7 +10,6 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.scores import Scores
@@ -106,9 +105,11 @@ class Classifier(lightning.LightningModule):
         Raises:
             ConfigError: The loss is not finite.
         """
-        confusion = multiclass_confusion_matrix(logits, labels, num_classes=logits.shape[1])
+        # torchmetrics' confusion matrix takes 25 ms where algorithms must be deterministic
+        size = logits.shape[1]
+        pairs = torch.bincount(labels * size + logits.argmax(dim=1), minlength=size**2)
         scores = Scores(
-            confusion=confusion.tolist(),
+            confusion=pairs.view(size, size).tolist(),
             loss=self.loss(logits, labels).item(),
             positive=(logits > 0).sum(dim=0).tolist(),
         )

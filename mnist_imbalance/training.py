@@ -5,6 +5,7 @@ import os
 import platform
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from hydra.conf import HydraConf
 from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.profilers import Profiler
 from omegaconf import DictConfig
 from torch.utils import deterministic
 
@@ -44,6 +46,22 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         part = f"{os.fspath(path)}.part"
         super().save_checkpoint(checkpoint, part, storage_options)
         os.replace(part, path)
+
+
+class Unprofiled(Profiler):
+    """Times nothing, at less cost than Lightning's own way of timing nothing: 1 % of a step."""
+
+    nothing: nullcontext[None] = nullcontext()
+
+    def profile(self, action_name: str) -> nullcontext[None]:  # type: ignore[override]
+        """Enter nothing."""
+        return self.nothing
+
+    def start(self, action_name: str) -> None:
+        """Note nothing."""
+
+    def stop(self, action_name: str) -> None:
+        """Note nothing."""
 
 
 class SeedEveryEpoch(lightning.Callback):
@@ -111,9 +129,11 @@ def make_trainer(
         enable_version_counter=False,
         save_on_train_epoch_end=True,
     )
+    profiler = {} if "profiler" in config.trainer else {"profiler": Unprofiled()}
     trainer: lightning.Trainer = build(
         config,
         "trainer",
+        **profiler,
         default_root_dir=folder.path,
         logger=logger or False,
         callbacks=[keep_last, *callbacks],
