@@ -1,0 +1,56 @@
+"""The benchmarks' own arithmetic; what they measure is not tested."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from benchmarks import __main__ as command
+from benchmarks import floor, growth
+from benchmarks.measure import alternate, compare, row
+
+
+def test_a_ratio_is_taken_measurement_by_measurement() -> None:
+    turns = iter([2.0, 3.0, 4.0, 4.0])
+    measured = alternate({"base": lambda: [next(turns)], "other": lambda: [next(turns)]}, rounds=2)
+    assert measured == {"base": [2.0, 4.0], "other": [3.0, 4.0]}
+    *_, ratio = compare("lstm", "an epoch", measured, "base")
+    assert (ratio.subject, ratio.unit, ratio.n) == ("lstm, other", "×", 2)
+    assert (ratio.value, ratio.low, ratio.high) == (1.25, 1.0, 1.5)
+
+
+def test_operations_are_counted() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+    assert floor.operations(model) == 2 * 2 * floor.BATCH * 784 * 10  # forwards, and the weights'
+
+
+def test_the_floor_knows_the_lstm() -> None:
+    from mnist_imbalance.models.lstm import RowLSTM
+
+    recurrent = 2 * floor.BATCH * 28 * (28 + 64) * 4 * 64
+    assert floor.operations(RowLSTM(5.0, True)) == pytest.approx(3 * recurrent, rel=0.15)
+
+
+@pytest.mark.parametrize("runs", [1, 2])
+def test_a_point_of_growth(runs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(growth, "DEVICE", torch.device("cpu"))
+    point = growth.point("lstm", 256, runs, 128)
+    assert point["steps"] == 2
+    assert point["seconds"] > 0
+    assert point["mebibytes"] > 50 or torch.cuda.is_available()
+
+
+def test_results_are_written_part_by_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "RESULTS", tmp_path)
+    monkeypatch.setattr(
+        floor, "measure", lambda rounds: [row("lstm", "a step", [1.5] * rounds, "ms")]
+    )
+    command.main(["floor", "--rounds", "3", "--name", "here"])
+    assert "| lstm | a step | 1.50 ms [1.50, 1.50] | 3 |" in capsys.readouterr().out
+    assert (tmp_path / "here.json").exists()
+    with pytest.raises(SystemExit):
+        command.main(["florr"])
+    assert "no part florr; there are epoch, floor" in capsys.readouterr().err
