@@ -144,9 +144,11 @@ def test_a_run_that_diverges_takes_no_other_with_it(tmp_path: Path) -> None:
 
 def test_a_wrong_value_fails_one_run_only(tmp_path: Path) -> None:
     good = make_runs(tmp_path)
-    bad = make_run(tmp_path, *SHORT, "loss=weighted", "optimizer.lr=-1")
-    outcomes = train_side_by_side([*good, bad], show_progress=False)
-    assert "optimizer.lr" in str(outcomes[bad.config_hash])
+    rate = make_run(tmp_path, *SHORT, "loss=weighted", "optimizer.lr=-1")
+    weights = make_run(tmp_path, *SHORT, "loss=per_label", "loss.weights=[1]")
+    outcomes = train_side_by_side([rate, *good, weights], show_progress=False)
+    assert "optimizer.lr" in str(outcomes[rate.config_hash])
+    assert "loss.weights" in str(outcomes[weights.config_hash])
     assert all(isinstance(outcomes[run.config_hash], Result) for run in good)
 
 

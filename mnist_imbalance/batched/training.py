@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader
 
 from mnist_imbalance.batched.stacked import Stacked
 from mnist_imbalance.classifier import Classifier, to_metrics
+from mnist_imbalance.commandline import EXPECTED, one_line
 from mnist_imbalance.config import check
 from mnist_imbalance.data import Batch, MNISTData, batches
 from mnist_imbalance.errors import ConfigError
@@ -337,11 +338,12 @@ def train_side_by_side(runs: Sequence[Run], show_progress: bool) -> dict[str, Re
         for run in runs:
             try:
                 check(run.config)
+                build_parts(run.config)
                 locks.enter_context(run.folder.lock())
                 run.folder.result_of(run.config)
                 sound.append(run)
-            except ConfigError as error:
-                outcomes[run.config_hash] = str(error)
+            except EXPECTED as error:
+                outcomes[run.config_hash] = one_line(error)
         sound.sort(key=lambda run: sorted(run.optimizer_keys.items()))
         outcomes |= train_or_split(sound, show_progress)
     return outcomes
