@@ -1,6 +1,7 @@
 """The training loop's body: one step and one summary for training, validation and test."""
 
 import math
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -13,6 +14,8 @@ from torch.optim import Optimizer
 
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.scores import Scores
+
+Batch = tuple[Tensor, Tensor]  # images and labels
 
 
 def to_metrics(stage: str, scores: Scores) -> dict[str, float]:
@@ -27,7 +30,43 @@ def to_metrics(stage: str, scores: Scores) -> dict[str, float]:
     }
 
 
-class Classifier(lightning.LightningModule):
+class Staged(lightning.LightningModule, ABC):
+    """The same step and the same summary in training, validation and test."""
+
+    @abstractmethod
+    def step(self, batch: Batch, stage: str) -> Tensor:
+        """Give the loss of a batch of "train", "val" or "test"."""
+
+    @abstractmethod
+    def summarize(self, stage: str) -> None:
+        """Score all batches since the last summary of this stage."""
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """One batch's loss, to be minimized."""
+        return self.step(batch, "train")
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """One batch of held-out images."""
+        self.step(batch, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """One batch of test images."""
+        self.step(batch, "test")
+
+    def on_train_epoch_end(self) -> None:
+        """Score the epoch's training batches."""
+        self.summarize("train")
+
+    def on_validation_epoch_end(self) -> None:
+        """Score the held-out images."""
+        self.summarize("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Score the test set."""
+        self.summarize("test")
+
+
+class Classifier(Staged):
     """Any model with any loss: images (N, 1, 28, 28) → logits (N, C) → loss.
 
     Args:
@@ -64,26 +103,16 @@ class Classifier(lightning.LightningModule):
         """Make the optimizer of all parameters."""
         return self.make_optimizer(self.parameters())
 
-    def _step(self, batch: tuple[Tensor, Tensor], stage: str) -> Tensor:
+    def step(self, batch: Batch, stage: str) -> Tensor:
+        """Give the loss of a batch, and keep its logits for the summary."""
         images, labels = batch
         logits = self(images)
         self._seen[stage].append((logits.detach(), labels))
         loss: Tensor = self.loss(logits, labels)
         return loss
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """One batch's loss, to be minimized."""
-        return self._step(batch, "train")
-
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """One batch of held-out images."""
-        self._step(batch, "val")
-
-    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """One batch of test images."""
-        self._step(batch, "test")
-
-    def _summarize(self, stage: str) -> None:
+    def summarize(self, stage: str) -> None:
+        """Score the stage's batches, and log the scores while training."""
         logits, labels = (torch.cat(parts) for parts in zip(*self._seen[stage], strict=True))
         self._seen[stage].clear()
         fitting = self.trainer.state.fn == TrainerFn.FITTING
@@ -122,18 +151,6 @@ class Classifier(lightning.LightningModule):
         if keep:
             self.history[stage][epoch] = scores
         return scores
-
-    def on_train_epoch_end(self) -> None:
-        """Score the epoch's training batches."""
-        self._summarize("train")
-
-    def on_validation_epoch_end(self) -> None:
-        """Score the held-out images."""
-        self._summarize("val")
-
-    def on_test_epoch_end(self) -> None:
-        """Score the test set."""
-        self._summarize("test")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the history, so that a resumed run has all of it."""

@@ -22,7 +22,7 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from mnist_imbalance.batched.stacked import Stacked
-from mnist_imbalance.classifier import Classifier, to_metrics
+from mnist_imbalance.classifier import Classifier, Staged, to_metrics
 from mnist_imbalance.commandline import EXPECTED, one_line
 from mnist_imbalance.config import check
 from mnist_imbalance.data import Batch, MNISTData, batches
@@ -117,7 +117,7 @@ class StackedData(lightning.LightningDataModule):
         return self.parts[0].on_after_batch_transfer(batch, dataloader_idx)
 
 
-class StackedClassifier(lightning.LightningModule):
+class StackedClassifier(Staged):
     """R classifiers trained as one; each keeps its own scores and history.
 
     Args:
@@ -150,26 +150,16 @@ class StackedClassifier(lightning.LightningModule):
         ]
         return self.classifiers[0].make_optimizer(groups)
 
-    def _step(self, batch: Batch, stage: str) -> Tensor:
+    def step(self, batch: Batch, stage: str) -> Tensor:
+        """Give the sum of the runs' losses: the gradient of each is its own."""
         images, labels = batch
         logits = self.model(images)
         self._seen[stage].append((logits.detach(), labels))
         losses: Tensor = self.loss(logits, labels)
         return losses.sum()
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The sum of the runs' losses: the gradient of each is its own."""
-        return self._step(batch, "train")
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """One batch of every run's held-out images."""
-        self._step(batch, "val")
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """One batch of test images for every run."""
-        self._step(batch, "test")
-
-    def _summarize(self, stage: str) -> None:
+    def summarize(self, stage: str) -> None:
+        """Score every run's batches; of those whose loss is not finite, note why."""
         logits, labels = (torch.cat(parts, dim=1) for parts in zip(*self._seen[stage], strict=True))
         self._seen[stage].clear()
         fitting = self.trainer.state.fn == TrainerFn.FITTING
@@ -188,18 +178,6 @@ class StackedClassifier(lightning.LightningModule):
         if fitting:
             self.log("val/accuracy", sum(each.accuracy for each in scored) / len(scored))
             self.log("val/loss", sum(each.loss for each in scored) / len(scored))
-
-    def on_train_epoch_end(self) -> None:
-        """Score the epoch's training batches."""
-        self._summarize("train")
-
-    def on_validation_epoch_end(self) -> None:
-        """Score the held-out images."""
-        self._summarize("val")
-
-    def on_test_epoch_end(self) -> None:
-        """Score the test set."""
-        self._summarize("test")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep every run's history."""
