@@ -2,7 +2,7 @@
 
 import logging
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,11 @@ from torchmetrics.classification import MulticlassAccuracy
 from torchvision.datasets import MNIST
 from torchvision.transforms import v2
 
+from benchmarks.device import DEVICE, synchronized
 from benchmarks.measure import Row, alternate, compare
 from mnist_imbalance.commandline import compose_with
 from mnist_imbalance.runs import RunFolder
 from mnist_imbalance.training import build_parts, make_logger, make_trainer
-
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 class EpochTimer(lightning.Callback):
@@ -31,9 +30,7 @@ class EpochTimer(lightning.Callback):
 
     def on_train_epoch_start(self, *_: Any) -> None:
         """Note the time."""
-        if DEVICE.type == "cuda":
-            torch.cuda.synchronize()
-        self.begins.append(time.perf_counter())
+        self.begins.append(synchronized())
 
     def seconds(self) -> list[float]:
         """Seconds of all epochs but the first, which warms up, and the last, which has no end."""
@@ -69,18 +66,14 @@ def bare(model: str, epochs: int) -> list[float]:
     optimizer = classifier.configure_optimizers()
     seconds = []
     for _ in range(epochs + 1):
-        if DEVICE.type == "cuda":
-            torch.cuda.synchronize()
-        begin = time.perf_counter()
+        begin = synchronized()
         order = torch.randperm(len(labels)).to(DEVICE)
         size = data.batch_size
         for batch, target in zip(images[order].split(size), labels[order].split(size), strict=True):
             optimizer.zero_grad()
             nn.functional.cross_entropy(network(batch / 255), target).backward()
             optimizer.step()
-        if DEVICE.type == "cuda":
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - begin)
+        seconds.append(synchronized() - begin)
     return seconds[1:]
 
 
@@ -134,9 +127,9 @@ def measure(rounds: int) -> list[Row]:
     rows = []
     for model in ("lstm", "cnn"):
         variants = {
-            "bare loop": lambda: bare(model, 1),  # noqa: B023
-            "ours": lambda: ours(model, 1),  # noqa: B023
-            "template": lambda: template(model, 1),  # noqa: B023
+            "bare loop": partial(bare, model, 1),
+            "ours": partial(ours, model, 1),
+            "template": partial(template, model, 1),
         }
         measured = alternate(variants, rounds)
         rows += compare(model, "one epoch, 29,713 images", measured, "bare loop")

@@ -1,13 +1,13 @@
 """How far a training step is from what its arithmetic costs, and where the rest goes."""
 
-import time
+import copy
 
 import torch
 from torch import nn
 from torch.profiler import profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.epoch import DEVICE
+from benchmarks.device import DEVICE, synchronized
 from benchmarks.measure import Row, row
 from mnist_imbalance.commandline import compose_with
 from mnist_imbalance.training import build_parts
@@ -15,18 +15,11 @@ from mnist_imbalance.training import build_parts
 BATCH = 128
 
 
-def synchronized() -> float:
-    """Give the time after all that was asked of the device."""
-    if DEVICE.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
 def operations(model: nn.Module) -> int:
     """Count the floating-point operations of a forward and a backward pass."""
     images = torch.zeros(BATCH, 1, 28, 28, device="meta")
     with FlopCounterMode(display=False) as counter:
-        model.to("meta")(images).sum().backward()
+        copy.deepcopy(model).to("meta")(images).sum().backward()
     return counter.get_total_flops()
 
 
@@ -49,8 +42,8 @@ def measure(rounds: int) -> list[Row]:
     rows = [row("a large matrix product", "rate", [rate / 1e9 for rate in rates], "GFLOP/s")]
     for name in ("lstm", "cnn"):
         config = compose_with([f"model={name}"])
-        count = operations(build_parts(config)[1].model)
         _, classifier = build_parts(config)
+        count = operations(classifier.model)
         model = classifier.model.to(DEVICE)
         optimizer = classifier.configure_optimizers()
         images = torch.rand(BATCH, 1, 28, 28, device=DEVICE)

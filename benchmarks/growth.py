@@ -5,13 +5,10 @@
 
 import json
 import sys
-import time
 from typing import Any
 
-import torch
-
-from benchmarks.epoch import DEVICE
-from benchmarks.measure import Row, in_process, peak_mebibytes, row
+from benchmarks.device import DEVICE, peak_mebibytes, synchronized
+from benchmarks.measure import Row, row, run
 from mnist_imbalance.batched.training import StackedClassifier
 from mnist_imbalance.commandline import compose_with
 from mnist_imbalance.training import build_parts
@@ -41,9 +38,7 @@ def point(model: str, images: int, runs: int, batch_size: int) -> dict[str, floa
     batches = batches[: 12 if runs > 1 else None]
     seconds = []
     for _ in range(2):
-        if DEVICE.type == "cuda":
-            torch.cuda.synchronize()
-        begin = time.perf_counter()
+        begin = synchronized()
         for batch in batches:
             its_images, its_labels = batch
             if runs > 1:
@@ -52,9 +47,7 @@ def point(model: str, images: int, runs: int, batch_size: int) -> dict[str, floa
             optimizer.zero_grad()
             trained.training_step((its_images / 255, its_labels), 0).backward()
             optimizer.step()
-        if DEVICE.type == "cuda":
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - begin)
+        seconds.append(synchronized() - begin)
     return {"seconds": seconds[1], "steps": len(batches), "mebibytes": peak_mebibytes()}
 
 
@@ -67,9 +60,9 @@ def measure(rounds: int) -> list[Row]:
             (f"batch size {size}, an epoch of 10,000", 10_000, 1, size) for size in BATCH_SIZES
         ]
         points += [(f"{runs} runs side by side, a step", 10_000, runs, 128) for runs in RUNS]
-        for name, images, runs, batch_size in points:
+        for name, *counts in points:
             measured = [
-                in_process("benchmarks.growth", model, images, runs, batch_size)
+                json.loads(run(["-m", "benchmarks.growth", model, *map(str, counts)]))
                 for _ in range(rounds)
             ]
             a_step = name.endswith("a step")

@@ -1,7 +1,5 @@
 """What every benchmark shares: a row of the table, medians, and processes to time."""
 
-import json
-import resource
 import subprocess
 import sys
 import time
@@ -60,38 +58,20 @@ def compare(
     return rows
 
 
-def timed(command: Sequence[str]) -> float:
-    """Give the seconds that a command of this Python takes.
+def run(command: Sequence[str]) -> str:
+    """Run a command of this Python and give what it prints.
 
     Raises:
         RuntimeError: It fails.
     """
-    begin = time.perf_counter()
     done = subprocess.run([sys.executable, *command], capture_output=True, text=True)
-    seconds = time.perf_counter() - begin
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)}: {done.stderr}")
-    return seconds
+    return done.stdout
 
 
-def in_process(module: str, *arguments: object) -> dict[str, float]:
-    """Run a benchmark's module in a process of its own and read what it prints.
-
-    Raises:
-        RuntimeError: It fails.
-    """
-    command = [sys.executable, "-m", module, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)}: {done.stderr}")
-    printed: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return printed
-
-
-def peak_mebibytes() -> float:
-    """Give this process's peak memory; on a GPU, that of its tensors there."""
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+def timed(command: Sequence[str]) -> float:
+    """Give the seconds that a command of this Python takes."""
+    begin = time.perf_counter()
+    run(command)
+    return time.perf_counter() - begin

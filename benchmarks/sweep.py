@@ -1,6 +1,7 @@
 """A sweep of eight short runs with every launcher."""
 
 import tempfile
+from functools import partial
 
 import torch
 
@@ -27,7 +28,7 @@ def sweep(launcher: list[str]) -> list[float]:
 def measure(rounds: int) -> list[Row]:
     """Compare the launchers; on a GPU, batched is side by side."""
     variants = {
-        name: lambda launcher=launcher: sweep(launcher)
+        name: partial(sweep, launcher)
         for name, launcher in LAUNCHERS.items()
         if not (torch.cuda.is_available() and name == "side by side")
     }
