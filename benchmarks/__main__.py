@@ -81,6 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for part in given.parts or PARTS:
         print(f"{part} …", file=sys.stderr, flush=True)
         rows = importlib.import_module(f"benchmarks.{part}").measure(given.rounds)
+        if not rows:
+            continue
         known[part] = [asdict(row) for row in rows]
         machine = describe_machine()
         measured = {part: known[part] for part in PARTS if part in known}
@@ -88,7 +90,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         text = json.dumps({"machine": machine, "measured": measured}, indent=1)
         file.write_text(f"{text}\n", encoding="utf-8")
         file.with_suffix(".md").write_text(tabulate(machine, measured), encoding="utf-8")
-    print(file.with_suffix(".md").read_text(encoding="utf-8"))
+    if known:
+        print(file.with_suffix(".md").read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

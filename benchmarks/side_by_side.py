@@ -1,6 +1,7 @@
 """The weight sweep with five seeds as one training against one run alone: made for a GPU."""
 
 import subprocess
+import sys
 import tempfile
 import threading
 from statistics import fmean
@@ -41,13 +42,10 @@ class Utilization:
 
 
 def measure(rounds: int) -> list[Row]:
-    """Compare 45 runs with one, whole commands, start included; a GPU is needed.
-
-    Raises:
-        RuntimeError: There is none.
-    """
+    """Compare 45 runs with one, whole commands, start included; nothing where there is no GPU."""
     if not torch.cuda.is_available():
-        raise RuntimeError("side_by_side: needs a GPU")
+        print("side_by_side: left out, it needs a GPU", file=sys.stderr)
+        return []
     rows = []
     for model in ("lstm", "cnn"):
         alone, together, busy = [], [], []
