@@ -1,8 +1,10 @@
 """What the command lines share: the place of the configs, and a user's mistake in one line."""
 
 import argparse
+import copy
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import BrokenExecutor
@@ -11,8 +13,10 @@ from errno import ENAMETOOLONG
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
+from hydra.conf import HydraConf
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from mnist_imbalance.errors import ConfigError
@@ -44,12 +48,32 @@ def one_line(error: BaseException) -> str:
     return " ".join(message.partition("object_type=")[0].split())
 
 
+def explain(error: Exception) -> str:
+    """Say in one line why a job failed, under the traceback if that is no user's mistake."""
+    if not isinstance(error, EXPECTED):
+        traceback.print_exception(error)
+    return one_line(error)
+
+
 def compose_with(
     overrides: Sequence[str], *, name: str = "train", with_hydra: bool = False
 ) -> DictConfig:
     """Compose ``conf/<name>.yaml`` as a command line would, with Hydra's own part or not."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose(name, list(overrides), return_hydra_config=with_hydra)
+
+
+def take_apart(config: DictConfig) -> tuple[DictConfig, HydraConf]:
+    """Split a config that was composed with Hydra's part as Hydra does before it calls a job.
+
+    Returns:
+        The job's config, and Hydra's own, which from now on is the process's.
+    """
+    HydraConfig.instance().set_config(config)
+    task = copy.deepcopy(config)
+    with read_write(task), open_dict(task):
+        del task["hydra"]
+    return task, HydraConfig.get()
 
 
 def overrides_from_arguments(description: str | None, name: str = "train") -> list[str]:

@@ -3,13 +3,11 @@
 It can be stopped at any time; the same command does the rest. study=quick does it all in minutes.
 """
 
-import copy
 import multiprocessing
 import os
 import signal
 import sys
 import threading
-import traceback
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
@@ -19,17 +17,16 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import open_dict
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from mnist_imbalance.commandline import (
-    EXPECTED,
     compose_with,
+    explain,
     hush_libraries,
     one_line,
     one_line_errors,
     overrides_from_arguments,
+    take_apart,
 )
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.plan import PlannedRun, StudyKeys, plan, read_study, with_chosen_weights
@@ -52,16 +49,11 @@ def train_planned(overrides: Sequence[str], runs_dir: str) -> Result:
 
     try:
         config = compose_with([*overrides, as_override("runs_dir", runs_dir)], with_hydra=True)
-        HydraConfig.instance().set_config(config)
-        folder = RunFolder(Path(config.hydra.run.dir).absolute())
-        task = copy.deepcopy(config)
-        with open_dict(task):
-            del task["hydra"]
-        return train(task, HydraConfig.get(), folder, show_progress=False)
+        task, hydra = take_apart(config)
+        folder = RunFolder(Path(hydra.run.dir).absolute())
+        return train(task, hydra, folder, show_progress=False)
     except Exception as error:
-        if not isinstance(error, EXPECTED):
-            traceback.print_exc()
-        raise ConfigError(one_line(error)) from None
+        raise ConfigError(explain(error)) from None
 
 
 def begin_worker() -> None:

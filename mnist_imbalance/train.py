@@ -5,7 +5,6 @@ import multiprocessing
 import os
 import sys
 import tempfile
-import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,10 +16,9 @@ from omegaconf import DictConfig
 from mnist_imbalance import outcomes
 from mnist_imbalance.commandline import (
     CONF,
-    EXPECTED,
     STOPPED,
+    explain,
     hush_libraries,
-    one_line,
     one_line_errors,
 )
 from mnist_imbalance.files import remove_if_empty
@@ -69,9 +67,7 @@ def run_in_sweep(config: DictConfig) -> None:
     try:
         run(config)
     except Exception as error:
-        if not isinstance(error, EXPECTED):
-            traceback.print_exc()
-        failure = one_line(error)
+        failure = explain(error)
     outcomes.note(HydraConfig.get(), failure)
 
 

@@ -11,8 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import REPOSITORY
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import open_dict
 from torch import nn
 
 from mnist_imbalance.batched import training as batched
@@ -20,7 +18,7 @@ from mnist_imbalance.batched.launch import program
 from mnist_imbalance.batched.lstm import MappableLSTM
 from mnist_imbalance.batched.stacked import Stacked
 from mnist_imbalance.batched.training import Run, train_side_by_side
-from mnist_imbalance.commandline import compose_with
+from mnist_imbalance.commandline import compose_with, take_apart
 from mnist_imbalance.losses import MinorityWeightedCrossEntropy
 from mnist_imbalance.models.cnn import LeNet5
 from mnist_imbalance.models.lstm import RowLSTM
@@ -37,12 +35,8 @@ DIFFERENT = [
 
 def make_run(root: Path, *overrides: str) -> Run:
     config = compose_with([*overrides, f"runs_dir={root}"], with_hydra=True)
-    HydraConfig.instance().set_config(config)
-    folder = RunFolder(Path(config.hydra.run.dir))
-    task = copy.deepcopy(config)
-    with open_dict(task):
-        del task["hydra"]
-    return Run(task, config.hydra, folder)
+    task, hydra = take_apart(config)
+    return Run(task, hydra, RunFolder(Path(hydra.run.dir)))
 
 
 def make_runs(root: Path, *overrides: str) -> list[Run]:
@@ -152,11 +146,12 @@ def test_a_wrong_value_fails_one_run_only(tmp_path: Path) -> None:
     assert all(isinstance(outcomes[run.config_hash], Result) for run in good)
 
 
+@pytest.mark.parametrize("name", ["Dropout", "FinalState"])
 def test_a_model_that_cannot_be_mapped_is_trained_alone(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    dropout = ("model._target_=dropout_model.Dropout", "~model.output_bias", "~model.output_relu")
-    runs = [make_run(tmp_path, *SHORT, *dropout, f"seed={seed}") for seed in (0, 1)]
+    model = (f"model._target_=unmappable_models.{name}", "~model.output_bias", "~model.output_relu")
+    runs = [make_run(tmp_path, *SHORT, *model, f"seed={seed}") for seed in (0, 1)]
     outcomes = train_side_by_side(runs, show_progress=False)
     assert "2 runs are trained one by one: " in capsys.readouterr().out
     for run in runs:

@@ -136,7 +136,7 @@ def test_a_damaged_checkpoint_is_named(train_here: Train, damage: str) -> None:
 
 
 def test_a_killed_run_goes_on_and_ends_alike(tmp_path: Path) -> None:
-    overrides = ["data=augmented_40", "model=cnn", "model._target_=dropout_model.Dropout"]
+    overrides = ["data=augmented_40", "model=cnn", "model._target_=unmappable_models.Dropout"]
     overrides += ["trainer.max_epochs=60", "+trainer.limit_train_batches=50"]
 
     def start(runs: str) -> subprocess.Popen[str]:

@@ -1,8 +1,6 @@
 """Which jobs of a sweep share a program, and the doing of them all."""
 
-import copy
 import json
-import traceback
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +13,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from mnist_imbalance.batched.training import Run, train_side_by_side
-from mnist_imbalance.commandline import CONF, EXPECTED, one_line
+from mnist_imbalance.commandline import CONF, explain, take_apart
 from mnist_imbalance.outcomes import note
 from mnist_imbalance.runs import RunFolder, determining
 
@@ -104,15 +102,11 @@ def launch(
 
 def as_run(config: DictConfig) -> Run:
     """Take a job's config apart, as Hydra does before it calls a job."""
-    HydraConfig.instance().set_config(config)
+    HydraConfig.instance().set_config(config)  # for its resolver in the values of the folder
     folder = Path(config.hydra.sweep.dir).absolute() / config.hydra.sweep.subdir
     with read_write(config.hydra.runtime), open_dict(config.hydra.runtime):
         config.hydra.runtime.output_dir = str(folder)
-    HydraConfig.instance().set_config(config)
-    task = copy.deepcopy(config)
-    with read_write(task), open_dict(task):
-        del task["hydra"]
-    return Run(task, HydraConfig.get(), RunFolder(folder))
+    return Run(*take_apart(config), RunFolder(folder))
 
 
 def do_together(runs: Sequence[Run]) -> list[tuple[Run, str | None]]:
@@ -125,8 +119,6 @@ def do_together(runs: Sequence[Run]) -> list[tuple[Run, str | None]]:
     try:
         outcomes = train_side_by_side(list(once.values()), show_progress=True)
     except Exception as error:
-        if not isinstance(error, EXPECTED):
-            traceback.print_exc()
-        outcomes = dict.fromkeys(once, one_line(error))
+        outcomes = dict.fromkeys(once, explain(error))
     reached = [(run, outcomes[run.config_hash]) for run in runs]
     return [(run, why if isinstance(why, str) else None) for run, why in reached]
