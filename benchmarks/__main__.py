@@ -18,7 +18,8 @@ from benchmarks.measure import Row
 
 PARTS = {
     "epoch": "One epoch, one thread",
-    "floor": "A step and its arithmetic",
+    "floor": "A step and its arithmetic, one thread",
+    "step": "A step in other ways, one thread",
     "startup": "Start-up",
     "sweep": "A sweep of eight runs",
     "growth": "Growth",

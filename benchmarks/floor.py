@@ -9,10 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.device import DEVICE, synchronized
 from benchmarks.measure import Row, row
-from mnist_imbalance.commandline import compose_with
-from mnist_imbalance.training import build_parts
-
-BATCH = 128
+from benchmarks.step import BATCH, build, make_step, milliseconds
 
 
 def operations(model: nn.Module) -> int:
@@ -41,26 +38,12 @@ def measure(rounds: int) -> list[Row]:
     rates = matrix_rate(rounds)
     rows = [row("a large matrix product", "rate", [rate / 1e9 for rate in rates], "GFLOP/s")]
     for name in ("lstm", "cnn"):
-        config = compose_with([f"model={name}"])
-        _, classifier = build_parts(config)
-        count = operations(classifier.model)
-        model = classifier.model.to(DEVICE)
-        optimizer = classifier.configure_optimizers()
-        images = torch.rand(BATCH, 1, 28, 28, device=DEVICE)
-        labels = torch.randint(0, 10, (BATCH,), device=DEVICE)
-
-        def step() -> None:
-            optimizer.zero_grad()  # noqa: B023
-            nn.functional.cross_entropy(model(images), labels).backward()  # noqa: B023
-            optimizer.step()  # noqa: B023
-
-        seconds = []
-        for _ in range(10 * rounds):
-            begin = synchronized()
-            step()
-            seconds.append(synchronized() - begin)
-        seconds = seconds[rounds:]
-        rows.append(row(name, "a step of 128 images", [1e3 * each for each in seconds], "ms"))
+        model, optimizer = build(name)
+        count = operations(model)
+        step = make_step(model, optimizer)
+        milliseconds(step, rounds)
+        times = milliseconds(step, 10 * rounds)
+        rows.append(row(name, f"a step of {BATCH} images", times, "ms"))
         floor = [1e3 * count / rate for rate in rates]
         rows.append(row(name, f"its {count / 1e6:.0f} MFLOP at that rate", floor, "ms"))
         with profile() as profiled:

@@ -47,10 +47,14 @@ def alternate(variants: Mapping[str, Callable[[], list[float]]], rounds: int) ->
 
 
 def compare(
-    subject: str, quantity: str, measured: Mapping[str, Sequence[float]], base: str
+    subject: str,
+    quantity: str,
+    measured: Mapping[str, Sequence[float]],
+    base: str,
+    unit: str = "s",
 ) -> list[Row]:
     """Give each variant's time, and its ratio to one of them, measurement by measurement."""
-    rows = [row(f"{subject}, {name}", quantity, values, "s") for name, values in measured.items()]
+    rows = [row(f"{subject}, {name}", quantity, values, unit) for name, values in measured.items()]
     for name, values in measured.items():
         if name != base:
             ratios = [value / by for value, by in zip(values, measured[base], strict=True)]

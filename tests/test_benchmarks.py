@@ -1,13 +1,16 @@
 """The benchmarks' own arithmetic; what they measure is not tested."""
 
+import copy
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import REPOSITORY
 from torch import nn
 
 from benchmarks import __main__ as command
-from benchmarks import floor, growth
+from benchmarks import floor, growth, step
 from benchmarks.measure import alternate, compare, row
 
 
@@ -32,6 +35,13 @@ def test_the_floor_knows_the_lstm() -> None:
     assert floor.operations(RowLSTM(5.0, True)) == pytest.approx(3 * recurrent, rel=0.15)
 
 
+def test_a_timed_step_trains() -> None:
+    model, optimizer = step.build("lstm")
+    before = copy.deepcopy(model.state_dict())
+    assert all(time > 0 for time in step.milliseconds(step.make_step(model, optimizer), 3))
+    assert not any(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
 @pytest.mark.parametrize("runs", [1, 2])
 def test_a_point_of_growth(runs: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(growth, "DEVICE", torch.device("cpu"))
@@ -39,6 +49,17 @@ def test_a_point_of_growth(runs: int, monkeypatch: pytest.MonkeyPatch) -> None:
     assert point["steps"] == 2
     assert point["seconds"] > 0
     assert point["mebibytes"] > 50 or torch.cuda.is_available()
+
+
+def test_the_readme_shows_what_was_measured() -> None:
+    kept = sorted(command.RESULTS.glob("*.json"))
+    assert kept
+    for file in kept:
+        known = json.loads(file.read_text(encoding="utf-8"))
+        assert file.with_suffix(".md").read_text(encoding="utf-8") == command.tabulate(**known)
+    most, _, _ = (command.RESULTS / "cpu.md").read_text(encoding="utf-8").partition("**Growth**")
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    assert f"python -m benchmarks -->\n{most}<!-- end of" in readme
 
 
 def test_results_are_written_part_by_part(
