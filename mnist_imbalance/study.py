@@ -9,9 +9,9 @@ import signal
 import sys
 import threading
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from statistics import fmean
@@ -56,15 +56,24 @@ def train_planned(overrides: Sequence[str], runs_dir: str) -> Result:
         raise ConfigError(explain(error)) from None
 
 
+@contextmanager
+def leave_ctrl_c_to_us() -> Iterator[None]:
+    """Let the processes that are started meanwhile not hear it, from their first moment on."""
+    heard_by = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, heard_by)
+
+
 def begin_worker() -> None:
-    """End with the study's own process, however it ends, and leave Ctrl-C to that."""
+    """End with the study's own process, however it ends."""
 
     def follow() -> None:
         if study := multiprocessing.parent_process():
             study.join()
             os._exit(1)
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=follow, daemon=True).start()
 
 
@@ -155,7 +164,8 @@ def train_all(
                         finished[ready.config_hash] = record
                     if ready.config_hash in finished:
                         continue
-                    future = pool.submit(train_planned, ready.overrides, runs_dir)
+                    with leave_ctrl_c_to_us():  # a worker starts with its first run
+                        future = pool.submit(train_planned, ready.overrides, runs_dir)
                     running[future] = ready
                     lines[future] = progress.add_task(title(ready))
                 progress.update(study_line, description=how_far())

@@ -1,5 +1,6 @@
 """The whole study, over real images."""
 
+import os
 import pickle
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 from conftest import REPOSITORY
 from handmade import scores, study_of, write_record
 
+from mnist_imbalance.commandline import STOPPED
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.runs import RunFolder, find_records
 from mnist_imbalance.study import estimate_left, train_planned
@@ -38,6 +40,7 @@ def start(folder: Path, *overrides: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
 
 
@@ -108,6 +111,16 @@ def test_two_studies_do_not_share_a_place(tmp_path: Path) -> None:
         code, _, errors = finish(tmp_path, *TWO_RUNS)
     assert code == 1
     assert errors.startswith("error: runs_dir: another process is at work in ")
+
+
+def test_ctrl_c_is_answered_in_one_line_while_the_workers_start(tmp_path: Path) -> None:
+    study = start(tmp_path, *TWO_RUNS)
+    assert study.stdout
+    assert study.stdout.readline().startswith("0 of 2 runs done")
+    time.sleep(0.5)
+    os.killpg(study.pid, signal.SIGINT)
+    _, errors = study.communicate(timeout=60)
+    assert (study.returncode, errors.strip()) == (1, STOPPED)
 
 
 def test_what_a_worker_raises_is_told_in_one_line(tmp_path: Path) -> None:
