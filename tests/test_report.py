@@ -15,13 +15,13 @@ from plotly.offline import get_plotlyjs
 
 from mnist_imbalance.commandline import CONF
 from mnist_imbalance.plan import PlannedRun, plan, read_study
-from mnist_imbalance.report import tables
+from mnist_imbalance.report import figures, tables
 from mnist_imbalance.report.claims import judge_claims
 from mnist_imbalance.report.gather import condition, gather
 from mnist_imbalance.report.render import render
-from mnist_imbalance.report.sections import sections
+from mnist_imbalance.report.sections import Picture, sections
 from mnist_imbalance.report.wording import summary
-from mnist_imbalance.report.write import tabulate
+from mnist_imbalance.report.write import figure_3, tabulate
 from mnist_imbalance.scores import Scores
 
 SEEDS = ("study.seeds=[0,1,2]", "study.extension_seeds=[0,1]")
@@ -271,3 +271,13 @@ def test_a_study_without_any_record_has_a_report(tmp_path: Path) -> None:
     report = render("report.md.j2", sections(gathered, tabulate(gathered), "no images"))
     assert "0 of 47 planned runs have a result" in report
     assert "Figure 3 is missing: no images" in report
+
+
+def test_figure_3_shows_the_images_of_the_study() -> None:
+    def drawn(*overrides: str) -> bytes:
+        picture = figure_3(overrides)
+        assert isinstance(picture, Picture)
+        return figures.render(picture.still, "png")
+
+    assert drawn() == drawn("optimizer.lr=0.1") != drawn("data.seed=1")
+    assert "nowhere" in str(figure_3(["data.dir=nowhere"]))

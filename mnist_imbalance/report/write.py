@@ -1,5 +1,6 @@
 """Writes the report's folder: pages, figures and CSV files."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas
@@ -17,11 +18,16 @@ from mnist_imbalance.report.sections import Picture, sections
 from mnist_imbalance.report.wording import copy_names
 
 
-def figure_3() -> Picture | str:
-    """Draw the copies that augmentation makes, or say why not."""
+def figure_3(overrides: Sequence[str]) -> Picture | str:
+    """Draw the copies that augmentation makes, or say why not.
+
+    Args:
+        overrides: Of every run of the study.
+    """
     from mnist_imbalance.data import MNISTData  # here only: the rest needs no torch
 
-    values = compose_with(["data=augmented_100"]).data
+    of_data = [override for override in overrides if override.lstrip("+~").startswith("data.")]
+    values = compose_with(["data=augmented_100", *of_data]).data
     data = MNISTData(**{key: value for key, value in values.items() if key != "_target_"})
     try:
         data.setup()
@@ -71,7 +77,7 @@ def write_report(keys: StudyKeys) -> Path:
             f"{', '.join([keys.runs_dir, *keys.records_dirs])}{damaged}"
         )
     tidy = tabulate(gathered)
-    made = sections(gathered, tidy, figure_3())
+    made = sections(gathered, tidy, figure_3(keys.study.overrides))
 
     folder = Path(keys.study.report_dir)
     first = made[0]
