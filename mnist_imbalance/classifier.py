@@ -30,6 +30,26 @@ def to_metrics(stage: str, scores: Scores) -> dict[str, float]:
     }
 
 
+def tally(logits: Tensor, labels: Tensor, losses: Tensor) -> list[Scores]:
+    """Score whole passes of several runs over a set, with four waits for the device.
+
+    Args:
+        logits: (R, N, C) of all images.
+        labels: (R, N).
+        losses: (R,).
+    """
+    runs, _, size = logits.shape
+    # torchmetrics' confusion matrix takes 25 ms where algorithms must be deterministic
+    rows = labels + size * torch.arange(runs, device=labels.device).unsqueeze(1)
+    pairs = torch.bincount((rows * size + logits.argmax(dim=2)).flatten(), minlength=runs * size**2)
+    confusions = pairs.view(runs, size, size).tolist()
+    positive = (logits > 0).sum(dim=1).tolist()
+    return [
+        Scores(confusion=confusion, loss=loss, positive=above)
+        for confusion, loss, above in zip(confusions, losses.tolist(), positive, strict=True)
+    ]
+
+
 class Staged(lightning.LightningModule, ABC):
     """The same step and the same summary in training, validation and test."""
 
@@ -123,41 +143,27 @@ class Classifier(Staged):
         logits, labels = (torch.cat(parts) for parts in zip(*self._seen[stage], strict=True))
         self._seen[stage].clear()
         fitting = self.trainer.state.fn == TrainerFn.FITTING
-        scores = self.score(stage, logits, labels, self.current_epoch, keep=fitting)
+        loss = self.loss(logits, labels)
+        [scores] = tally(logits.unsqueeze(0), labels.unsqueeze(0), loss.unsqueeze(0))
+        self.keep(stage, scores, self.current_epoch, in_history=fitting)
         if fitting:
             metrics = to_metrics(stage, scores)
             self.log_dict({**metrics, "step": float(self.current_epoch)})  # of the x-axis
 
-    def score(self, stage: str, logits: Tensor, labels: Tensor, epoch: int, keep: bool) -> Scores:
-        """Score a whole pass over a set.
-
-        Args:
-            stage: "train", "val" or "test".
-            logits: (N, C) of all images.
-            labels: (N,).
-            epoch: After which it was.
-            keep: Enter it into the history.
+    def keep(self, stage: str, scores: Scores, epoch: int, in_history: bool) -> None:
+        """Keep the scores of a whole pass over "train", "val" or "test".
 
         Raises:
             ConfigError: The loss is not finite.
         """
-        # torchmetrics' confusion matrix takes 25 ms where algorithms must be deterministic
-        size = logits.shape[1]
-        pairs = torch.bincount(labels * size + logits.argmax(dim=1), minlength=size**2)
-        scores = Scores(
-            confusion=pairs.view(size, size).tolist(),
-            loss=self.loss(logits, labels).item(),
-            positive=(logits > 0).sum(dim=0).tolist(),
-        )
         if not math.isfinite(scores.loss):
             raise ConfigError(
                 f"optimizer.lr: the {stage} loss is {scores.loss} in epoch {epoch}; "
                 "a smaller rate, or smaller loss weights, may keep it finite"
             )
         self.scores[stage] = scores
-        if keep:
+        if in_history:
             self.history[stage][epoch] = scores
-        return scores
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the history, so that a resumed run has all of it."""

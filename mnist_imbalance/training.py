@@ -176,6 +176,7 @@ def build_parts(config: DictConfig) -> tuple[MNISTData, Classifier]:
         ConfigError: One of them cannot be made with these values.
     """
     torch.set_num_threads(config.threads)
+    torch.backends.cudnn.allow_tf32 = False  # float32 means the same on every device
     deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # 5 % of a step
     lightning.seed_everything(config.seed, verbose=False)
     data: MNISTData = build(config, "data")

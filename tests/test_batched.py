@@ -87,6 +87,24 @@ def test_a_stack_has_each_modules_output_and_gradients(
             torch.testing.assert_close(torch.cat(gradients)[number], parameter.grad)
 
 
+def test_a_stack_moves_without_cudnns_own_layout(monkeypatch: pytest.MonkeyPatch) -> None:
+    def flatten(lstm: nn.LSTM) -> None:
+        raise AssertionError("cuDNN lays out the parameters of one run only")
+
+    stack = Stacked([RowLSTM(5.0, True) for _ in range(2)], [2])
+    monkeypatch.setattr(nn.LSTM, "flatten_parameters", flatten)
+    assert stack.double()(torch.zeros(2, 1, 1, 28, 28).double()).shape == (2, 1, 10)
+
+
+def test_a_stack_trains_and_validates_as_its_modules_do() -> None:
+    class Mode(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images + self.training
+
+    stack = Stacked([Mode()], [1])
+    assert (stack(torch.zeros(1, 1)), stack.eval()(torch.zeros(1, 1))) == (1, 0)
+
+
 @pytest.mark.parametrize(
     ("choices", "tolerance"),
     [
@@ -102,7 +120,7 @@ def test_runs_side_by_side_end_as_alone(
     outcomes = train_side_by_side(runs, show_progress=False)
     for run, other in zip(runs, make_runs(tmp_path / "alone", *choices), strict=True):
         alone = train(other.config, other.hydra, other.folder, show_progress=False)
-        together = outcomes[run.config_hash]
+        together = outcomes[run.folder.path]
         assert isinstance(together, Result)
         assert together == run.folder.result()
         assert together.config == alone.config
@@ -130,8 +148,8 @@ def test_a_run_that_diverges_takes_no_other_with_it(tmp_path: Path) -> None:
     good = make_run(tmp_path, *SHORT, "optimizer.lr=0.01")
     bad = make_run(tmp_path, *SHORT, "optimizer.lr=1e30")
     outcomes = train_side_by_side([bad, good], show_progress=False)
-    assert isinstance(outcomes[good.config_hash], Result)
-    assert "loss is nan in epoch 0" in str(outcomes[bad.config_hash])
+    assert isinstance(outcomes[good.folder.path], Result)
+    assert "loss is nan in epoch 0" in str(outcomes[bad.folder.path])
     assert bad.folder.result() is None
     assert bad.folder.is_fresh()
 
@@ -141,12 +159,12 @@ def test_a_wrong_value_fails_one_run_only(tmp_path: Path) -> None:
     rate = make_run(tmp_path, *SHORT, "loss=weighted", "optimizer.lr=-1")
     weights = make_run(tmp_path, *SHORT, "loss=per_label", "loss.weights=[1]")
     outcomes = train_side_by_side([rate, *good, weights], show_progress=False)
-    assert "optimizer.lr" in str(outcomes[rate.config_hash])
-    assert "loss.weights" in str(outcomes[weights.config_hash])
-    assert all(isinstance(outcomes[run.config_hash], Result) for run in good)
+    assert "optimizer.lr" in str(outcomes[rate.folder.path])
+    assert "loss.weights" in str(outcomes[weights.folder.path])
+    assert all(isinstance(outcomes[run.folder.path], Result) for run in good)
 
 
-@pytest.mark.parametrize("name", ["Dropout", "FinalState"])
+@pytest.mark.parametrize("name", ["Dropout", "FinalState", "Normalized"])
 def test_a_model_that_cannot_be_mapped_is_trained_alone(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -155,9 +173,61 @@ def test_a_model_that_cannot_be_mapped_is_trained_alone(
     outcomes = train_side_by_side(runs, show_progress=False)
     assert "2 runs are trained one by one: " in capsys.readouterr().out
     for run in runs:
-        result = outcomes[run.config_hash]
+        result = outcomes[run.folder.path]
         assert isinstance(result, Result)
         assert "side by side" not in result.device
+
+
+def test_an_unforeseen_error_takes_no_other_run_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [make_run(tmp_path, *SHORT, f"seed={seed}") for seed in range(3)]
+
+    def cannot_share(*_: object) -> None:
+        raise batched.CannotShareError
+
+    def train_and_score(config: object, hydra: object, folder: RunFolder, *_: object) -> str:
+        if folder is runs[1].folder:
+            raise RuntimeError("unforeseen")
+        return "pretended"
+
+    monkeypatch.setattr(batched, "rehearse", cannot_share)
+    monkeypatch.setattr(batched, "train_and_score", train_and_score)
+    outcomes = train_side_by_side(runs, show_progress=False)
+    reached = [outcomes[run.folder.path] for run in runs]
+    assert reached == ["pretended", "RuntimeError: unforeseen", "pretended"]
+
+
+def test_equal_runs_in_two_folders_are_both_kept(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / place, *SHORT) for place in ("one", "other")]
+    train_side_by_side(runs, show_progress=False)
+    ours, theirs = (run.folder.result() for run in runs)
+    assert ours and theirs
+    assert ours.test == theirs.test
+
+
+def test_what_another_process_shares_is_left_alone(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path, *SHORT, f"seed={seed}") for seed in range(2)]
+    shared = batched.folder_of(runs)
+    with shared.lock():
+        (shared.path / "theirs").touch()
+        outcomes = train_side_by_side(runs, show_progress=False)
+        assert (shared.path / "theirs").exists()
+    assert all("another process is at work" in str(why) for why in outcomes.values())
+
+
+def test_killed_while_runs_are_written_another_sweep_does_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [make_run(tmp_path, *SHORT, f"seed={seed}") for seed in range(2)]
+    with monkeypatch.context() as patched:
+        patched.setattr(batched, "finish", lambda *_: sys.exit("killed"))
+        with pytest.raises(SystemExit):
+            train_side_by_side(runs, show_progress=False)
+    more = [make_run(tmp_path, *SHORT, f"seed={seed}") for seed in range(3)]
+    outcomes = train_side_by_side(more, show_progress=False)
+    assert all(isinstance(outcome, Result) for outcome in outcomes.values())
+    assert all(run.folder.last_checkpoint.exists() for run in more)
 
 
 def test_too_many_runs_for_the_memory_are_split(
@@ -165,11 +235,11 @@ def test_too_many_runs_for_the_memory_are_split(
 ) -> None:
     sizes = []
 
-    def train_group(runs: list[Run], *rest: object) -> dict[str, Result | str]:
+    def train_group(runs: list[Run], *rest: object) -> dict[Path, Result | str]:
         sizes.append(len(runs))
         if len(runs) > 2:
             raise torch.OutOfMemoryError
-        return dict.fromkeys((run.config_hash for run in runs), "pretended")
+        return dict.fromkeys((run.folder.path for run in runs), "pretended")
 
     monkeypatch.setattr(batched, "train_group", train_group)
     runs = [make_run(tmp_path, *SHORT, f"seed={seed}") for seed in range(4)]

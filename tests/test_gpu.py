@@ -7,7 +7,12 @@ import pytest
 import torch
 from test_batched import DIFFERENT, make_run
 
-from mnist_imbalance.batched.training import Run, train_side_by_side
+from mnist_imbalance.batched.training import (
+    Run,
+    StackedClassifier,
+    StackedData,
+    train_side_by_side,
+)
 from mnist_imbalance.runs import Result
 from mnist_imbalance.training import build_parts, make_trainer, train
 
@@ -40,26 +45,49 @@ def test_side_by_side_on_a_gpu_is_alone_on_a_gpu(tmp_path: Path, model: str) -> 
     outcomes = train_side_by_side(runs("together"), show_progress=False)
     for run in runs("alone"):
         alone = train(run.config, run.hydra, run.folder, show_progress=False)
-        together = outcomes[run.config_hash]
+        together = outcomes[run.folder.path]
         assert isinstance(together, Result)
         assert "cuda" in together.device and "side by side" in together.device
         assert together.test.accuracy == pytest.approx(alone.test.accuracy, abs=AGREE)
         assert together.test.loss == pytest.approx(alone.test.loss, abs=AGREE)
 
 
-def test_an_epoch_does_not_wait_for_the_device(tmp_path: Path) -> None:
-    """Every synchronisation within the steps is an error."""
-    run = make_run(tmp_path, "trainer=gpu", *SHORT)
+class Strict(lightning.Callback):
+    """Makes every synchronisation within a step an error."""
 
-    class Strict(lightning.Callback):
-        def on_train_batch_start(self, *_: object) -> None:
-            torch.cuda.set_sync_debug_mode("error")
+    def on_train_batch_start(self, *_: object) -> None:
+        torch.cuda.set_sync_debug_mode("error")
 
-        def on_train_batch_end(self, *_: object) -> None:
-            torch.cuda.set_sync_debug_mode("default")
+    def on_train_batch_end(self, *_: object) -> None:
+        torch.cuda.set_sync_debug_mode("default")
 
-    data, classifier = build_parts(run.config)
-    trainer = make_trainer(run.config, run.folder, None, [Strict()])
+    def on_exception(self, *_: object) -> None:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("model", ["lstm", "cnn"])
+@pytest.mark.parametrize("together", [False, True])
+def test_an_epoch_does_not_wait_for_the_device(tmp_path: Path, model: str, together: bool) -> None:
+    choices = (f"model={model}", "trainer=gpu", *SHORT)
+    runs = [make_run(tmp_path, *choices, *own) for own in DIFFERENT]
+    trainer = make_trainer(runs[0].config, runs[0].folder, None, [Strict()])
+    data: lightning.LightningDataModule
+    classifier: lightning.LightningModule
+    if together:
+        datas, classifiers = zip(*(build_parts(run.config) for run in runs), strict=True)
+        data = StackedData(datas)
+        classifier = StackedClassifier(classifiers, [run.optimizer_keys for run in runs])
+    else:
+        data, classifier = build_parts(runs[0].config)
     data.trainer = trainer
     trainer.fit(classifier, datamodule=data)
     assert trainer.current_epoch == 2
+
+
+def test_a_diverging_run_takes_no_other_with_it_on_a_gpu(tmp_path: Path) -> None:
+    choices = ("model=cnn", "trainer=gpu", *SHORT)
+    good = make_run(tmp_path, *choices, "optimizer.lr=0.01")
+    bad = make_run(tmp_path, *choices, "optimizer.lr=1e30")
+    outcomes = train_side_by_side([bad, good], show_progress=False)
+    assert isinstance(outcomes[good.folder.path], Result)
+    assert "loss is nan" in str(outcomes[bad.folder.path])

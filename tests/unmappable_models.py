@@ -10,6 +10,13 @@ class Dropout(nn.Sequential):
         super().__init__(nn.Flatten(), nn.Linear(784, 64), nn.Dropout(0.5), nn.Linear(64, 10))
 
 
+class Normalized(nn.Sequential):
+    """Keeps running statistics in buffers."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Flatten(), nn.BatchNorm1d(784), nn.Linear(784, 10))
+
+
 class FinalState(nn.Module):
     """Asks an LSTM for its final state."""
 

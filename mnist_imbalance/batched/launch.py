@@ -1,6 +1,7 @@
 """Which jobs of a sweep share a program, and the doing of them all."""
 
 import json
+import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from mnist_imbalance.batched.training import Run, train_side_by_side
-from mnist_imbalance.commandline import CONF, explain, take_apart
+from mnist_imbalance.commandline import CONF, STOPPED, take_apart
 from mnist_imbalance.outcomes import note
 from mnist_imbalance.runs import RunFolder, determining
 
@@ -115,10 +116,10 @@ def do_together(runs: Sequence[Run]) -> list[tuple[Run, str | None]]:
     Returns:
         Every run and why it has no result, None if it has.
     """
-    once = {run.config_hash: run for run in runs}
+    once = {run.folder.path: run for run in runs}
     try:
         outcomes = train_side_by_side(list(once.values()), show_progress=True)
-    except Exception as error:
-        outcomes = dict.fromkeys(once, explain(error))
-    reached = [(run, outcomes[run.config_hash]) for run in runs]
+    except SystemExit:  # Lightning's answer to SIGINT and SIGTERM
+        sys.exit(STOPPED)
+    reached = [(run, outcomes[run.folder.path]) for run in runs]
     return [(run, why if isinstance(why, str) else None) for run, why in reached]

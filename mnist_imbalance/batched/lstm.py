@@ -132,6 +132,9 @@ class MappableLSTM(nn.LSTM):
             raise NotImplementedError("an LSTM of another kind than one layer, one direction")
         lstm.__class__ = cls
 
+    def flatten_parameters(self) -> None:
+        """Leave the parameters where they are: those of several runs are no cuDNN layer's."""
+
     def forward(self, rows: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
         """Map (N, T, I), or (T, N, I) without ``batch_first``, to hidden states."""
         if self.batch_first:

@@ -10,6 +10,15 @@ from torch.func import functional_call, stack_module_state, vmap
 from mnist_imbalance.batched.lstm import MappableLSTM
 
 
+def mappable(module: nn.Module) -> nn.Module:
+    """Copy a module, with LSTMs that ``torch.vmap`` can map."""
+    copied = copy.deepcopy(module)
+    for part in copied.modules():
+        if isinstance(part, nn.LSTM):
+            MappableLSTM.adopt(part)
+    return copied
+
+
 class Stacked(nn.Module):
     """R modules that differ in their tensors only, each applied to inputs of its own.
 
@@ -21,19 +30,18 @@ class Stacked(nn.Module):
 
     def __init__(self, modules: Sequence[nn.Module], sizes: Sequence[int]) -> None:
         super().__init__()
-        template = copy.deepcopy(modules[0]).to("meta")
-        for module in template.modules():
-            if isinstance(module, nn.LSTM):
-                MappableLSTM.adopt(module)
+        template = mappable(modules[0]).to("meta")
         self.template = [template]  # in a list: its tensors are none of this module's
         self.parts = nn.ModuleList()
         begin = 0
         for size in sizes:
-            part = copy.deepcopy(modules[begin])
+            part = mappable(modules[begin])
             parameters, buffers = stack_module_state(list(modules[begin : begin + size]))
             for name, tensor in parameters.items():
                 owner, _, own_name = name.rpartition(".")
-                setattr(part.get_submodule(owner), own_name, nn.Parameter(tensor.detach()))
+                setattr(
+                    part.get_submodule(owner), own_name, nn.Parameter(tensor.detach().contiguous())
+                )
             for name, tensor in buffers.items():
                 owner, _, own_name = name.rpartition(".")
                 setattr(part.get_submodule(owner), own_name, tensor)
@@ -46,6 +54,11 @@ class Stacked(nn.Module):
         if len(states) == 1:
             return states[0]
         return {name: torch.cat([state[name] for state in states]) for name in states[0]}
+
+    def train(self, mode: bool = True) -> "Stacked":
+        """Switch between training and evaluation, the template too."""
+        self.template[0].train(mode)
+        return super().train(mode)
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Map inputs (R, ...) to outputs (R, ...), run by run."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import gc
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,8 +23,8 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from mnist_imbalance.batched.stacked import Stacked
-from mnist_imbalance.classifier import Classifier, Staged, to_metrics
-from mnist_imbalance.commandline import EXPECTED, one_line
+from mnist_imbalance.classifier import Classifier, Staged, tally, to_metrics
+from mnist_imbalance.commandline import explain
 from mnist_imbalance.config import check
 from mnist_imbalance.data import Batch, MNISTData, batches
 from mnist_imbalance.errors import ConfigError
@@ -77,6 +78,9 @@ class Run:
         """What the optimizer treats this run to."""
         keys = self.config.optimizer
         return {key: keys[key] for key in BY_PARAMETER_GROUP if key in keys}
+
+
+Outcomes = dict[Path, Result | str]  # by run folder a run's result, or why it has none
 
 
 class StackedData(lightning.LightningDataModule):
@@ -163,21 +167,18 @@ class StackedClassifier(Staged):
         logits, labels = (torch.cat(parts, dim=1) for parts in zip(*self._seen[stage], strict=True))
         self._seen[stage].clear()
         fitting = self.trainer.state.fn == TrainerFn.FITTING
-        scored = []
-        for number, classifier in enumerate(self.classifiers):
+        sound = []
+        for number, scores in enumerate(tally(logits, labels, self.loss(logits, labels))):
             try:
-                scored.append(
-                    classifier.score(
-                        stage, logits[number], labels[number], self.current_epoch, keep=fitting
-                    )
-                )
+                self.classifiers[number].keep(stage, scores, self.current_epoch, in_history=fitting)
+                sound.append(scores)
             except ConfigError as error:
                 self.failures.setdefault(number, str(error))
-        if not scored:
+        if not sound:
             raise ConfigError(self.failures[0])
-        if fitting:
-            self.log("val/accuracy", sum(each.accuracy for each in scored) / len(scored))
-            self.log("val/loss", sum(each.loss for each in scored) / len(scored))
+        if fitting and stage == "val":
+            self.log("val/accuracy", sum(each.accuracy for each in sound) / len(sound))
+            self.log("val/loss", sum(each.loss for each in sound) / len(sound))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep every run's history."""
@@ -199,31 +200,34 @@ class StackedClassifier(Staged):
         }
 
 
-def rehearse(classifier: StackedClassifier) -> None:
-    """Take a step on copies of the modules.
+def rehearse(classifier: StackedClassifier, device: torch.device) -> None:
+    """Take a step on copies of the modules, on the device that they are to be trained on.
 
     Raises:
         CannotShareError: ``torch.vmap`` cannot map the model or the loss, as with dropout.
     """
-    model, loss = copy.deepcopy((classifier.model, classifier.loss))
+    if next(classifier.model.buffers(), None) is not None:
+        raise CannotShareError("the model has buffers, which training may change")
     runs = len(classifier.classifiers)
+    images = torch.zeros(runs, 2, 1, 28, 28, device=device)
+    labels = torch.zeros(runs, 2, dtype=torch.long, device=device)
+    model, loss = (copy.deepcopy(each).to(device) for each in (classifier.model, classifier.loss))
     try:
-        logits = model(torch.zeros(runs, 2, 1, 28, 28))
-        loss(logits, torch.zeros(runs, 2, dtype=torch.long)).sum().backward()
+        loss(model(images), labels).sum().backward()
+    except torch.OutOfMemoryError:
+        raise
     except Exception as error:  # whatever it is, each run alone shows it or has none
         raise CannotShareError(next(iter(str(error).splitlines()), "")) from error
 
 
 def folder_of(runs: Sequence[Run]) -> RunFolder:
     """Give the place of what these runs share while they are trained."""
-    hashes = "".join(sorted(run.config_hash for run in runs))
+    named = "".join(sorted(f"{run.folder.path}{run.config_hash}" for run in runs))
     root = Path(runs[0].config.runs_dir).absolute()
-    return RunFolder(root / ".batched" / sha256(hashes.encode()).hexdigest()[:16])
+    return RunFolder(root / ".batched" / sha256(named.encode()).hexdigest()[:16])
 
 
-def train_group(
-    runs: Sequence[Run], shared: RunFolder, show_progress: bool
-) -> dict[str, Result | str]:
+def train_group(runs: Sequence[Run], shared: RunFolder, show_progress: bool) -> Outcomes:
     """Train, score and keep runs that can share a program, or go on from where they are.
 
     Args:
@@ -240,12 +244,14 @@ def train_group(
     """
     first = runs[0].config
     datas, classifiers = zip(*(build_parts(run.config) for run in runs), strict=True)
+    if not all(isinstance(data, MNISTData) for data in datas):
+        raise CannotShareError("their data is no MNISTData")
     classifier = StackedClassifier(classifiers, [run.optimizer_keys for run in runs])
-    rehearse(classifier)
     timer = Timer()
     show_progress = show_progress and first.trainer.enable_progress_bar
     callbacks = [timer, *([EpochBar()] if show_progress else [])]
     trainer = make_trainer(first, shared, None, callbacks)
+    rehearse(classifier, trainer.strategy.root_device)
     data = StackedData(datas)
     data.trainer = trainer
     data.setup()
@@ -267,50 +273,54 @@ def train_group(
     share = Seconds(
         fit=timer.time_elapsed("train") / len(runs), test=timer.time_elapsed("test") / len(runs)
     )
-    outcomes: dict[str, Result | str] = {}
+    outcomes: Outcomes = {}
     for number, (run, part, each) in enumerate(zip(runs, datas, classifiers, strict=True)):
         if why := classifier.failures.get(number):
             run.folder.discard()
-            outcomes[run.config_hash] = why
+            outcomes[run.folder.path] = why
             continue
         result = run.folder.result()
         if not result:
             result = make_result(run.config, run.hydra, part, each.scores, share, device)
-            keep(run, result, part, each, classifier.state_of(number))
-        outcomes[run.config_hash] = result
+            finish(run.folder, result, part, each)
+        if not run.folder.last_checkpoint.exists():  # without a result, it would seem begun alone
+            save_state(run.folder, each, classifier.state_of(number))
+        outcomes[run.folder.path] = result
     return outcomes
 
 
-def keep(
-    run: Run, result: Result, data: MNISTData, classifier: Classifier, state: dict[str, Tensor]
-) -> None:
-    """Write all that a run trained alone would leave, but the optimizer's state."""
-    run.folder.last_checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    checkpoint = {
-        "epoch": result.epochs - 1,
-        "pytorch-lightning_version": lightning.__version__,
-        "state_dict": state,
-        "history": classifier.dump_history(),
-    }
-    AtomicCheckpointIO().save_checkpoint(checkpoint, run.folder.last_checkpoint)
-    logger = make_logger(run.folder, done=0)
+def finish(folder: RunFolder, result: Result, data: MNISTData, classifier: Classifier) -> None:
+    """Write the log and the record that a run trained alone would leave."""
+    logger = make_logger(folder, done=0)
     for stage, epochs in classifier.history.items():
         for epoch, scores in epochs.items():
             logger.log_metrics(to_metrics(stage, scores), step=epoch)
     show_in_tensorboard(logger, result, data)
-    run.folder.finish(result, classifier.history)
+    folder.finish(result, classifier.history)
 
 
-def train_side_by_side(runs: Sequence[Run], show_progress: bool) -> dict[str, Result | str]:
+def save_state(folder: RunFolder, classifier: Classifier, state: dict[str, Tensor]) -> None:
+    """Write the last checkpoint that a run trained alone would leave, but no optimizer's state."""
+    folder.last_checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    checkpoint = {
+        "epoch": max(classifier.history["train"]),
+        "pytorch-lightning_version": lightning.__version__,
+        "state_dict": state,
+        "history": classifier.dump_history(),
+    }
+    AtomicCheckpointIO().save_checkpoint(checkpoint, folder.last_checkpoint)
+
+
+def train_side_by_side(runs: Sequence[Run], show_progress: bool) -> Outcomes:
     """Train runs that differ in seeds, weights, rate, decay and images as one program.
 
     Runs that turn out to need another program, or that were begun alone, are trained alone.
     Where the memory is too small, the halves are trained one after the other.
 
     Returns:
-        By config hash each run's result, or why it has none.
+        By run folder each run's result, or why it has none.
     """
-    outcomes: dict[str, Result | str] = {}
+    outcomes: Outcomes = {}
     with contextlib.ExitStack() as locks:
         sound = []
         for run in runs:
@@ -320,39 +330,43 @@ def train_side_by_side(runs: Sequence[Run], show_progress: bool) -> dict[str, Re
                 locks.enter_context(run.folder.lock())
                 run.folder.result_of(run.config)
                 sound.append(run)
-            except EXPECTED as error:
-                outcomes[run.config_hash] = one_line(error)
+            except Exception as error:
+                outcomes[run.folder.path] = explain(error)
         sound.sort(key=lambda run: sorted(run.optimizer_keys.items()))
         outcomes |= train_or_split(sound, show_progress)
     return outcomes
 
 
-def train_or_split(runs: Sequence[Run], show_progress: bool) -> dict[str, Result | str]:
+def train_or_split(runs: Sequence[Run], show_progress: bool) -> Outcomes:
     """Do what `train_side_by_side` promises, in folders that are ours."""
     begun = bool(runs) and folder_of(runs).last_checkpoint.exists()
     together = [run for run in runs if begun or not (run.is_finished or run.is_begun_alone)]
-    outcomes: dict[str, Result | str] = {}
+    outcomes: Outcomes = {}
     halves: list[Sequence[Run]] = []
     if len(together) > 1:
         shared = folder_of(together)
         try:
             with shared.lock():
-                outcomes = train_group(together, shared, show_progress)
-        except CannotShareError as error:
-            print(f"{len(together)} runs are trained one by one: {error}", flush=True)
-        except ConfigError as error:
-            outcomes = {run.config_hash: str(error) for run in together}
-        except torch.OutOfMemoryError:
-            print(f"{len(together)} runs do not fit into memory: in halves", flush=True)
-            middle = len(together) // 2
-            halves = [together[:middle], together[middle:]]
-        shutil.rmtree(shared.path)
-        remove_if_empty(shared.path.parent, top=shared.path.parent.parent)
+                try:
+                    outcomes = train_group(together, shared, show_progress)
+                except CannotShareError as error:
+                    print(f"{len(together)} runs are trained one by one: {error}", flush=True)
+                except torch.OutOfMemoryError:
+                    print(f"{len(together)} runs do not fit into memory: in halves", flush=True)
+                    middle = len(together) // 2
+                    halves = [together[:middle], together[middle:]]
+                shutil.rmtree(shared.path)
+        except Exception as error:
+            outcomes = dict.fromkeys((run.folder.path for run in together), explain(error))
+        for folder in (shared.path, shared.path.parent):
+            remove_if_empty(folder, top=folder.parent)
+        gc.collect()  # Lightning's cycles hold the data, which the next program needs the place of
+        torch.cuda.empty_cache()
     for half in halves:
         outcomes |= train_or_split(half, show_progress)
     for run in runs:
-        if run.config_hash not in outcomes:
-            outcomes[run.config_hash] = train_alone(run, show_progress)
+        if run.folder.path not in outcomes:
+            outcomes[run.folder.path] = train_alone(run, show_progress)
     return outcomes
 
 
@@ -362,5 +376,5 @@ def train_alone(run: Run, show_progress: bool) -> Result | str:
         return run.folder.result() or train_and_score(
             run.config, run.hydra, run.folder, show_progress
         )
-    except ConfigError as error:
-        return str(error)
+    except Exception as error:
+        return explain(error)
