@@ -49,9 +49,9 @@ def measure(rounds: int) -> list[Row]:
         with profile() as profiled:
             for _ in range(10):
                 step()
-        events = profiled.key_averages()
-        total = sum(event.self_cpu_time_total for event in events)
-        for event in sorted(events, key=lambda event: -event.self_cpu_time_total)[:4]:
-            share = 100 * event.self_cpu_time_total / total
-            rows.append(Row(name, f"share of {event.key}", share, "%", 10, share, share))
+        taken = f"self_{'cpu' if DEVICE.type == 'cpu' else 'device'}_time_total"
+        times_of = {event.key: getattr(event, taken) for event in profiled.key_averages()}
+        for key in sorted(times_of, key=lambda key: -times_of[key])[:4]:
+            share = 100 * times_of[key] / sum(times_of.values())
+            rows.append(Row(name, f"share of {key}", share, "%", 10, share, share))
     return rows

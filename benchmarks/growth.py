@@ -7,6 +7,8 @@ import json
 import sys
 from typing import Any
 
+import torch
+
 from benchmarks.device import DEVICE, peak_mebibytes, synchronized
 from benchmarks.measure import Row, row, run
 from mnist_imbalance.batched.training import StackedClassifier
@@ -34,16 +36,14 @@ def point(model: str, images: int, runs: int, batch_size: int) -> dict[str, floa
     trained.to(DEVICE)
     optimizer = trained.configure_optimizers()
     pixels, labels = (tensor[:images].to(DEVICE) for tensor in data.train)
-    batches = list(zip(pixels.split(batch_size), labels.split(batch_size), strict=True))
-    batches = batches[: 12 if runs > 1 else None]
+    if runs > 1:
+        pixels, labels = (torch.stack([tensor] * runs) for tensor in (pixels, labels))
+    slices = (tensor.split(batch_size, dim=int(runs > 1)) for tensor in (pixels, labels))
+    batches = list(zip(*slices, strict=True))[: 12 if runs > 1 else None]
     seconds = []
     for _ in range(2):
         begin = synchronized()
-        for batch in batches:
-            its_images, its_labels = batch
-            if runs > 1:
-                its_images = its_images.expand(runs, *its_images.shape)
-                its_labels = its_labels.expand(runs, *its_labels.shape)
+        for its_images, its_labels in batches:
             optimizer.zero_grad()
             trained.training_step((its_images / 255, its_labels), 0).backward()
             optimizer.step()

@@ -4,7 +4,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from statistics import fmean
+from contextlib import suppress
 
 import torch
 
@@ -20,7 +20,7 @@ SWEEP = [
 
 
 class Utilization:
-    """Asks the driver once a second how busy the card is."""
+    """Asks the driver once a second how busy the card is; it may have no answer."""
 
     def __enter__(self) -> "Utilization":
         self.shares: list[float] = []
@@ -31,10 +31,12 @@ class Utilization:
 
     def watch(self) -> None:
         """Ask until it is over."""
-        ask = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
-        while not self.ended.wait(1):
-            asked = subprocess.run(ask, capture_output=True, text=True, check=True)
-            self.shares.append(float(asked.stdout.split()[0]))
+        card = f"--id=GPU-{torch.cuda.get_device_properties(0).uuid}"
+        ask = ["nvidia-smi", card, "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
+        with suppress(OSError, ValueError):
+            while not self.ended.wait(1):
+                asked = subprocess.run(ask, capture_output=True, text=True)
+                self.shares.append(float(asked.stdout))
 
     def __exit__(self, *_: object) -> None:
         self.ended.set()
@@ -54,10 +56,11 @@ def measure(rounds: int) -> list[Row]:
                 alone.append(timed([*ALONE, f"model={model}", f"runs_dir={root}/alone"]))
                 with Utilization() as utilization:
                     together.append(timed([*SWEEP, f"model={model}", f"runs_dir={root}/sweep"]))
-            busy.append(fmean(utilization.shares))
+            busy += utilization.shares
         rows.append(row(model, f"one run of {EPOCHS} epochs", alone, "s"))
         rows.append(row(model, f"45 runs of {EPOCHS} epochs side by side", together, "s"))
         ratios = [many / one for many, one in zip(together, alone, strict=True)]
         rows.append(row(model, "45 runs over one", ratios, "×"))
-        rows.append(row(model, "the card is busy, 45 runs", busy, "%"))
+        if busy:
+            rows.append(row(model, "the card is busy, 45 runs, second by second", busy, "%"))
     return rows
