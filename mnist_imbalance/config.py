@@ -34,12 +34,15 @@ class TrainerKeys(BaseModel, strict=True):
     limit_test_batches: Limit = 1.0
 
 
-class Keys(BaseModel, strict=True):
-    """The config's values that no room of our own checks."""
+class Keys(BaseModel, strict=True, extra="forbid"):
+    """The whole config; what is Any is checked where it is built."""
 
     seed: Seed
     threads: PositiveInt
     runs_dir: str
+    data: Any
+    model: Any
+    loss: Any
     optimizer: OptimizerKeys
     trainer: TrainerKeys
 

@@ -22,7 +22,7 @@ from mnist_imbalance.labels import NUM_LABELS
 from mnist_imbalance.scores import Scores
 
 CHOICES = ("model", "data", "loss", "optimizer")  # config groups, by which runs are named
-WITHOUT_EFFECT = {  # keys that change where and how a run is made, not its result
+WITHOUT_EFFECT = {  # on the result, but for rounding: where and how a run is made
     "runs_dir",
     "threads",
     "data.dir",

@@ -198,11 +198,14 @@ def check_before_training(keys: StudyKeys, runs: Sequence[PlannedRun]) -> None:
     Raises:
         ConfigError: A value or a folder cannot work.
     """
-    from mnist_imbalance.config import check  # Lightning's own, and so slow to import
+    from mnist_imbalance.config import build, check  # slow to import
 
     first_of = {run.experiment: run for run in reversed(runs)}
     for run in first_of.values():
-        check(compose_with(run.overrides))
+        config = compose_with(run.overrides)
+        check(config)
+        for group in ("data", "model", "optimizer", *([] if run.waits else ["loss"])):
+            build(config, group)
     for key, folder in (("runs_dir", keys.runs_dir), ("study.report_dir", keys.study.report_dir)):
         path = Path(folder).absolute()
         there = next(each for each in (path, *path.parents) if each.exists())

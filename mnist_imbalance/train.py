@@ -21,6 +21,7 @@ from mnist_imbalance.commandline import (
     hush_libraries,
     one_line_errors,
 )
+from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.files import remove_if_empty
 
 if TYPE_CHECKING:
@@ -36,6 +37,9 @@ def run(config: DictConfig) -> "Result":
     folder = RunFolder(Path(settings.runtime.output_dir))
     in_main_process = multiprocessing.parent_process() is None
     try:
+        if settings.mode == RunMode.RUN and settings.sweeper.params:
+            swept = ", ".join(settings.sweeper.params)
+            raise ConfigError(f"experiment: this overlay sweeps {swept}; add -m")
         return train(config, settings, folder, show_progress=in_main_process)
     except SystemExit:  # Lightning's answer to SIGINT and SIGTERM
         sys.exit(STOPPED)

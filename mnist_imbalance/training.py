@@ -130,18 +130,19 @@ def make_trainer(
         save_on_train_epoch_end=True,
     )
     profiler = {} if "profiler" in config.trainer else {"profiler": Unprofiled()}
+    ours = {
+        "default_root_dir": folder.path,
+        "logger": logger or False,
+        "callbacks": [keep_last, *callbacks],
+        "plugins": [AtomicCheckpointIO()],
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+        "reload_dataloaders_every_n_epochs": 1,
+    }
+    if taken := sorted(ours.keys() & config.trainer.keys()):
+        raise ConfigError(f"trainer.{taken[0]}: cannot be set, a run has its own")
     trainer: lightning.Trainer = build(
-        config,
-        "trainer",
-        **profiler,
-        default_root_dir=folder.path,
-        logger=logger or False,
-        callbacks=[keep_last, *callbacks],
-        plugins=[AtomicCheckpointIO()],
-        enable_progress_bar=False,  # ours instead
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        reload_dataloaders_every_n_epochs=1,
+        config, "trainer", **profiler, **ours, enable_progress_bar=False
     )
     return trainer
 

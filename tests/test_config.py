@@ -73,6 +73,7 @@ def test_every_experiment_composes(experiment: str) -> None:
 @pytest.mark.parametrize(
     "override",
     [
+        "+sede=1",  # misspelt
         "seed=-1",
         "seed=x",
         "threads=0",

@@ -236,6 +236,9 @@ def test_a_parallel_sweep_outlives_a_failing_job(tmp_path: Path) -> None:
         (["data.dir=data/MNIST/raw/train-labels-idx1-ubyte.gz"], "data.dir: no whole MNIST arch"),
         (["trainer.accelerator=none"], "trainer: You selected an invalid accelerator name"),
         (["seed"], "seed: "),
+        (["+modle=cnn"], "modle: Extra inputs are not permitted, got 'cnn'"),
+        (["+trainer.logger=false"], "trainer.logger: cannot be set, a run has its own"),
+        (["experiment=normalize"], "experiment: this overlay sweeps loss.minority_weight, loss.no"),
         (["+optimizer.speed=1"], "optimizer: SGD.__init__() got an unexpected keyword argument"),
     ],
 )
