@@ -31,44 +31,45 @@ class Copy(BaseModel, extra="forbid"):
     noise: Annotated[float, Field(ge=0, le=1)]  # standard deviation, pixels in [0, 1]
 
 
-def unpack(folder: Path, raw: Path, train: bool) -> MNIST:
+def unpack(kind: type[MNIST], folder: Path, raw: Path, train: bool) -> MNIST:
     """Let torchvision download and unpack what lacks, one process at a time."""
     lock = raw / ".lock"
     with new_folder(raw):
         try:
             with FileLock(lock):
                 try:
-                    return MNIST(folder, train)  # unpacked meanwhile by another process
+                    return kind(folder, train)  # unpacked meanwhile by another process
                 except UNREADABLE:
                     for archive in raw.glob("*-ubyte.gz"):
                         archive.with_suffix("").unlink(missing_ok=True)  # perhaps half-unpacked
-                    return MNIST(folder, train, download=True)
+                    return kind(folder, train, download=True)
         finally:
             with suppress(OSError):
                 lock.unlink()
 
 
-def load(folder: Path, train: bool) -> tuple[Tensor, Tensor]:
-    """Read MNIST's images (N, 1, 28, 28) uint8 and labels (N,), downloaded where they lack.
+def load(folder: Path, train: bool, kind: type[MNIST] = MNIST) -> tuple[Tensor, Tensor]:
+    """Read images (N, 1, 28, 28) uint8 and labels (N,), downloaded where they lack.
 
     Args:
         folder: Holds ``MNIST/raw/`` with the four archives of the data set.
         train: The 60,000 training images, or else the 10,000 test images.
+        kind: MNIST, or a data set of torchvision's that is laid like it, in a folder of its name.
 
     Raises:
         ConfigError: The archives are missing or damaged and cannot be downloaded.
     """
     try:
-        mnist = MNIST(folder, train)
+        mnist = kind(folder, train)
     except UNREADABLE:
-        raw = folder.absolute() / "MNIST" / "raw"
+        raw = folder.absolute() / kind.__name__ / "raw"
         try:
-            mnist = unpack(folder, raw, train)
+            mnist = unpack(kind, folder, raw, train)
         except (*UNREADABLE, OSError) as error:
             reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(":")
             raise ConfigError(
-                f"data.dir: no whole MNIST archives in {raw}, and torchvision cannot get them "
-                f"({reason}); the repository's own come back with `git checkout data`"
+                f"data.dir: no whole {kind.__name__} archives in {raw}, and torchvision cannot "
+                f"get them ({reason}); the repository's MNIST comes back with `git checkout data`"
             ) from error
     return mnist.data.unsqueeze(1), mnist.targets
 
@@ -180,7 +181,12 @@ class MNISTData(lightning.LightningDataModule):
         copies: What is done to each copy of a kept image of labels 0-4; one copy at least.
         redraw: Draw the copies' noise anew for every epoch.
         batch_size: Images a batch.
+
+    Attributes:
+        kind: What is loaded; a subclass may name FashionMNIST or KMNIST instead.
     """
+
+    kind: type[MNIST] = MNIST
 
     @validate_call
     def __init__(
@@ -213,8 +219,8 @@ class MNISTData(lightning.LightningDataModule):
         """
         if self.counts:
             return
-        images, labels = load(self.dir, train=True)
-        test = load(self.dir, train=False)
+        images, labels = load(self.dir, train=True, kind=self.kind)
+        test = load(self.dir, train=False, kind=self.kind)
         held_in, held_out = hold_out(labels, self.val_per_label, generator("hold-out", self.seed))
         kept = subsample(held_in, labels, self.keep)
         self.kept = images[kept], labels[kept]
