@@ -20,6 +20,7 @@ from mnist_imbalance.selection import best_weights
 Seeds = Annotated[list[Seed], Field(min_length=1)]
 SWEPT = "loss.minority_weight"
 CHOSEN = "loss.weights"
+NO_SEED = "seed=-1"  # so that what follows the seed differs from what an overlay sets
 
 
 class Study(BaseModel, strict=True, extra="forbid"):
@@ -58,7 +59,8 @@ class PlannedRun:
     Attributes:
         experiment: The overlay that it belongs to.
         choices: The name chosen in each config group.
-        changes: What the overlay changes of these choices, weights and seeds aside.
+        changes: What the overlay changes of these choices; not the seed, nor the one weight of
+            the weighted loss.
         overrides: What the training command line would be given, ``key=value``.
         values: All that determines the result, by dotted key. ``loss.weights`` is "???" as long
             as it waits to be chosen by the runs of the weight sweep.
@@ -144,9 +146,8 @@ def without_weights(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def changes(values: Mapping[str, Any], plain: Mapping[str, Any]) -> dict[str, Any]:
-    """Find in which values a run differs from a plain one, weights and seeds aside."""
-    free = {SWEPT, CHOSEN, "seed", "data.seed", "data.order_seed"}
-    keys = sorted((values.keys() | plain.keys()) - free)
+    """Find in which values a run differs from a plain one."""
+    keys = sorted(values.keys() | plain.keys())
     return {key: values.get(key) for key in keys if values.get(key) != plain.get(key)}
 
 
@@ -166,14 +167,16 @@ def plan(study: Study) -> list[PlannedRun]:
         check_overrides(study.overrides, experiment, swept)
         for combined in product(*([f"{key}={value}" for value in swept[key]] for key in swept)):
             overrides = (f"experiment={experiment}", *combined, *study.overrides)
-            config = compose_with(overrides, with_hydra=True)
+            config = compose_with([*overrides, NO_SEED], with_hydra=True)
             choices = dict(config.hydra.runtime.choices)
             config = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
             values = determining(config)
             chosen = tuple(f"{group}={choices[group]}" for group in CHOICES)
             if chosen not in plain:
-                plain[chosen] = determining(compose_with([*chosen, *study.overrides]))
+                plain[chosen] = determining(compose_with([*chosen, *study.overrides, NO_SEED]))
             changed = changes(values, plain[chosen])
+            if choices["loss"] == "weighted":
+                changed.pop(SWEPT, None)
             run = PlannedRun(experiment, choices, changed, overrides, values)
             found[experiment].append((run, config))
 

@@ -11,7 +11,7 @@ from mnist_imbalance.published import published, published_accuracy, published_i
 from mnist_imbalance.runs import Result
 
 
-def condition(result: Result) -> str | None:
+def published_condition(result: Result) -> str | None:
     """Name the condition of the report's Table 1 that a run re-creates, if it does.
 
     The model, the data and the loss decide; other changed values are the user's own.
@@ -28,7 +28,7 @@ def condition(result: Result) -> str | None:
 
 def tabulate_run(result: Result) -> Table:
     """Lay out test accuracy by label, by group and overall, the report's beside it."""
-    named = condition(result) or ""
+    named = published_condition(result) or ""
     columns = ["label", "test accuracy %"]
     columns += ["report's Table 1"] if named in published()["table_1"] else []
     columns += ["report's text"] if named in published()["text"] else []

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 import pandas
 import pytest
 
-from mnist_imbalance.report.claims import CLAIMS, Accuracies, Claim, judge, measure
-from mnist_imbalance.report.estimates import Estimate
+from mnist_imbalance.report.claims import CLAIMS, Accuracies, Claim, judge
+from mnist_imbalance.report.estimates import Estimate, estimate
 from mnist_imbalance.report.gather import LABELS
 
 ByLabel = Sequence[float]
@@ -87,7 +87,7 @@ def test_every_claim_can_hold(claim: Claim) -> None:
     if claim.name == "large_weights_cost":
         conditions = sweep({weight: 0.85 - 0.02 * abs(weight - 7) for weight in SWEPT}, 0.0)
         of = accuracies({"lstm": conditions})
-    effect = measure(claim.statistic(of, "lstm"))
+    effect = estimate(claim.statistic(of, "lstm"))
     assert effect.n == 3
     assert judge(effect) == "holds"
 
@@ -96,14 +96,14 @@ def test_every_claim_can_hold(claim: Claim) -> None:
 def test_every_claim_can_fail(claim: Claim) -> None:
     conditions = DOES_NOT_HOLD.get(claim.name, OTHERWISE)
     of = accuracies({"lstm": BETTER if claim.of_both else conditions, "cnn": conditions})
-    effect = measure(claim.statistic(of, "lstm"))
+    effect = estimate(claim.statistic(of, "lstm"))
     assert effect.n == 3
     assert judge(effect) == "does not hold"
 
 
 def test_effects_have_the_size_that_they_say() -> None:
     of = accuracies({"lstm": AS_REPORTED})
-    by_name = {claim.name: measure(claim.statistic(of, "lstm")).mean for claim in CLAIMS[:7]}
+    by_name = {claim.name: estimate(claim.statistic(of, "lstm")).mean for claim in CLAIMS[:7]}
     assert by_name["imbalance_lowers_0_4"] == pytest.approx(0.3)
     assert by_name["imbalance_raises_5_9"] == pytest.approx(0.1)
     assert by_name["augmented_40_does_not_restore"] == pytest.approx(0.15 - 0.05)
@@ -126,32 +126,42 @@ def test_verdicts(low: float, high: float, verdict: str) -> None:
     assert judge(Estimate(3, (low + high) / 2, low, high)) == verdict
 
 
-def test_a_claim_over_several_comparisons_needs_them_all() -> None:
-    above, unsure, below = [0.1, 0.2, 0.3], [-0.1, 0.0, 0.2], [-0.3, -0.2, -0.25]
-    verdicts = {
-        name: judge(measure(pandas.DataFrame(dict(enumerate(columns)))))
-        for name, columns in {
-            "all above": [[0.1, 0.11, 0.12], [0.2, 0.21, 0.22]],
-            "one unsure": [[0.1, 0.11, 0.12], unsure],
-            "one below": [above, unsure, below],
-        }.items()
-    }
-    assert list(verdicts.values()) == ["holds", "undecided", "does not hold"]
-    one_seed = measure(pandas.DataFrame({"a": [0.1], "b": [0.3]}))
-    assert (one_seed.n, one_seed.mean) == (1, 0.1)
-    assert judge(one_seed) == "undecided"
+def effect_of(name: str, of: Accuracies) -> Estimate:
+    [claim] = [claim for claim in CLAIMS if claim.name == name]
+    return estimate(claim.statistic(of, "lstm"))
 
 
-def test_where_nothing_was_lost_nothing_can_be_restored() -> None:
-    same = accuracies({"lstm": five(*[groups(0.5, 0.5)] * 4)})
-    claims = [claim for claim in CLAIMS if "restore" in claim.name]
-    assert [measure(claim.statistic(same, "lstm")).n for claim in claims] == [0, 0, 0]
+def test_of_several_comparisons_the_smallest_counts() -> None:
+    models = {"lstm": AS_REPORTED, "cnn": {**BETTER, "imbalanced": [0.65] * 10}}
+    assert effect_of("cnn_beats_lstm", accuracies(models)).mean == pytest.approx(-0.1)
+    assert effect_of("labels_2_3_4_are_worst", accuracies(models)).mean == pytest.approx(0.1)
+    best_is_below = effect_of("best_lstm_is_below_the_cnn", accuracies(models))
+    assert best_is_below.mean == pytest.approx(0.65 - 0.85)
+
+
+def test_claims_are_about_the_reports_own_weights() -> None:
+    beyond = {**AS_REPORTED, "weight_50": groups(0.99, 0.1)}
+    for claim in CLAIMS:
+        if not claim.of_both:
+            ours, theirs = (
+                claim.statistic(accuracies({"lstm": conditions}), "lstm")
+                for conditions in (beyond, AS_REPORTED)
+            )
+            pandas.testing.assert_series_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("lost", [-0.1, 0.0])
+def test_where_nothing_was_lost_nothing_can_be_restored(lost: float) -> None:
+    conditions = five(*[groups(0.5 + change, 0.5) for change in (lost, 0, 0.1, 0.1)])
+    for name in ("augmented_40_does_not_restore", "weighting_restores"):
+        effect = effect_of(name, accuracies({"lstm": conditions}))
+        assert (effect.n, judge(effect)) == (0, "undecided")
 
 
 def test_differences_are_paired_by_seed() -> None:
     wide = accuracies({"lstm": AS_REPORTED}, jitter=(-0.2, 0.0, 0.2))
     claim = CLAIMS[0]
-    effect = measure(claim.statistic(wide, "lstm"))
+    effect = estimate(claim.statistic(wide, "lstm"))
     assert effect.low == pytest.approx(0.3)  # seeds differ widely, their differences do not
     assert effect.high == pytest.approx(0.3)
 

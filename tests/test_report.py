@@ -20,7 +20,7 @@ from mnist_imbalance.report.claims import judge_claims
 from mnist_imbalance.report.gather import condition, gather
 from mnist_imbalance.report.render import render
 from mnist_imbalance.report.sections import Picture, sections
-from mnist_imbalance.report.wording import summary
+from mnist_imbalance.report.wording import finding, summary
 from mnist_imbalance.report.write import figure_3, tabulate
 from mnist_imbalance.scores import Scores
 
@@ -262,6 +262,35 @@ def test_an_own_overlay_is_a_condition_of_its_own(
     assert tables.weight_sweep(gathered).empty
     report = render("report.md.j2", sections(gathered, tabulate(gathered), "no images"))
     assert "| LSTM | imbalanced, data.keep=0.05 |" in report
+
+
+def test_runs_that_differ_are_conditions_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conf = tmp_path / "conf"
+    shutil.copytree(CONF, conf)
+    first_line = "# @package _global_\n"
+    for name, overlay in {
+        "own_weights": "defaults: [override /loss: per_label]\n"
+        "loss: {weights: [2, 2, 2, 2, 2, 1, 1, 1, 1, 1]}\n",
+        "same_images": "data: {seed: 0}\n",
+        "rarer": "hydra: {sweeper: {params: {data.keep: '0.1,0.05'}}}\n",
+    }.items():
+        (conf / "experiment" / f"{name}.yaml").write_text(first_line + overlay)
+    monkeypatch.setattr("mnist_imbalance.commandline.CONF", conf)
+    overlays = "own_weights,same_images,rarer,data_sweep,per_label"
+    overrides = [f"study.experiments=[{overlays}]", "study.extensions=[]", "study.seeds=[0,1]"]
+    keys = read_study([*overrides, f"runs_dir={tmp_path}", "records_dirs=[]"])
+    for run in plan(keys.study):
+        write_record(tmp_path, run, scores(groups(0.6, 0.9)))
+    gathered = gather(keys)
+    named = {of[0]: set(group.condition) for of, group in gathered.runs.groupby(["experiment"])}
+    assert named["own_weights"] == {"weighted, loss.weights=[2, 2, 2, 2, 2, 1, 1, 1, 1, 1]"}
+    assert named["same_images"] == {"imbalanced, data.seed=0"}
+    assert named["rarer"] == {"imbalanced", "imbalanced, data.keep=0.05"}
+    one = gathered.runs.groupby(["model", "condition", "seed"]).config_hash.nunique()
+    assert set(one) == {1}
+    assert "Without 90 % of" in finding(gathered, judge_claims(gathered))
 
 
 def test_a_study_without_any_record_has_a_report(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from test_runs import perfect_run
 
 from mnist_imbalance.published import published
 from mnist_imbalance.runs import Result
-from mnist_imbalance.summary import condition, tabulate_run, tabulate_sweep
+from mnist_imbalance.summary import published_condition, tabulate_run, tabulate_sweep
 
 
 def lines(table: Table) -> list[list[str]]:
@@ -38,7 +38,7 @@ def test_a_condition_that_the_report_lacks_stands_alone() -> None:
 
 def test_conditions() -> None:
     def named(result: Result, **changes: object) -> str | None:
-        return condition(result.model_copy(update=changes))
+        return published_condition(result.model_copy(update=changes))
 
     plain = perfect_run()
     per_label = perfect_run("loss=per_label")

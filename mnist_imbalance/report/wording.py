@@ -78,11 +78,9 @@ def finding(gathered: Gathered, claims: pandas.DataFrame) -> str:
         return "Runs of the report's own conditions are missing, so there is no finding yet."
     mean = by_seed.mean()
     lost = mean["lstm", "original"] - mean["lstm", "imbalanced"]
-    [keep] = {
-        result.config["data.keep"]
-        for result in gathered.results.values()
-        if result.data == "imbalanced"
-    }
+    runs = gathered.runs
+    imbalanced = runs[(runs.condition == "imbalanced") & runs.finished].config_hash
+    keep = gathered.results[imbalanced.iloc[0]].config["data.keep"]
 
     def change(model: str) -> str:
         before, after = (100 * mean[model, name] for name in ("original", "imbalanced"))
@@ -119,16 +117,15 @@ def claims_table(claims: pandas.DataFrame, optimizer: str) -> Table:
     """The verdicts over the claims with one optimizer."""
     rows = []
     for row in claims[claims.optimizer == optimizer].itertuples():
-        scale = 1 if row.unit == "steps" else 100
-        effect = "" if row.n == 0 else f"{scale * row.effect:+.2f}"
+        effect = "" if row.n == 0 else f"{100 * row.effect:+.2f}"
         if row.n > 1:
-            effect += f" [{scale * row.low:+.2f}, {scale * row.high:+.2f}]"
+            effect += f" [{100 * row.low:+.2f}, {100 * row.high:+.2f}]"
         rows.append(
             [
                 row.sentence,
                 model_title(row.model),
                 row.verdict,
-                f"{effect} {row.unit}" if effect else "missing",
+                f"{effect} {row.unit}" if effect else "none",
                 str(row.n),
                 row.statistic,
                 row.section,
