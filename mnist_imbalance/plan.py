@@ -78,6 +78,22 @@ class PlannedRun:
         return hash_config(self.values)
 
     @property
+    def condition(self) -> str:
+        """Name what was done about the imbalance, as the columns of the report's Table 1 do.
+
+        What an overlay changes beyond its choices is part of it, "imbalanced, data.keep=0.05".
+        """
+        data, loss = self.choices["data"], self.choices["loss"]
+        losses = {
+            "weighted": f"weight_{self.values.get(SWEPT, 0):g}",
+            "per_label": "weighted",
+            "per_label_chosen": "weighted_chosen",
+        }
+        parts = [] if data == "imbalanced" and loss != "plain" else [data]
+        parts += [] if loss == "plain" else [losses.get(loss, loss)]
+        return ", ".join([*parts, *(f"{key}={value}" for key, value in self.changes.items())])
+
+    @property
     def waits(self) -> bool:
         """Tell whether weights are still to be chosen."""
         return self.values.get(CHOSEN) == "???"
@@ -151,13 +167,32 @@ def changes(values: Mapping[str, Any], plain: Mapping[str, Any]) -> dict[str, An
     return {key: values.get(key) for key in keys if values.get(key) != plain.get(key)}
 
 
+def check_names(runs: Iterable[PlannedRun]) -> None:
+    """Refuse different runs that the report could not tell apart.
+
+    Raises:
+        ConfigError: Two runs share model, optimizer, condition and seed.
+    """
+    known: dict[tuple[str, str, str, int], PlannedRun] = {}
+    for run in runs:
+        model, optimizer = run.choices["model"], run.choices["optimizer"]
+        first = known.setdefault((model, optimizer, run.condition, run.values["seed"]), run)
+        if first.config_hash != run.config_hash:
+            overlays = " and ".join(dict.fromkeys([first.experiment, run.experiment]))
+            raise ConfigError(
+                f"study.experiments, study.extensions: {overlays}: different runs would have one "
+                f"name in the report, {run.condition!r} ({model}, {optimizer})"
+            )
+
+
 def plan(study: Study) -> list[PlannedRun]:
     """List all runs of a study, seed by seed.
 
     A run that two overlays share is listed once for each.
 
     Raises:
-        ConfigError: There is nothing to do, or an overlay or override cannot work.
+        ConfigError: There is nothing to do, an overlay or override cannot work, or different
+            runs would have one name.
     """
     found: dict[str, list[tuple[PlannedRun, DictConfig]]] = {}
     plain: dict[tuple[str, ...], dict[str, Any]] = {}  # values by choices
@@ -192,6 +227,7 @@ def plan(study: Study) -> list[PlannedRun]:
                     runs.append(replace(run, overrides=overrides, values=determining(config)))
     if not runs:
         raise ConfigError("study.experiments: nothing to do")
+    check_names(runs)
     return runs
 
 

@@ -1,3 +1,4 @@
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -5,9 +6,9 @@ import pytest
 from handmade import groups, scores, study_of, write_record
 from hydra.errors import MissingConfigException
 
-from mnist_imbalance.commandline import compose_with
+from mnist_imbalance.commandline import CONF, compose_with
 from mnist_imbalance.errors import ConfigError
-from mnist_imbalance.plan import plan, read_study, with_chosen_weights
+from mnist_imbalance.plan import Study, plan, read_study, with_chosen_weights
 from mnist_imbalance.runs import determining, find_records, hash_config
 
 WEIGHTS = ("study.experiments=[weight_sweep,per_label_chosen]", "study.extensions=[]")
@@ -155,6 +156,28 @@ def test_what_an_overlay_changes_is_known() -> None:
     assert changed["normalize"][:2] == [{}, {"loss.normalize": "count"}]
     for experiment in ("data_sweep", "weight_sweep", "per_label", "per_label_chosen", "adam"):
         assert not any(changed[experiment])
+
+
+def test_different_runs_of_one_name_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conf = tmp_path / "conf"
+    shutil.copytree(CONF, conf)
+    for file, text in {
+        "data/balanced": "defaults: [imbalanced]\nkeep: 0.2\n",
+        "loss/balanced": "_target_: torch.nn.CrossEntropyLoss\nlabel_smoothing: 0.1\n",
+        "experiment/by_data": "# @package _global_\ndefaults: [override /data: balanced]\n",
+        "experiment/by_loss": "# @package _global_\ndefaults: [override /loss: balanced]\n",
+    }.items():
+        (conf / f"{file}.yaml").write_text(text)
+    monkeypatch.setattr("mnist_imbalance.commandline.CONF", conf)
+
+    def study(*overlays: str) -> Study:
+        return read_study([f"study.experiments=[{','.join(overlays)}]", "study.seeds=[0]"]).study
+
+    assert {run.condition for run in plan(study("by_data", "data_sweep"))} > {"balanced"}
+    with pytest.raises(ConfigError, match=r"^study.* by_data and by_loss: .* 'balanced' "):
+        plan(study("by_data", "by_loss"))
 
 
 def test_a_plan_needs_its_overlays() -> None:

@@ -17,7 +17,7 @@ from mnist_imbalance.commandline import CONF
 from mnist_imbalance.plan import PlannedRun, plan, read_study
 from mnist_imbalance.report import figures, tables
 from mnist_imbalance.report.claims import judge_claims
-from mnist_imbalance.report.gather import condition, gather
+from mnist_imbalance.report.gather import gather
 from mnist_imbalance.report.render import render
 from mnist_imbalance.report.sections import Picture, sections
 from mnist_imbalance.report.wording import finding, summary
@@ -211,13 +211,13 @@ def test_conditions_are_named_by_what_was_done() -> None:
     run = runs[0]
 
     def named(**choices: str) -> str:
-        return condition(replace(run, choices={**run.choices, **choices}))
+        return replace(run, choices={**run.choices, **choices}).condition
 
     assert named(data="original", loss="plain") == "original"
     assert named(data="imbalanced", loss="per_label") == "weighted"
     assert named(data="imbalanced", loss="focal") == "focal"
     changed = replace(run, choices={**run.choices, "data": "imbalanced"}, changes={"data.keep": 1})
-    assert condition(changed) == "imbalanced, data.keep=1"
+    assert changed.condition == "imbalanced, data.keep=1"
     assert named(data="augmented_40", loss="focal") == "augmented_40, focal"
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas
 
 from mnist_imbalance.labels import GROUPS, NUM_LABELS
-from mnist_imbalance.plan import CHOSEN, SWEPT, PlannedRun, StudyKeys, plan, with_chosen_weights
+from mnist_imbalance.plan import CHOSEN, SWEPT, StudyKeys, plan, with_chosen_weights
 from mnist_imbalance.runs import Result, find_records
 
 UNIFORM = r"weight_[\d.]+"  # names of the conditions of the weight sweep
@@ -57,22 +57,6 @@ class Gathered:
         )
 
 
-def condition(run: PlannedRun) -> str:
-    """Name what was done about the imbalance, as the columns of the report's Table 1 do.
-
-    What an overlay changes beyond its choices is part of the name, "imbalanced, data.keep=0.05".
-    """
-    data, loss = run.choices["data"], run.choices["loss"]
-    losses = {
-        "weighted": f"weight_{run.values.get(SWEPT, 0):g}",
-        "per_label": "weighted",
-        "per_label_chosen": "weighted_chosen",
-    }
-    parts = [] if data == "imbalanced" and loss != "plain" else [data]
-    parts += [] if loss == "plain" else [losses.get(loss, loss)]
-    return ", ".join([*parts, *(f"{key}={value}" for key, value in run.changes.items())])
-
-
 def gather(keys: StudyKeys) -> Gathered:
     """Find the results of all runs of a study below its run and record folders."""
     records = find_records([keys.runs_dir, *keys.records_dirs])
@@ -88,7 +72,7 @@ def gather(keys: StudyKeys) -> Gathered:
             "experiment": run.experiment,
             "model": run.choices["model"],
             "optimizer": run.choices["optimizer"],
-            "condition": condition(run),
+            "condition": run.condition,
             "weight": run.values.get(SWEPT),
             "normalize": run.values.get("loss.normalize"),
             "output_bias": run.values.get("model.output_bias"),
