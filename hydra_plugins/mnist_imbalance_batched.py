@@ -1,11 +1,24 @@
 """``hydra/launcher=batched``, where Hydra looks for launchers; it imports this at every start."""
 
+import ctypes
 from collections.abc import Sequence
 
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from mnist_imbalance.commandline import CONF
+
+
+def has_cuda_driver() -> bool:
+    """Tell, without the seconds that torch takes, whether it is worth asking torch for a GPU."""
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 class BatchedLauncher(Launcher):
@@ -30,6 +43,19 @@ class BatchedLauncher(Launcher):
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
         """Do all jobs."""
+        if not (self.on_cpu or has_cuda_driver()):
+            return self.hand_over(job_overrides, initial_job_idx)
         from mnist_imbalance.batched.launch import launch  # heavy imports
 
         return launch(self, job_overrides, initial_job_idx)
+
+    def hand_over(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
+        """Leave all jobs to parallel processes."""
+        processes = instantiate(OmegaConf.load(CONF / "hydra" / "launcher" / "joblib.yaml"))
+        processes.setup(
+            hydra_context=self.hydra_context, task_function=self.task_function, config=self.config
+        )
+        done: Sequence[JobReturn] = processes.launch(job_overrides, initial_job_idx)
+        return done

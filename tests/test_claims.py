@@ -11,6 +11,7 @@ from mnist_imbalance.report.estimates import Estimate, estimate
 from mnist_imbalance.report.gather import LABELS
 
 ByLabel = Sequence[float]
+ByModel = Mapping[str, Mapping[str, ByLabel]]
 SWEPT = range(2, 11)
 
 
@@ -55,26 +56,40 @@ DOES_NOT_HOLD = {  # where the claim compares more than OTHERWISE turns round
 }
 
 
-def accuracies(
-    by_model: Mapping[str, Mapping[str, ByLabel]], jitter: Sequence[float] = (-0.002, 0.0, 0.002)
-) -> Accuracies:
-    """Three seeds a condition; a seed moves all accuracies of all conditions alike."""
-    rows = []
+def rows(
+    by_model: ByModel,
+    seed: int,
+    shift: float = 0.0,
+    all_scored: Sequence[str] = ("val", "test"),
+) -> list[dict[str, object]]:
+    """One seed's scores, all of them moved alike."""
+    made: list[dict[str, object]] = []
     for model, conditions in by_model.items():
         for condition, per_label in conditions.items():
-            for seed, shift in enumerate(jitter):
-                moved = [accuracy + shift for accuracy in per_label]
-                means = [sum(moved[:5]) / 5, sum(moved[5:]) / 5, sum(moved) / 10]
-                weight = float(condition[7:]) if condition.startswith("weight_") else math.nan
-                rows += [
-                    {
-                        **{"model": model, "condition": condition, "scored": scored},
-                        **{"label": label, "seed": seed, "accuracy": accuracy, "weight": weight},
-                    }
-                    for scored in ("val", "test")
-                    for label, accuracy in zip(LABELS, [*moved, *means], strict=True)
-                ]
-    return Accuracies(pandas.DataFrame(rows))
+            moved = [accuracy + shift for accuracy in per_label]
+            means = [sum(moved[:5]) / 5, sum(moved[5:]) / 5, sum(moved) / 10]
+            weight = float(condition[7:]) if condition.startswith("weight_") else math.nan
+            made += [
+                {
+                    **{"model": model, "condition": condition, "scored": scored},
+                    **{"label": label, "seed": seed, "accuracy": accuracy, "weight": weight},
+                }
+                for scored in all_scored
+                for label, accuracy in zip(LABELS, [*moved, *means], strict=True)
+            ]
+    return made
+
+
+def accuracies(by_model: ByModel, jitter: Sequence[float] = (-0.002, 0.0, 0.002)) -> Accuracies:
+    """Three seeds a condition; a seed moves all accuracies of all conditions alike."""
+    seeds = enumerate(jitter)
+    return Accuracies(pandas.DataFrame([r for s, shift in seeds for r in rows(by_model, s, shift)]))
+
+
+def of_seeds(*by_seed: ByModel) -> Accuracies:
+    """A seed for each."""
+    seeds = enumerate(by_seed)
+    return Accuracies(pandas.DataFrame([row for s, models in seeds for row in rows(models, s)]))
 
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.name)
@@ -139,6 +154,52 @@ def test_of_several_comparisons_the_smallest_counts() -> None:
     assert best_is_below.mean == pytest.approx(0.65 - 0.85)
 
 
+def test_the_smallest_comparison_is_found_in_each_seed() -> None:
+    def seed(condition: str, label: int, least: float) -> ByModel:
+        """The CNN is 0.1 above the LSTM, and labels 2, 3 and 4 are 0.1 below the others, but."""
+        per_label = [0.7, 0.7, 0.6, 0.6, 0.6, *[0.7] * 5]
+        above = {name: [0.1] * 10 for name in five(*[per_label] * 4)} | {condition: [least] * 10}
+        per_label[label] = 0.6 + least
+        cnn = {
+            name: [a + b for a, b in zip(per_label, more, strict=True)]
+            for name, more in above.items()
+        }
+        return {"lstm": five(*[per_label] * 4), "cnn": cnn}
+
+    of = of_seeds(seed("original", 0, 0.01), seed("weighted", 9, 0.03))
+    for name in ("cnn_beats_lstm", "best_lstm_is_below_the_cnn", "labels_2_3_4_are_worst"):
+        assert effect_of(name, of).mean == pytest.approx((0.01 + 0.03) / 2)
+
+
+def test_a_seed_with_a_run_missing_is_left_out() -> None:
+    whole = {"lstm": AS_REPORTED, "cnn": BETTER}
+    without = {name: of for name, of in BETTER.items() if name != "original"}
+    for name in ("cnn_beats_lstm", "best_lstm_is_below_the_cnn"):
+        assert effect_of(name, of_seeds(whole, whole, {**whole, "cnn": without})).n == 2
+
+
+def test_a_peak_at_the_largest_weight_counts_against_the_claim() -> None:
+    effect = effect_of("minority_peaks_inside", accuracies({"lstm": OTHERWISE}))
+    assert effect.mean == pytest.approx(-0.02)
+    assert effect_of("the_peak_is_7", accuracies({"lstm": OTHERWISE})).mean == pytest.approx(-0.06)
+
+
+def test_a_weight_is_chosen_on_validation_data_and_measured_on_the_test_set() -> None:
+    val = sweep({weight: 0.5 - 0.01 * abs(weight - 3) for weight in SWEPT}, 0.0)
+    test = sweep({weight: 0.85 - 0.02 * abs(weight - 7) for weight in SWEPT}, 0.0)
+    scored = [rows({"lstm": of}, 0, all_scored=[on]) for of, on in ((val, "val"), (test, "test"))]
+    of = Accuracies(pandas.DataFrame([*scored[0], *scored[1]]))
+    assert effect_of("minority_peaks_inside", of).mean == pytest.approx(0.77 - 0.79)
+    assert effect_of("the_peak_is_7", of).mean == pytest.approx(0.02)
+
+
+def test_a_sweep_without_weight_7_says_nothing_about_it() -> None:
+    sparse = {name: of for name, of in AS_REPORTED.items() if name != "weight_7"}
+    with pytest.raises(KeyError):
+        effect_of("the_peak_is_7", accuracies({"lstm": sparse}))
+    assert effect_of("minority_peaks_inside", accuracies({"lstm": sparse})).n == 3
+
+
 def test_claims_are_about_the_reports_own_weights() -> None:
     beyond = {**AS_REPORTED, "weight_50": groups(0.99, 0.1)}
     for claim in CLAIMS:
@@ -156,6 +217,22 @@ def test_where_nothing_was_lost_nothing_can_be_restored(lost: float) -> None:
     for name in ("augmented_40_does_not_restore", "weighting_restores"):
         effect = effect_of(name, accuracies({"lstm": conditions}))
         assert (effect.n, judge(effect)) == (0, "undecided")
+
+
+def losing(lost: float) -> ByModel:
+    return {"lstm": five(*[groups(0.5 + change, 0.5) for change in (lost, 0, 0.1, 0.1)])}
+
+
+def test_without_a_certain_loss_there_is_no_verdict() -> None:
+    for name in ("augmented_100_does_not_restore", "weighting_restores"):
+        effect = effect_of(name, of_seeds(losing(-0.1), losing(0.01), losing(0.02)))
+        assert (effect.n, judge(effect)) == (0, "undecided")
+
+
+def test_no_seed_is_left_out_for_what_it_reached() -> None:
+    effect = effect_of("weighting_restores", of_seeds(losing(-0.01), *[losing(0.1)] * 4))
+    assert effect.n == 5
+    assert effect.mean == pytest.approx(0.1 - (4 * 0.1 - 0.01) / 5 / 2)
 
 
 def test_differences_are_paired_by_seed() -> None:

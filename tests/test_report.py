@@ -19,7 +19,7 @@ from mnist_imbalance.report import figures, tables
 from mnist_imbalance.report.claims import judge_claims
 from mnist_imbalance.report.gather import gather
 from mnist_imbalance.report.render import render
-from mnist_imbalance.report.sections import Picture, sections
+from mnist_imbalance.report.sections import Picture, claims_section, sections
 from mnist_imbalance.report.wording import finding, summary
 from mnist_imbalance.report.write import figure_3, tabulate
 from mnist_imbalance.scores import Scores
@@ -291,6 +291,25 @@ def test_runs_that_differ_are_conditions_apart(
     one = gathered.runs.groupby(["model", "condition", "seed"]).config_hash.nunique()
     assert set(one) == {1}
     assert "Without 90 % of" in finding(gathered, judge_claims(gathered))
+
+
+def test_of_an_uncertain_loss_no_share_is_regained(tmp_path: Path) -> None:
+    overlays = "study.experiments=[data_sweep,per_label]"
+    keys, runs = study_of(
+        *(overlays, "study.extensions=[]", "study.seeds=[0,1]"),
+        *(f"runs_dir={tmp_path}", "records_dirs=[]"),
+    )
+    for run in runs:
+        before = run.choices["data"] == "original"
+        minority = (0.65, 0.61)[run.values["seed"]] if before else 0.6
+        write_record(tmp_path, run, scores(groups(minority, 0.9)))
+    gathered = gather(keys)
+    claims = judge_claims(gathered)
+    said = finding(gathered, claims)
+    assert said.endswith("It is not certain that the LSTM lost anything to be restored.")
+    assert "to 60.0 % with the LSTM" in said
+    tables_of_claims = claims_section(claims).tables
+    assert ["undecided", "none", "0"] in [row[2:5] for row in tables_of_claims[0].rows]
 
 
 def test_a_study_without_any_record_has_a_report(tmp_path: Path) -> None:

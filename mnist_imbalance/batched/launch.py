@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from mnist_imbalance.batched.training import Run, train_side_by_side
-from mnist_imbalance.commandline import CONF, STOPPED, take_apart
+from mnist_imbalance.commandline import STOPPED, take_apart
 from mnist_imbalance.outcomes import note
 from mnist_imbalance.runs import RunFolder, determining
 
@@ -67,14 +66,7 @@ def launch(
             config.hydra.job.id = config.hydra.job.num = number
         configs.append(config)
     if not (launcher.on_cpu or any(map(on_gpu, configs))):
-        parallel = instantiate(OmegaConf.load(CONF / "hydra" / "launcher" / "joblib.yaml"))
-        parallel.setup(
-            hydra_context=launcher.hydra_context,
-            task_function=launcher.task_function,
-            config=launcher.config,
-        )
-        done: Sequence[JobReturn] = parallel.launch(job_overrides, first_number)
-        return done
+        return launcher.hand_over(job_overrides, first_number)
 
     programs: dict[str, list[Run]] = defaultdict(list)
     returned: dict[int, JobReturn] = {}

@@ -72,7 +72,8 @@ def claims_section(claims: pandas.DataFrame) -> Section:
     text = (
         f"The report's claims about its LSTM, judged by effects paired over seeds: {counted}. The "
         "same questions are asked of the other model and optimizer. To restore labels 0–4 means "
-        "to regain at least half of what the imbalance took from them."
+        "to regain at least half of what the imbalance took from them. Where runs are missing, or "
+        "it is not certain that anything was lost, there is no effect and the claim is undecided."
     )
     optimizers = dict.fromkeys(claims.optimizer)
     return Section("Claims", [text], [wording.claims_table(claims, name) for name in optimizers])
@@ -248,7 +249,8 @@ def method_section(gathered: Gathered) -> Section:
             "An interval is Student's t-interval of the mean over seeds, 95 % each, not corrected "
             "for their number. A claim holds if the interval of its effect lies above zero, does "
             "not hold if it reaches nowhere above zero, and is undecided otherwise. One seed gives "
-            "no interval and leaves every claim undecided.",
+            "no interval and leaves every claim undecided. Of a claim over several comparisons the "
+            "smallest counts, and a best weight is found, in each seed's own runs.",
             "The augmented and the original sets hold more images than the imbalanced one, so that "
             "their runs take more steps in the same number of epochs, as in the report.",
         ],

@@ -93,18 +93,18 @@ def finding(gathered: Gathered, claims: pandas.DataFrame) -> str:
         f"Without {100 * (1 - keep):.0f} % of the training images of labels 0–4, test accuracy on "
         f"them goes {change('lstm')} and {change('cnn')} (n = {len(by_seed)}). "
     )
-    if lost <= 0:
-        return f"{first}The LSTM lost nothing, so that there is nothing to restore."
-    augmentation = claims[
+    [augmentation] = claims[
         (claims.claim == "augmented_100_does_not_restore")
         & (claims.model == "lstm")
         & (claims.optimizer == "sgd")
-    ].verdict.item()
+    ].itertuples()
+    if lost <= 0 or augmentation.n == 0:
+        return f"{first}It is not certain that the LSTM lost anything to be restored."
     judged = {
         "holds": "holds here, too",
         "does not hold": "does not hold here",
         "undecided": "is undecided at this number of seeds",
-    }[augmentation]
+    }[augmentation.verdict]
     return (
         f"{first}Of what the LSTM lost, the report's loss weights bring back "
         f"{regained('weighted')} and augmentation to 100 % brings back "
