@@ -72,8 +72,8 @@ def claims_section(claims: pandas.DataFrame) -> Section:
     text = (
         f"The report's claims about its LSTM, judged by effects paired over seeds: {counted}. The "
         "same questions are asked of the other model and optimizer. To restore labels 0–4 means "
-        "to regain at least half of what the imbalance took from them. Where runs are missing, or "
-        "it is not certain that anything was lost, there is no effect and the claim is undecided."
+        "to regain at least half of what the imbalance took from them. Without the runs for "
+        "it, or a certain loss to restore, a claim has no effect and is undecided."
     )
     optimizers = dict.fromkeys(claims.optimizer)
     return Section("Claims", [text], [wording.claims_table(claims, name) for name in optimizers])
