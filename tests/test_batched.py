@@ -164,7 +164,7 @@ def test_a_wrong_value_fails_one_run_only(tmp_path: Path) -> None:
     assert all(isinstance(outcomes[run.folder.path], Result) for run in good)
 
 
-@pytest.mark.parametrize("name", ["Dropout", "FinalState", "Normalized"])
+@pytest.mark.parametrize("name", ["Dropout", "FinalState", "Normalized", "TwoLayers"])
 def test_a_model_that_cannot_be_mapped_is_trained_alone(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -29,3 +29,17 @@ class FinalState(nn.Module):
         _, (hidden, _) = self.lstm(images.squeeze(1))
         logits: Tensor = self.output(hidden[-1])
         return logits
+
+
+class TwoLayers(nn.Module):
+    """Has an LSTM of two layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(28, 16, num_layers=2, batch_first=True)
+        self.output = nn.Linear(16, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        hidden, _ = self.lstm(images.squeeze(1))
+        logits: Tensor = self.output(hidden[:, -1])
+        return logits

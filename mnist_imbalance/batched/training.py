@@ -246,7 +246,10 @@ def train_group(runs: Sequence[Run], shared: RunFolder, show_progress: bool) -> 
     datas, classifiers = zip(*(build_parts(run.config) for run in runs), strict=True)
     if not all(isinstance(data, MNISTData) for data in datas):
         raise CannotShareError("their data is no MNISTData")
-    classifier = StackedClassifier(classifiers, [run.optimizer_keys for run in runs])
+    try:
+        classifier = StackedClassifier(classifiers, [run.optimizer_keys for run in runs])
+    except NotImplementedError as error:  # an LSTM that cannot be mapped
+        raise CannotShareError(str(error)) from error
     timer = Timer()
     show_progress = show_progress and first.trainer.enable_progress_bar
     callbacks = [timer, *([EpochBar()] if show_progress else [])]
