@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import lightning
+import numpy
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
@@ -30,24 +31,34 @@ def to_metrics(stage: str, scores: Scores) -> dict[str, float]:
     }
 
 
-def tally(logits: Tensor, labels: Tensor, losses: Tensor) -> list[Scores]:
-    """Score whole passes of several runs over a set, with four waits for the device.
+def tally(logits: Tensor, labels: Tensor, losses: Tensor) -> tuple[list[Scores], numpy.ndarray]:
+    """Score whole passes of several runs over a set, with few waits for the device.
 
     Args:
         logits: (R, N, C) of all images.
         labels: (R, N).
         losses: (R,).
+
+    Returns:
+        The scores of each run, and the predicted labels (R, N) uint8.
     """
     runs, _, size = logits.shape
     # torchmetrics' confusion matrix takes 25 ms where algorithms must be deterministic
     rows = labels + size * torch.arange(runs, device=labels.device).unsqueeze(1)
-    pairs = torch.bincount((rows * size + logits.argmax(dim=2)).flatten(), minlength=runs * size**2)
+    predicted = logits.argmax(dim=2)
+    pairs = torch.bincount((rows * size + predicted).flatten(), minlength=runs * size**2)
     confusions = pairs.view(runs, size, size).tolist()
-    positive = (logits > 0).sum(dim=1).tolist()
-    return [
-        Scores(confusion=confusion, loss=loss, positive=above)
-        for confusion, loss, above in zip(confusions, losses.tolist(), positive, strict=True)
+    above = logits > 0
+    positive = above.sum(dim=1).tolist()
+    own_is_above = above.gather(2, labels.unsqueeze(2)).squeeze(2)
+    of_own = torch.bincount(rows[own_is_above], minlength=runs * size).view(runs, size).tolist()
+    scores = [
+        Scores(confusion=confusion, loss=loss, positive=of_any, positive_of_own=own)
+        for confusion, loss, of_any, own in zip(
+            confusions, losses.tolist(), positive, of_own, strict=True
+        )
     ]
+    return scores, predicted.to(torch.uint8).cpu().numpy()
 
 
 class Staged(lightning.LightningModule, ABC):
@@ -104,6 +115,7 @@ class Classifier(Staged):
     Attributes:
         scores: The last whole pass over "train", "val" and "test". An epoch's training batches
             are scored each as it was when it was trained on.
+        predictions: The labels predicted in that pass, (N,) uint8.
         history: While training, the scores of "train" and "val" by epoch.
     """
 
@@ -118,6 +130,7 @@ class Classifier(Staged):
         self.loss = loss
         self.make_optimizer = make_optimizer
         self.scores: dict[str, Scores] = {}
+        self.predictions: dict[str, numpy.ndarray] = {}
         self.history: dict[str, dict[int, Scores]] = defaultdict(dict)
         self._seen: dict[str, list[tuple[Tensor, Tensor]]] = {"train": [], "val": [], "test": []}
 
@@ -144,14 +157,16 @@ class Classifier(Staged):
         self._seen[stage].clear()
         fitting = self.trainer.state.fn == TrainerFn.FITTING
         loss = self.loss(logits, labels)
-        [scores] = tally(logits.unsqueeze(0), labels.unsqueeze(0), loss.unsqueeze(0))
-        self.keep(stage, scores, self.current_epoch, in_history=fitting)
+        [scores], [predicted] = tally(logits.unsqueeze(0), labels.unsqueeze(0), loss.unsqueeze(0))
+        self.keep(stage, scores, predicted, self.current_epoch, in_history=fitting)
         if fitting:
             metrics = to_metrics(stage, scores)
             self.log_dict({**metrics, "step": float(self.current_epoch)})  # of the x-axis
 
-    def keep(self, stage: str, scores: Scores, epoch: int, in_history: bool) -> None:
-        """Keep the scores of a whole pass over "train", "val" or "test".
+    def keep(
+        self, stage: str, scores: Scores, predicted: numpy.ndarray, epoch: int, in_history: bool
+    ) -> None:
+        """Keep the scores and predictions of a whole pass over "train", "val" or "test".
 
         Raises:
             ConfigError: The loss is not finite.
@@ -162,6 +177,7 @@ class Classifier(Staged):
                 "a smaller rate, or smaller loss weights, may keep it finite"
             )
         self.scores[stage] = scores
+        self.predictions[stage] = predicted
         if in_history:
             self.history[stage][epoch] = scores
 

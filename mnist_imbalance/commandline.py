@@ -8,12 +8,13 @@ import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import BrokenExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from errno import ENAMETOOLONG
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 from hydra.conf import HydraConf
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
@@ -59,7 +60,8 @@ def compose_with(
     overrides: Sequence[str], *, name: str = "train", with_hydra: bool = False
 ) -> DictConfig:
     """Compose ``conf/<name>.yaml`` as a command line would, with Hydra's own part or not."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    in_hydra = GlobalHydra.instance().is_initialized()  # in a job, whose conf/ is the same
+    with nullcontext() if in_hydra else initialize_config_dir(str(CONF), version_base="1.3"):
         return compose(name, list(overrides), return_hydra_config=with_hydra)
 
 

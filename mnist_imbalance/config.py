@@ -14,6 +14,9 @@ from mnist_imbalance.seeds import Seed
 Limit = Annotated[FiniteFloat, Field(gt=0)]  # batches, or a fraction of them
 
 
+EndOrNone = PositiveInt | Literal[-1]  # -1 is Lightning's word for no end
+
+
 class OptimizerKeys(BaseModel, strict=True):
     """What optimizers of every kind need to be told."""
 
@@ -27,7 +30,8 @@ class TrainerKeys(BaseModel, strict=True):
 
     accelerator: str
     devices: Literal[1]
-    max_epochs: PositiveInt
+    max_epochs: EndOrNone
+    max_steps: EndOrNone
     enable_progress_bar: bool
     limit_train_batches: Limit = 1.0
     limit_val_batches: Limit = 1.0
@@ -57,6 +61,8 @@ def check(config: DictConfig) -> None:
         Keys.model_validate(OmegaConf.to_container(config, resolve=True))
     except ValidationError as error:
         raise as_config_error(error) from error
+    if config.trainer.max_epochs == config.trainer.max_steps == -1:
+        raise ConfigError("trainer.max_epochs, trainer.max_steps: one of them must end the run")
 
 
 def build(config: DictConfig, group: str, **more: Any) -> Any:

@@ -1,9 +1,10 @@
 """MNIST with a part of labels 0-4 taken away and, perhaps, given back by augmentation."""
 
+import hashlib
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import lightning
 import torch
@@ -20,6 +21,7 @@ from mnist_imbalance.labels import MINORITY, NUM_LABELS
 from mnist_imbalance.seeds import Seed, generator
 
 Batch = tuple[Tensor, Tensor]
+Copied = Literal["minority", "all"]
 # what torchvision raises over files that are missing or not whole
 UNREADABLE = (RuntimeError, ValueError, AssertionError, EOFError, LookupError, TypeError)
 
@@ -72,6 +74,14 @@ def load(folder: Path, train: bool, kind: type[MNIST] = MNIST) -> tuple[Tensor, 
                 f"get them ({reason}); the repository's MNIST comes back with `git checkout data`"
             ) from error
     return mnist.data.unsqueeze(1), mnist.targets
+
+
+def checksum(*tensors: Tensor) -> str:
+    """Return the sha256, in hex, of the tensors' values one after the other."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(tensor.numpy().data)
+    return digest.hexdigest()
 
 
 def count_labels(labels: Tensor) -> list[int]:
@@ -135,26 +145,33 @@ def subsample(indices: Tensor, labels: Tensor, keep: float) -> Tensor:
 
 
 def expand(
-    images: Tensor, labels: Tensor, copies: Sequence[Copy], generator: torch.Generator
+    images: Tensor,
+    labels: Tensor,
+    copies: Sequence[Copy],
+    generator: torch.Generator,
+    copied: Copied = "minority",
 ) -> tuple[Tensor, Tensor]:
-    """Put every minority image in once per copy, augmented as the copy says (report, section 4).
+    """Put every copied image in once per copy, augmented as the copy says (report, section 4).
 
     Args:
         images: (N, 1, 28, 28) uint8.
         labels: (N,).
         copies: What is done to each copy; noise comes after rotation.
         generator: Where the noise is drawn from.
+        copied: Whose images are copied, those of the minority or of all labels.
 
     Returns:
-        Images and labels: the majority first, then one block of minority images a copy.
+        Images and labels: what is not copied first, then one block for each copy.
     """
-    minority = is_minority(labels)
+    chosen = (
+        is_minority(labels) if copied == "minority" else torch.ones_like(labels, dtype=torch.bool)
+    )
     blocks = [
-        add_noise(rotate(images[minority], copy.angle), copy.noise, generator) for copy in copies
+        add_noise(rotate(images[chosen], copy.angle), copy.noise, generator) for copy in copies
     ]
     return (
-        torch.cat([images[~minority], *blocks]),
-        torch.cat([labels[~minority], *[labels[minority]] * len(copies)]),
+        torch.cat([images[~chosen], *blocks]),
+        torch.cat([labels[~chosen], *[labels[chosen]] * len(copies)]),
     )
 
 
@@ -179,6 +196,7 @@ class MNISTData(lightning.LightningDataModule):
         val_per_label: Training images of each label held out for validation.
         keep: Fraction of the remaining images of labels 0-4 that is kept, in (0, 1].
         copies: What is done to each copy of a kept image of labels 0-4; one copy at least.
+        copied: The labels whose images are copied: ``minority``, or ``all``.
         redraw: Draw the copies' noise anew for every epoch.
         batch_size: Images a batch.
 
@@ -199,6 +217,7 @@ class MNISTData(lightning.LightningDataModule):
         copies: Annotated[list[Copy], Field(min_length=1)],
         redraw: bool,
         batch_size: PositiveInt,
+        copied: Copied = "minority",
     ) -> None:
         super().__init__()
         self.dir = dir
@@ -207,6 +226,7 @@ class MNISTData(lightning.LightningDataModule):
         self.val_per_label = val_per_label
         self.keep = keep
         self.copies = copies
+        self.copied = copied
         self.redraw = redraw
         self.batch_size = batch_size
         self.counts: dict[str, list[int]] = {}
@@ -221,6 +241,7 @@ class MNISTData(lightning.LightningDataModule):
             return
         images, labels = load(self.dir, train=True, kind=self.kind)
         test = load(self.dir, train=False, kind=self.kind)
+        self.sha256 = checksum(images, labels, *test)
         held_in, held_out = hold_out(labels, self.val_per_label, generator("hold-out", self.seed))
         kept = subsample(held_in, labels, self.keep)
         self.kept = images[kept], labels[kept]
@@ -239,7 +260,8 @@ class MNISTData(lightning.LightningDataModule):
         }
 
     def _expand(self, epoch: int) -> Batch:
-        return expand(*self.kept, self.copies, generator("noise", self.seed, epoch))
+        noise = generator("noise", self.seed, epoch)
+        return expand(*self.kept, self.copies, noise, self.copied)
 
     def _to_device(self, images: Tensor, labels: Tensor) -> Batch:
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")

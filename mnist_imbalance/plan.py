@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import BaseModel, Field, PositiveInt, ValidationError
 
 from mnist_imbalance.commandline import compose_with
+from mnist_imbalance.conditions import BUDGET, SEEDS, changes, name_condition
 from mnist_imbalance.errors import ConfigError, as_config_error
 from mnist_imbalance.runs import CHOICES, Result, determining, hash_config
 from mnist_imbalance.seeds import Seed
@@ -59,8 +60,7 @@ class PlannedRun:
     Attributes:
         experiment: The overlay that it belongs to.
         choices: The name chosen in each config group.
-        changes: What the overlay changes of these choices; not the seed, nor the one weight of
-            the weighted loss.
+        changes: What the overlay changes of these choices, see `changes`.
         overrides: What the training command line would be given, ``key=value``.
         values: All that determines the result, by dotted key. ``loss.weights`` is "???" as long
             as it waits to be chosen by the runs of the weight sweep.
@@ -79,19 +79,8 @@ class PlannedRun:
 
     @property
     def condition(self) -> str:
-        """Name what was done about the imbalance, as the columns of the report's Table 1 do.
-
-        What an overlay changes beyond its choices is part of it, "imbalanced, data.keep=0.05".
-        """
-        data, loss = self.choices["data"], self.choices["loss"]
-        losses = {
-            "weighted": f"weight_{self.values.get(SWEPT, 0):g}",
-            "per_label": "weighted",
-            "per_label_chosen": "weighted_chosen",
-        }
-        parts = [] if data == "imbalanced" and loss != "plain" else [data]
-        parts += [] if loss == "plain" else [losses.get(loss, loss)]
-        return ", ".join([*parts, *(f"{key}={value}" for key, value in self.changes.items())])
+        """What was done about the imbalance, see `name_condition`."""
+        return name_condition(self.choices, self.changes)
 
     @property
     def waits(self) -> bool:
@@ -161,22 +150,18 @@ def without_weights(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key not in free}
 
 
-def changes(values: Mapping[str, Any], plain: Mapping[str, Any]) -> dict[str, Any]:
-    """Find in which values a run differs from a plain one."""
-    keys = sorted(values.keys() | plain.keys())
-    return {key: values.get(key) for key in keys if values.get(key) != plain.get(key)}
-
-
 def check_names(runs: Iterable[PlannedRun]) -> None:
     """Refuse different runs that the report could not tell apart.
 
     Raises:
-        ConfigError: Two runs share model, optimizer, condition and seed.
+        ConfigError: Two runs share model, optimizer, condition, seeds and length.
     """
-    known: dict[tuple[str, str, str, int], PlannedRun] = {}
+    known: dict[tuple[Any, ...], PlannedRun] = {}
+    told_apart = (*sorted(SEEDS), *sorted(BUDGET))
     for run in runs:
         model, optimizer = run.choices["model"], run.choices["optimizer"]
-        first = known.setdefault((model, optimizer, run.condition, run.values["seed"]), run)
+        same = (model, optimizer, run.condition, *(run.values.get(key) for key in told_apart))
+        first = known.setdefault(same, run)
         if first.config_hash != run.config_hash:
             overlays = " and ".join(dict.fromkeys([first.experiment, run.experiment]))
             raise ConfigError(
@@ -188,17 +173,20 @@ def check_names(runs: Iterable[PlannedRun]) -> None:
 def plan(study: Study) -> list[PlannedRun]:
     """List all runs of a study, seed by seed.
 
-    A run that two overlays share is listed once for each.
+    A run that two overlays share is listed once for each. An overlay that sweeps ``seed`` has those
+    seeds, whatever the study's are.
 
     Raises:
         ConfigError: There is nothing to do, an overlay or override cannot work, or different
             runs would have one name.
     """
     found: dict[str, list[tuple[PlannedRun, DictConfig]]] = {}
+    own_seeds: dict[str, list[int]] = {}
     plain: dict[tuple[str, ...], dict[str, Any]] = {}  # values by choices
     for experiment in dict.fromkeys([*study.experiments, *study.extensions]):
         found[experiment] = []
         swept = swept_values(experiment)
+        own_seeds[experiment] = [int(seed) for seed in swept.pop("seed", [])]
         check_overrides(study.overrides, experiment, swept)
         for combined in product(*([f"{key}={value}" for value in swept[key]] for key in swept)):
             overrides = (f"experiment={experiment}", *combined, *study.overrides)
@@ -210,17 +198,18 @@ def plan(study: Study) -> list[PlannedRun]:
             if chosen not in plain:
                 plain[chosen] = determining(compose_with([*chosen, *study.overrides, NO_SEED]))
             changed = changes(values, plain[chosen])
-            if choices["loss"] == "weighted":
-                changed.pop(SWEPT, None)
             run = PlannedRun(experiment, choices, changed, overrides, values)
             found[experiment].append((run, config))
 
+    every_seed = {*study.seeds, *study.extension_seeds, *chain.from_iterable(own_seeds.values())}
     runs = []
-    for seed in dict.fromkeys([*study.seeds, *study.extension_seeds]):
+    for seed in sorted(every_seed):
         for experiment, of_experiment in found.items():
-            reproduces = experiment in study.experiments and seed in study.seeds
-            extends = experiment in study.extensions and seed in study.extension_seeds
-            if reproduces or extends:
+            seeds = [
+                *(study.seeds if experiment in study.experiments else []),
+                *(study.extension_seeds if experiment in study.extensions else []),
+            ]
+            if seed in (own_seeds[experiment] or seeds):
                 for run, config in of_experiment:
                     config.seed = seed
                     overrides = (*run.overrides, f"seed={seed}")

@@ -1,9 +1,16 @@
 """One bar for a whole training, with the time left."""
 
+from math import ceil
 from typing import Any
 
 import lightning
 from tqdm import tqdm
+
+
+def epochs_to_come(trainer: lightning.Trainer) -> int:
+    """Return how many epochs a training has, the last perhaps in part."""
+    ends = [trainer.max_epochs or -1, ceil(trainer.max_steps / trainer.num_training_batches)]
+    return min(end for end in ends if end > 0)
 
 
 class EpochBar(lightning.Callback):
@@ -12,7 +19,7 @@ class EpochBar(lightning.Callback):
     def on_train_start(self, trainer: lightning.Trainer, *_: Any) -> None:
         """Show the bar where training starts or goes on."""
         self._bar = tqdm(
-            total=trainer.max_epochs,
+            total=epochs_to_come(trainer),
             initial=trainer.current_epoch,
             desc="training",
             unit="epoch",

@@ -11,17 +11,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy
 from filelock import FileLock, Timeout
 from hydra.conf import HydraConf
 from omegaconf import DictConfig, OmegaConf
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.files import write_whole
 from mnist_imbalance.labels import NUM_LABELS
+from mnist_imbalance.schema_1 import complete
 from mnist_imbalance.scores import Scores
 
 CHOICES = ("model", "data", "loss", "optimizer")  # config groups, by which runs are named
+NEW_KEYS = {  # the value that all runs had before there was such a key: it changes no hash
+    "data.copied": "minority",
+    "trainer.max_steps": -1,
+}
 WITHOUT_EFFECT = {  # on the result, but for rounding: where and how a run is made
     "runs_dir",
     "threads",
@@ -46,23 +52,28 @@ class Result(BaseModel, frozen=True, populate_by_name=True):
     Attributes:
         schema_version: Of this record; ``schema`` in the file.
         config_hash: Of ``config``, see `hash_config`.
+        condition: What was done about the imbalance, see `name_condition`.
         model: Name of the choice in ``conf/model``; so ``data``, ``loss`` and ``optimizer``.
         seed: Of the initial weights and the order of the images.
         data_seed: Of the choice of images.
-        epochs: Passes over the training images.
-        train_counts: Images a label after subsampling and expansion.
+        epochs: Passes over the training images; the last may have ended at ``max_steps``.
+        steps: Optimizer steps.
+        train_counts: Images of each label after subsampling and expansion.
+        groups: The labels of each group that accuracies are given for.
+        data_sha256: Checksum of all images and labels of the data set, as they were read.
         train: Scores of the last epoch's training batches, each as it was when trained on.
         val: Scores of the held-out training images after the last epoch.
         test: Scores of the test set after the last epoch.
         seconds: What the run took.
         device: What it ran on.
         threads: CPU threads it ran with.
-        versions: Of python, torch, lightning and mnist_imbalance.
+        versions: Of python, torch, torchvision, lightning and mnist_imbalance, and the git commit.
         config: All that determines the result, by dotted key.
     """
 
-    schema_version: Literal[1] = Field(default=1, alias="schema")
+    schema_version: Literal[1, 2] = Field(default=2, alias="schema")
     config_hash: str
+    condition: str
     model: str
     data: str
     loss: str
@@ -70,7 +81,10 @@ class Result(BaseModel, frozen=True, populate_by_name=True):
     seed: int
     data_seed: int
     epochs: int
+    steps: int
     train_counts: list[int]
+    groups: dict[str, list[int]]
+    data_sha256: str | None
     train: Scores
     val: Scores
     test: Scores
@@ -79,6 +93,14 @@ class Result(BaseModel, frozen=True, populate_by_name=True):
     threads: int
     versions: dict[str, str]
     config: dict[str, Any]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_schema_1(cls, record: Any) -> Any:
+        """Work out what records of schema 1 do not say."""
+        if not isinstance(record, dict) or record.get("schema") != 1:
+            return record
+        return record | complete(record)
 
 
 @dataclass(frozen=True)
@@ -108,7 +130,8 @@ def determining(config: DictConfig) -> dict[str, Any]:
 
     values: Any = OmegaConf.to_container(config, resolve=True)
     flat = flatten(values, "")
-    return {key: flat[key] for key in sorted(flat.keys() - WITHOUT_EFFECT)}
+    determine = flat.keys() - WITHOUT_EFFECT
+    return {key: flat[key] for key in sorted(determine) if flat[key] != NEW_KEYS.get(key, ...)}
 
 
 def hash_config(determining: Mapping[str, Any]) -> str:
@@ -142,6 +165,7 @@ class RunFolder:
         self.last_checkpoint = path / "checkpoints" / "last.ckpt"
         self.tensorboard = path / "tensorboard"
         self.metrics_file = path / "metrics.csv"
+        self.predictions_file = path / "predictions.npz"
         self.result_file = path / "result.json"
         self.config_file = path / ".hydra" / "config.yaml"
 
@@ -180,7 +204,9 @@ class RunFolder:
             return None
         ours = determining(config)
         differing = sorted(
-            key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)
+            key
+            for key in ours.keys() | theirs.keys()
+            if json.dumps(ours.get(key)) != json.dumps(theirs.get(key))  # 1 is not 1.0 to a hash
         )
         if differing:
             raise ConfigError(
@@ -205,18 +231,38 @@ class RunFolder:
         shutil.rmtree(self.config_file.parent)
         shutil.rmtree(self.tensorboard, ignore_errors=True)
 
-    def finish(self, result: Result, history: Mapping[str, Mapping[int, Scores]]) -> None:
-        """Write ``metrics.csv`` and ``result.json``; the run is complete from here on.
+    def finish(
+        self,
+        result: Result,
+        history: Mapping[str, Mapping[int, Scores]],
+        predictions: Mapping[str, numpy.ndarray],
+    ) -> None:
+        """Write all that is kept of a run, ``result.json`` last: it is complete from there on.
 
         Args:
             result: Of the whole run.
             history: Scores by stage, "train" and "val", and epoch.
+            predictions: Predicted label of every image, (N,) uint8, of "val" and "test".
         """
         write_whole(self.metrics_file, tabulate_epochs(history))
+        arrays = io.BytesIO()
+        numpy.savez_compressed(arrays, val=predictions["val"], test=predictions["test"])
+        write_whole(self.predictions_file, arrays.getvalue())
         record = json.loads(result.model_dump_json(by_alias=True))
         rows = {key: json.dumps(value, sort_keys=key == "config") for key, value in record.items()}
         lines = ",\n".join(f'"{key}": {row}' for key, row in rows.items())
         write_whole(self.result_file, "{\n" + lines + "\n}\n")
+
+    def predictions(self) -> dict[str, numpy.ndarray] | None:
+        """Return the predicted label of every image, (N,) uint8, of "val" and "test".
+
+        The validation images stand in the order in which they were held out, the test images in
+        that of the data set. None for a record of schema 1, which has none.
+        """
+        if not self.predictions_file.exists():
+            return None
+        with numpy.load(self.predictions_file) as arrays:
+            return dict(arrays)
 
     def result(self) -> Result | None:
         """Read ``result.json``; None if the run is not complete.

@@ -20,11 +20,13 @@ class Scores(BaseModel, frozen=True):
         loss: The training loss's value on the set.
         positive: Images, (10,), for which each label's output is above zero; a label whose output
             never is has died behind an output ReLU.
+        positive_of_own: The same of each label's own images; None in records of schema 1.
     """
 
     confusion: Ten[Ten[NonNegativeInt]]
     loss: float
     positive: Ten[NonNegativeInt]
+    positive_of_own: Ten[NonNegativeInt] | None = None
 
     @computed_field
     @property

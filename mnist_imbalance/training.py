@@ -2,9 +2,8 @@
 
 import logging
 import os
-import platform
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -19,16 +18,17 @@ from lightning.pytorch.profilers import Profiler
 from omegaconf import DictConfig
 from torch.utils import deterministic
 
-import mnist_imbalance
 from mnist_imbalance.classifier import Classifier
+from mnist_imbalance.commandline import compose_with
+from mnist_imbalance.conditions import changes, name_condition
 from mnist_imbalance.config import build, check
 from mnist_imbalance.data import MNISTData
 from mnist_imbalance.errors import ConfigError
-from mnist_imbalance.labels import MINORITY
+from mnist_imbalance.labels import GROUPS, MINORITY
 from mnist_imbalance.pictures import draw_confusion, lay_out
 from mnist_imbalance.progress import EpochBar
+from mnist_imbalance.provenance import describe, versions
 from mnist_imbalance.runs import CHOICES, Result, RunFolder, Seconds, determining, hash_config
-from mnist_imbalance.scores import Scores
 from mnist_imbalance.seeds import derive
 
 
@@ -80,13 +80,6 @@ class SeedEveryEpoch(lightning.Callback):
         """Seed what layers such as dropout draw from, before an epoch's first batch."""
         if batch_idx == 0:  # Lightning resumes past on_train_epoch_start
             torch.manual_seed(derive("epoch", self.seed, trainer.current_epoch))
-
-
-def describe(device: torch.device) -> str:
-    """Name a device as a reader of the result would."""
-    if device.type == "cuda":
-        return f"cuda, {torch.cuda.get_device_name(device)}"
-    return f"{device.type}, {platform.machine()}, {os.cpu_count()} cores"
 
 
 def epochs_done(checkpoint: Path) -> int:
@@ -224,7 +217,8 @@ def train_and_score(
         if fresh and not folder.last_checkpoint.exists():
             folder.discard()
         raise
-    if trainer.current_epoch < config.trainer.max_epochs:
+    steps = trainer.global_step
+    if trainer.current_epoch != config.trainer.max_epochs and steps != config.trainer.max_steps:
         raise ConfigError(
             f"trainer: training was ended after {trainer.current_epoch} of "
             f"{config.trainer.max_epochs} epochs; only a whole training has a result"
@@ -232,48 +226,58 @@ def train_and_score(
     trainer.validate(classifier, datamodule=data, verbose=False)
     trainer.test(classifier, datamodule=data, verbose=False)
 
+    end_history(classifier)
     result = make_result(
         config,
         hydra,
         data,
-        classifier.scores,
+        classifier,
+        steps,
         Seconds(fit=timer.time_elapsed("train"), test=timer.time_elapsed("test")),
         describe(trainer.strategy.root_device),
     )
     show_in_tensorboard(logger, result, data)
-    folder.finish(result, classifier.history)
+    folder.finish(result, classifier.history, classifier.predictions)
     return result
+
+
+def end_history(classifier: Classifier) -> None:
+    """Add the last validation where training ended within an epoch, without one of its own."""
+    last = max(classifier.history["train"])
+    classifier.history["val"].setdefault(last, classifier.scores["val"])
 
 
 def make_result(
     config: DictConfig,
     hydra: HydraConf,
     data: MNISTData,
-    scores: Mapping[str, Scores],
+    classifier: Classifier,
+    steps: int,
     seconds: Seconds,
     device: str,
 ) -> Result:
     """Put together what ``result.json`` holds of a run that has been trained and tested."""
     values = determining(config)
+    choices = {group: hydra.runtime.choices[group] for group in CHOICES}
+    plain = determining(compose_with([f"{group}={choice}" for group, choice in choices.items()]))
     return Result(
         config_hash=hash_config(values),
-        **{group: hydra.runtime.choices[group] for group in CHOICES},
+        condition=name_condition(choices, changes(values, plain)),
+        **choices,
         seed=config.seed,
         data_seed=config.data.seed,
-        epochs=config.trainer.max_epochs,
+        epochs=max(classifier.history["train"]) + 1,
+        steps=steps,
         train_counts=data.counts["expanded"],
-        train=scores["train"],
-        val=scores["val"],
-        test=scores["test"],
+        groups={name: list(labels) for name, labels in GROUPS.items()},
+        data_sha256=data.sha256,
+        train=classifier.scores["train"],
+        val=classifier.scores["val"],
+        test=classifier.scores["test"],
         seconds=seconds,
         device=device,
         threads=config.threads,
-        versions={
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "lightning": lightning.__version__,
-            "mnist_imbalance": mnist_imbalance.__version__,
-        },
+        versions=versions(),
         config=values,
     )
 

@@ -31,7 +31,11 @@ OWN = {  # keys in which the runs of one program may differ
     "optimizer.weight_decay",
 }
 ELEMENTWISE = {f"torch.optim.{name}" for name in ("SGD", "Adam", "AdamW", "RMSprop", "NAdam")}
-TRAINER = {"trainer.max_epochs", "trainer.deterministic"}  # all that a shared program can heed
+TRAINER = {  # all that a shared program can heed
+    "trainer.max_epochs",
+    "trainer.max_steps",
+    "trainer.deterministic",
+}
 LIMITS = {f"trainer.limit_{stage}_batches" for stage in ("train", "val", "test")}
 
 

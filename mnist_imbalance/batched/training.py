@@ -30,11 +30,12 @@ from mnist_imbalance.data import Batch, MNISTData, batches
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.files import remove_if_empty
 from mnist_imbalance.progress import EpochBar
+from mnist_imbalance.provenance import describe
 from mnist_imbalance.runs import Result, RunFolder, Seconds, determining, hash_config
 from mnist_imbalance.training import (
     AtomicCheckpointIO,
     build_parts,
-    describe,
+    end_history,
     epochs_done,
     make_logger,
     make_result,
@@ -168,9 +169,12 @@ class StackedClassifier(Staged):
         self._seen[stage].clear()
         fitting = self.trainer.state.fn == TrainerFn.FITTING
         sound = []
-        for number, scores in enumerate(tally(logits, labels, self.loss(logits, labels))):
+        tallied = zip(*tally(logits, labels, self.loss(logits, labels)), strict=True)
+        for number, (scores, predicted) in enumerate(tallied):
             try:
-                self.classifiers[number].keep(stage, scores, self.current_epoch, in_history=fitting)
+                self.classifiers[number].keep(
+                    stage, scores, predicted, self.current_epoch, in_history=fitting
+                )
                 sound.append(scores)
             except ConfigError as error:
                 self.failures.setdefault(number, str(error))
@@ -264,6 +268,7 @@ def train_group(runs: Sequence[Run], shared: RunFolder, show_progress: bool) -> 
     try:
         checkpoint = shared.last_checkpoint if epochs_done(shared.last_checkpoint) else None
         trainer.fit(classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        steps = trainer.global_step
         trainer.validate(classifier, datamodule=data, verbose=False)
         trainer.test(classifier, datamodule=data, verbose=False)
     except Exception:
@@ -282,9 +287,10 @@ def train_group(runs: Sequence[Run], shared: RunFolder, show_progress: bool) -> 
             run.folder.discard()
             outcomes[run.folder.path] = why
             continue
+        end_history(each)
         result = run.folder.result()
         if not result:
-            result = make_result(run.config, run.hydra, part, each.scores, share, device)
+            result = make_result(run.config, run.hydra, part, each, steps, share, device)
             finish(run.folder, result, part, each)
         if not run.folder.last_checkpoint.exists():  # without a result, it would seem begun alone
             save_state(run.folder, each, classifier.state_of(number))
@@ -299,7 +305,7 @@ def finish(folder: RunFolder, result: Result, data: MNISTData, classifier: Class
         for epoch, scores in epochs.items():
             logger.log_metrics(to_metrics(stage, scores), step=epoch)
     show_in_tensorboard(logger, result, data)
-    folder.finish(result, classifier.history)
+    folder.finish(result, classifier.history, classifier.predictions)
 
 
 def save_state(folder: RunFolder, classifier: Classifier, state: dict[str, Tensor]) -> None:

@@ -1,0 +1,38 @@
+"""What a condition is called: as on the command line, and what runs of it have in common."""
+
+from collections.abc import Mapping
+from typing import Any
+
+BUDGET = {"trainer.max_epochs", "trainer.max_steps"}  # how long is trained, not what is done
+SEEDS = {"seed", "data.seed", "data.order_seed"}
+
+
+def changes(values: Mapping[str, Any], plain: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values, by dotted key, in which a run differs from a plain one of its choices.
+
+    Args:
+        values: All that determines the run.
+        plain: All that determines a run of the same choices, nothing else being changed.
+    """
+    keys = sorted((values.keys() | plain.keys()) - BUDGET - SEEDS)
+    return {
+        key: values.get(key)
+        for key in keys
+        if values.get(key) != plain.get(key) and plain.get(key) != "???"  # had to be given
+    }
+
+
+def name_condition(choices: Mapping[str, str], changed: Mapping[str, Any]) -> str:
+    """Return a condition's name: its data, its loss, and what else is not as these choices have it.
+
+    ``imbalanced``, ``augmented_40``, ``per_label``, ``weighted, loss.minority_weight=3``: the data
+    stands there unless it is imbalanced and the loss says more, the loss unless it is plain.
+
+    Args:
+        choices: The name chosen in each config group.
+        changed: As `changes` gives it.
+    """
+    data, loss = choices["data"], choices["loss"]
+    parts = [] if data == "imbalanced" and loss != "plain" else [data]
+    parts += [] if loss == "plain" else [loss]
+    return ", ".join([*parts, *(f"{key}={value}" for key, value in changed.items())])
