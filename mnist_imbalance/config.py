@@ -6,7 +6,15 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
-from pydantic import BaseModel, Field, FiniteFloat, PositiveInt, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    Field,
+    FiniteFloat,
+    PositiveInt,
+    ValidationError,
+)
+from pydantic_core import PydanticCustomError
 
 from mnist_imbalance.errors import ConfigError, as_config_error
 from mnist_imbalance.seeds import Seed
@@ -14,7 +22,14 @@ from mnist_imbalance.seeds import Seed
 Limit = Annotated[FiniteFloat, Field(gt=0)]  # batches, or a fraction of them
 
 
-EndOrNone = PositiveInt | Literal[-1]  # -1 is Lightning's word for no end
+def check_end(end: int) -> int:
+    """Let a number of epochs or steps pass, or -1, Lightning's word for no end."""
+    if end < 1 and end != -1:
+        raise PydanticCustomError("end", "Input should be greater than 0, or -1 for no end")
+    return end
+
+
+End = Annotated[int, AfterValidator(check_end)]
 
 
 class OptimizerKeys(BaseModel, strict=True):
@@ -30,8 +45,8 @@ class TrainerKeys(BaseModel, strict=True):
 
     accelerator: str
     devices: Literal[1]
-    max_epochs: EndOrNone
-    max_steps: EndOrNone
+    max_epochs: End
+    max_steps: End
     enable_progress_bar: bool
     limit_train_batches: Limit = 1.0
     limit_val_batches: Limit = 1.0

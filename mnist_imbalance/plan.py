@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field, PositiveInt, ValidationError
 from mnist_imbalance.commandline import compose_with
 from mnist_imbalance.conditions import BUDGET, SEEDS, changes, name_condition
 from mnist_imbalance.errors import ConfigError, as_config_error
+from mnist_imbalance.published import published
 from mnist_imbalance.runs import CHOICES, Result, determining, hash_config
 from mnist_imbalance.seeds import Seed
 from mnist_imbalance.selection import best_weights
@@ -234,14 +235,17 @@ def with_chosen_weights(
         The run with weights; the run itself if its sweep is not complete.
     """
     ours = without_weights(run.values)
+    weights = published()["uniform_weights"]  # AI3607's, however far the study's sweeps go
     sweep = [
-        other for other in runs if SWEPT in other.values and without_weights(other.values) == ours
+        other
+        for other in runs
+        if other.values.get(SWEPT) in weights and without_weights(other.values) == ours
     ]
     if not sweep or not all(other.config_hash in records for other in sweep):
         return run
-    weights = best_weights({other.values[SWEPT]: records[other.config_hash].val for other in sweep})
+    best = best_weights({other.values[SWEPT]: records[other.config_hash].val for other in sweep})
     return replace(
         run,
-        overrides=(*run.overrides, f"{CHOSEN}=[{','.join(map(str, weights))}]"),
-        values={**run.values, CHOSEN: weights},
+        overrides=(*run.overrides, f"{CHOSEN}=[{','.join(map(str, best))}]"),
+        values={**run.values, CHOSEN: best},
     )

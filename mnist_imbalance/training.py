@@ -202,7 +202,7 @@ def train_and_score(
     data, classifier = build_parts(config)
     done = epochs_done(folder.last_checkpoint)
     logger = make_logger(folder, done)
-    timer = Timer()
+    timer = Timer(config.trainer.get("max_time"))
     show_progress = show_progress and config.trainer.enable_progress_bar
     callbacks = [timer, SeedEveryEpoch(config.seed), *([EpochBar()] if show_progress else [])]
     trainer = make_trainer(config, folder, logger, callbacks)

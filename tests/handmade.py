@@ -2,14 +2,24 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from math import ceil
 from pathlib import Path
 from typing import Any
 
+import numpy
+
+from mnist_imbalance.labels import GROUPS
 from mnist_imbalance.plan import PlannedRun, StudyKeys, plan, read_study
 from mnist_imbalance.runs import CHOICES, Result, RunFolder, Seconds, hash_config
 from mnist_imbalance.scores import Scores
 
 IMAGES = 1000  # of each label
+STEPS_PER_EPOCH = {
+    **dict.fromkeys(("original", "augmented_100", "duplicated_100"), 430),
+    **dict.fromkeys(("noise_100", "rotation_100"), 430),
+    **dict.fromkeys(("augmented_40", "duplicated_40"), 298),
+    "augmented_original": 4297,
+}
 
 
 def scores(per_label: Sequence[float], positive: Sequence[int] = (1,) * 10) -> Scores:
@@ -37,15 +47,24 @@ def result_of(
     test: Scores,
     val: Scores | None = None,
     train: Scores | None = None,
+    condition: str = "imbalanced",
 ) -> Result:
     """A finished run; validation and training are like the test if not given."""
+    per_epoch = STEPS_PER_EPOCH.get(choices["data"], 233)
+    last = values.get("trainer.max_steps", -1)
+    epochs = values["trainer.max_epochs"]
+    steps = min(end for end in (per_epoch * epochs, last) if end > 0)
     return Result(
         config_hash=hash_config(values),
+        condition=condition,
         **{group: choices[group] for group in CHOICES},
         seed=values["seed"],
         data_seed=values["data.seed"],
-        epochs=values["trainer.max_epochs"],
-        train_counts=[1] * 10,
+        epochs=ceil(steps / per_epoch),
+        steps=steps,
+        train_counts=[per_epoch * values["data.batch_size"] // 10] * 10,
+        groups={name: list(labels) for name, labels in GROUPS.items()},
+        data_sha256="0" * 64,
         train=train or test,
         val=val or test,
         test=test,
@@ -57,11 +76,25 @@ def result_of(
     )
 
 
+def predict(scores: Scores) -> numpy.ndarray:
+    """Predicted labels, (N,), that give the scores' confusion matrix; label by label."""
+    confusion = numpy.array(scores.confusion)
+    columns = numpy.tile(numpy.arange(len(confusion)), len(confusion))
+    return numpy.repeat(columns, confusion.ravel()).astype(numpy.uint8)
+
+
+def finish(folder: RunFolder, result: Result) -> None:
+    """Keep a finished run, as if its only epoch were its last."""
+    history = {"train": {0: result.train}, "val": {0: result.val}}
+    predictions = {"val": predict(result.val), "test": predict(result.test)}
+    folder.finish(result, history, predictions)
+
+
 def write_record(root: Path, run: PlannedRun, test: Scores, **others: Scores) -> Path:
     """Keep a finished run below a root; its scores are those of `result_of`."""
-    result = result_of(run.choices, run.values, test, **others)
+    result = result_of(run.choices, run.values, test, **others, condition=run.condition)
     folder = RunFolder(root / run.config_hash[:12])
-    folder.finish(result, {"train": {0: result.train}, "val": {0: result.val}})
+    finish(folder, result)
     return folder.path
 
 

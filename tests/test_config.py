@@ -85,6 +85,7 @@ def test_every_experiment_composes(experiment: str) -> None:
         "optimizer.momentum=1",
         "optimizer.weight_decay=-1",
         "trainer.max_epochs=0",
+        "trainer.max_steps=-2",
         "trainer.devices=2",
     ],
 )

@@ -25,16 +25,32 @@ def test_the_full_study_is_every_condition_with_every_seed() -> None:
         "weight_sweep": 2 * 9 * 5,
         "per_label": 2 * 5,
         "per_label_chosen": 2 * 5,
-        "adam": 2 * 4 * 3,
-        "adam_per_label": 2 * 3,
+        "equal_steps": 2 * 8 * 5,
+        "duplicated": 2 * 2 * 5,
+        "weighted_by_count": 2 * 2 * 5,
+        "per_label_by_count": 2 * 5,
+        "adam": 2 * 4 * 5,
+        "adam_per_label": 2 * 5,
+        "adam_equal_steps": 2 * 3 * 5,
+        "adam_weighted": 2 * 2 * 5,
+        "wide_weights": 2 * 8 * 5,
         "output_relu": 4 * 3,
         "normalize": 8 * 3,
+        "crossed": 2 * 4 * 4,
+        "crossed_equal_steps": 2 * 2 * 4 * 4,
+        "ten_seeds": 2 * 2 * 3 * 5,
+        "ten_seeds_imbalanced": 2 * 2 * 5,
+        "ten_seeds_weighted": 2 * 2 * 5,
+        "long": 2 * 3 * 2,
     }
     weights = [run.values["loss.minority_weight"] for run in by_experiment["weight_sweep"]]
     assert weights[:9] == [2, 3, 4, 5, 6, 7, 8, 9, 10]
     seeds = [run.values["seed"] for run in runs]
     assert seeds == sorted(seeds)
-    assert all(run.values["data.seed"] == run.values["seed"] for run in runs)
+    for run in runs:
+        own = run.values["data.seed"] == run.values["seed"]
+        assert own or run.experiment in ("crossed", "crossed_equal_steps")
+    assert {run.values["seed"] for run in by_experiment["ten_seeds"]} == {5, 6, 7, 8, 9}
 
 
 def test_a_planned_run_is_the_training_commands() -> None:
@@ -153,8 +169,12 @@ def test_what_an_overlay_changes_is_known() -> None:
         {"model.output_bias": None, "model.output_relu": False},
         {"model.output_relu": False},
     ]
-    assert changed["normalize"][:2] == [{}, {"loss.normalize": "count"}]
-    for experiment in ("data_sweep", "weight_sweep", "per_label", "per_label_chosen", "adam"):
+    assert changed["normalize"][4:6] == [{}, {"loss.normalize": "count"}]  # weight 7
+    assert changed["weight_sweep"][:2] == [
+        {"loss.minority_weight": 2},
+        {"loss.minority_weight": 3},
+    ]
+    for experiment in ("data_sweep", "per_label", "per_label_chosen", "adam", "equal_steps"):
         assert not any(changed[experiment])
 
 

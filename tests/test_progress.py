@@ -3,12 +3,18 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from mnist_imbalance.progress import EpochBar
+from mnist_imbalance.progress import EpochBar, epochs_to_come
 
 
 def test_the_bar_goes_on_where_training_does(capsys: pytest.CaptureFixture[str]) -> None:
     metrics = {"val/loss": torch.tensor(0.25), "val/accuracy": torch.tensor(0.5)}
-    trainer = SimpleNamespace(max_epochs=10, current_epoch=4, callback_metrics=metrics)
+    trainer = SimpleNamespace(
+        max_epochs=10,
+        max_steps=-1,
+        num_training_batches=3,
+        current_epoch=4,
+        callback_metrics=metrics,
+    )
     bar = EpochBar()
     bar.on_exception()  # before there is a bar
     bar.on_train_start(trainer)  # type: ignore[arg-type]
@@ -18,3 +24,11 @@ def test_the_bar_goes_on_where_training_does(capsys: pytest.CaptureFixture[str])
     assert "4/10" in shown
     assert "5/10" in shown
     assert "val loss=0.250, val accuracy=0.500" in shown
+
+
+@pytest.mark.parametrize(
+    ("max_epochs", "max_steps", "epochs"), [(10, -1, 10), (-1, 7, 3), (10, 6, 2), (2, 100, 2)]
+)
+def test_the_end_that_comes_first_counts(max_epochs: int, max_steps: int, epochs: int) -> None:
+    trainer = SimpleNamespace(max_epochs=max_epochs, max_steps=max_steps, num_training_batches=3)
+    assert epochs_to_come(trainer) == epochs  # type: ignore[arg-type]

@@ -1,13 +1,16 @@
 import json
+from math import ceil
 from pathlib import Path
 
+import numpy
 import pytest
-from conftest import composed
-from handmade import result_of, scores
+from conftest import REPOSITORY, composed
+from handmade import finish, result_of, scores
 from omegaconf import OmegaConf
 
 from mnist_imbalance.errors import ConfigError
-from mnist_imbalance.runs import Result, RunFolder, determining, hash_config
+from mnist_imbalance.plan import plan, read_study, with_chosen_weights
+from mnist_imbalance.runs import Result, RunFolder, determining, find_records, hash_config
 from mnist_imbalance.scores import Scores
 
 
@@ -43,19 +46,26 @@ def test_a_result_is_read_as_it_was_written(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     assert folder.result() is None
     result = perfect_run("seed=3")
-    folder.finish(result, {"val": {0: perfect()}, "train": {0: perfect(), 1: perfect()}})
+    predictions = {stage: numpy.arange(10, dtype=numpy.uint8) for stage in ("val", "test")}
+    history = {"val": {0: perfect()}, "train": {0: perfect(), 1: perfect()}}
+    folder.finish(result, history, predictions)
     assert folder.result() == result
     rows = folder.metrics_file.read_text().splitlines()
     assert rows[0].startswith("epoch,stage,loss,accuracy,accuracy_0_4,accuracy_5_9,accuracy_0,")
     assert rows[3] == "1,train,0.1" + 13 * ",1"
     record = json.loads(folder.result_file.read_text())
-    assert record["schema"] == 1
+    assert record["schema"] == 2
+    kept = folder.predictions()
+    assert kept is not None
+    assert kept.keys() == {"val", "test"}
+    assert kept["test"].tolist() == list(range(10))
+    assert folder.predictions_file.stat().st_size < 1000
     assert record["seed"] == 3
     assert record["test"]["accuracy_5_9"] == 1.0
     assert hash_config(record["config"]) == record["config_hash"]
 
 
-@pytest.mark.parametrize("damage", ['{"schema": 1', '{"schema": 2}', "[]", '{"val": {}}'])
+@pytest.mark.parametrize("damage", ['{"schema": 1', '{"schema": 3}', "[]", '{"val": {}}'])
 def test_a_damaged_result_is_named(tmp_path: Path, damage: str) -> None:
     folder = RunFolder(tmp_path)
     folder.result_file.write_text(damage)
@@ -76,7 +86,7 @@ def test_a_folder_has_one_process_at_a_time(tmp_path: Path) -> None:
 
 def test_a_result_of_another_config_is_told_by_itself(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
-    folder.finish(perfect_run("data.keep=0.5"), {})
+    finish(folder, perfect_run("data.keep=0.5"))
     assert folder.result_of(composed("data.keep=0.5")) == folder.result()
     with pytest.raises(ConfigError, match=r"other values of data\.keep;"):
         folder.result_of(composed())
@@ -91,3 +101,46 @@ def test_a_folder_belongs_to_one_config(tmp_path: Path) -> None:
     assert folder.result_of(composed("optimizer.lr=0.1", "trainer=gpu")) is None
     with pytest.raises(ConfigError, match=r"other values of data\.seed, optimizer\.lr;"):
         folder.result_of(composed("data.seed=1"))
+
+
+@pytest.mark.parametrize("override", ["trainer.max_steps=-1", "data.copied=minority"])
+def test_a_new_key_changes_no_hash_at_the_value_that_all_had(override: str) -> None:
+    values = determining(composed(override))
+    assert values == determining(composed())
+    assert override.partition("=")[0] not in values
+
+
+def test_every_committed_record_is_planned_and_every_record_keeps_its_hash() -> None:
+    records = find_records([REPOSITORY / "results"])
+    planned = plan(read_study([]).study)
+    hashes = {
+        (with_chosen_weights(run, planned, records.results) if run.waits else run).config_hash
+        for run in planned
+    }
+    assert records.damaged == []
+    assert records.results.keys() <= hashes
+    of_schema_1 = [
+        each for each in records.results.values() if each.versions["mnist_imbalance"] == "0.1.0"
+    ]
+    assert {each.schema_version for each in of_schema_1} <= {1}
+
+
+def test_a_record_of_schema_1_is_completed(tmp_path: Path) -> None:
+    result = perfect_run("loss=weighted", "loss.minority_weight=3", "model.output_relu=false")
+    later = {"condition", "steps", "groups", "data_sha256"}
+    record = result.model_dump(by_alias=True, exclude=later) | {"schema": 1, "loss": "weighted"}
+    file = tmp_path / "result.json"
+    file.write_text(json.dumps(record))
+    read = RunFolder(tmp_path).result()
+    assert read is not None
+    assert read.condition == "weighted, loss.minority_weight=3, model.output_relu=False"
+    assert read.steps == 50 * ceil(10 * 2982 / 128)
+    assert read.groups["5-9"] == [5, 6, 7, 8, 9]
+    assert RunFolder(tmp_path).predictions() is None
+
+
+def test_one_is_not_true(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    finish(folder, perfect_run("data.keep=1"))
+    with pytest.raises(ConfigError, match=r"other values of data\.keep;"):
+        folder.result_of(composed("data.keep=1.0"))

@@ -15,6 +15,7 @@ import torch
 from conftest import REPOSITORY
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from mnist_imbalance.data import load
 from mnist_imbalance.runs import Result, RunFolder
 
 COMMAND = [sys.executable, "-m", "mnist_imbalance.train"]
@@ -228,7 +229,7 @@ def test_a_parallel_sweep_outlives_a_failing_job(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["data=none"], "data: no choice none; there are augmented_100, augmented_40, imbal"),
+        (["data=none"], "data: no choice none; there are augmented_100, augmented_40, augme"),
         (["data.keep=1.7"], "data.keep: Input should be less than or equal to 1, got 1.7"),
         (["data.kep=1"], "Could not override 'data.kep'"),
         (["loss=weighted", "loss.minority_weight=-1"], "loss.minority_weight: Input should be gr"),
@@ -283,9 +284,51 @@ def test_a_diverging_loss_removes_only_its_own(train_here: Train, tmp_path: Path
 
 
 def test_half_a_training_has_no_result(train_here: Train, tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match=r"^error: trainer: training was ended after 1 of 2 epoch"):
-        train_here("+trainer.max_steps=5", *SHORT)
+    with pytest.raises(SystemExit, match=r"^error: trainer: training was ended after 0 of 2 epoch"):
+        train_here("+trainer.max_time=00:00:00:00", *SHORT)
     assert not list(tmp_path.rglob("result.json"))
+
+
+def test_a_run_of_steps_ends_within_an_epoch_and_is_whole(train_here: Train) -> None:
+    folder = train_here("trainer.max_steps=40", "trainer.max_epochs=-1", *SHORT[1:])
+    assert folder.parent.name == "trainer.max_steps=40"
+    result = result_in(folder)
+    assert (result.epochs, result.steps) == (2, 40)
+    assert sum(map(sum, result.train.confusion)) == 10 * 128  # of the second epoch
+    metrics = pandas.read_csv(folder / "metrics.csv", index_col=["stage", "epoch"])
+    assert sorted(metrics.index) == [("train", 0), ("train", 1), ("val", 0), ("val", 1)]
+    assert metrics.loc["val", 1]["accuracy"] == pytest.approx(result.val.accuracy, rel=1e-4)
+    (folder / "result.json").unlink()  # killed after its last checkpoint
+    train_here("trainer.max_steps=40", "trainer.max_epochs=-1", *SHORT[1:])
+    assert result_in(folder).test == result.test
+    assert result_in(folder).steps == 40
+
+
+def test_predictions_are_the_confusion_matrix_image_by_image(train_here: Train) -> None:
+    folder = train_here(*SHORT)
+    predictions = RunFolder(folder).predictions()
+    assert predictions is not None
+    _, labels = load(REPOSITORY / "data", train=False)
+    confusion = torch.zeros(10, 10, dtype=torch.long)
+    predicted = torch.from_numpy(predictions["test"]).long()
+    confusion.index_put_((labels, predicted), torch.ones(1, dtype=torch.long), accumulate=True)
+    assert confusion.tolist() == result_in(folder).test.confusion
+    assert predictions["val"].shape == (4 * 128,)
+
+
+def test_a_record_tells_what_made_it(train_here: Train) -> None:
+    result = result_in(train_here("loss=weighted", "loss.normalize=count", "seed=3", *SHORT))
+    limits = "trainer.limit_train_batches=30, trainer.limit_val_batches=4"
+    assert result.condition == f"weighted, loss.normalize=count, {limits}"
+    assert result.groups == {"0-4": [0, 1, 2, 3, 4], "5-9": [5, 6, 7, 8, 9], "all": [*range(10)]}
+    assert result.versions.keys() >= {"python", "torch", "torchvision", "lightning"}
+    assert len(result.versions["git"].rstrip("+")) == 40
+    assert result.data_sha256
+    assert result.device.startswith("cpu, ")
+    own = result.train.positive_of_own
+    assert own is not None
+    images_seen = [sum(row) for row in result.train.confusion]
+    assert all(above <= seen for above, seen in zip(own, images_seen, strict=True))
 
 
 def test_another_configs_run_is_left_alone(train_here: Train, tmp_path: Path) -> None:
@@ -305,7 +348,7 @@ def test_a_value_too_long_for_a_folder_name_is_told(train_here: Train) -> None:
 def test_help_shows_the_choices() -> None:
     shown = subprocess.run([*COMMAND, "--help"], capture_output=True, text=True, check=True).stdout
     assert "python -m mnist_imbalance.train model=lstm data=imbalanced loss=weighted" in shown
-    assert "data: augmented_100, augmented_40, imbalanced, original" in shown
+    assert "data: augmented_100, augmented_40, augmented_original, duplicated_100, dupl" in shown
     assert "max_epochs: 50" in shown
 
 
