@@ -7,8 +7,8 @@ import pandas
 import pytest
 
 from mnist_imbalance.report.claims import CLAIMS, Accuracies, Claim, judge
-from mnist_imbalance.report.estimates import Estimate, estimate
 from mnist_imbalance.report.gather import LABELS
+from mnist_imbalance.report.statistics import Estimate, estimate
 
 ByLabel = Sequence[float]
 ByModel = Mapping[str, Mapping[str, ByLabel]]

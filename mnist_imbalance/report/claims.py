@@ -15,8 +15,8 @@ import pandas
 
 from mnist_imbalance.labels import NUM_LABELS
 from mnist_imbalance.published import published
-from mnist_imbalance.report.estimates import Estimate, estimate
 from mnist_imbalance.report.gather import UNIFORM, Gathered
+from mnist_imbalance.report.statistics import Estimate, estimate
 
 TABLE_1 = ["original", "imbalanced", "augmented_40", "augmented_100", "weighted"]
 BOTH = "both"

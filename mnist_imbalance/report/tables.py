@@ -11,8 +11,8 @@ import pandas
 from mnist_imbalance.labels import GROUPS, MINORITY, NUM_LABELS
 from mnist_imbalance.published import published_accuracy, published_in_text
 from mnist_imbalance.report.claims import TABLE_1
-from mnist_imbalance.report.estimates import estimate, estimate_groups
 from mnist_imbalance.report.gather import UNIFORM, Gathered
+from mnist_imbalance.report.statistics import estimate, estimate_groups
 from mnist_imbalance.runs import Result, RunFolder
 from mnist_imbalance.selection import best_minority_weight, best_weight
 
