@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pandas
 import pytest
+import vl_convert
 from conftest import REPOSITORY
 from handmade import groups, scores, study_of, write_record
-from plotly.offline import get_plotlyjs
 
 from mnist_imbalance.commandline import CONF
 from mnist_imbalance.plan import PlannedRun, plan, read_study
@@ -165,8 +165,8 @@ def test_differences_to_imbalanced_are_paired(folder: Path) -> None:
 
 def test_the_page_stands_alone_and_every_figure_is_written(folder: Path) -> None:
     page = (folder / "report" / "index.html").read_text()
-    assert "plotly.js v" in page
-    assert "http" not in page.replace(get_plotlyjs(), "")
+    assert "http" not in page.replace(vl_convert.javascript_bundle(), "")
+    assert len(page.encode()) < 3_000_000
     figures = {path.name for path in (folder / "report" / "figures").iterdir()}
     named = [f"figure_{number}" for number in range(1, 7)] + ["differences", "learning_curves"]
     assert figures == {f"{name}.{kind}" for name in named for kind in ("png", "svg")}
@@ -326,7 +326,7 @@ def test_figure_3_shows_the_images_of_the_study() -> None:
     def drawn(*overrides: str) -> bytes:
         picture = figure_3(overrides)
         assert isinstance(picture, Picture)
-        return figures.render(picture.still, "png")
+        return figures.png(picture.svg)
 
     assert drawn() == drawn("optimizer.lr=0.1") != drawn("data.seed=1")
     assert "nowhere" in str(figure_3(["data.dir=nowhere"]))

@@ -1,62 +1,281 @@
-"""The figures as still pictures, the two models side by side."""
+"""The figures, each described once: still as SVG and PNG, and to hover over in the page."""
 
+import base64
 import io
-from collections.abc import Callable
+from collections.abc import Iterable
+from typing import Any
 
-import matplotlib
+import altair as alt
 import numpy
 import pandas
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+import vl_convert
+from PIL import Image
 
-from mnist_imbalance.labels import GROUPS, MINORITY, NUM_LABELS
+from mnist_imbalance.labels import GROUPS, MINORITY
 from mnist_imbalance.published import published_accuracy
 from mnist_imbalance.report import tables
 from mnist_imbalance.report.gather import Gathered
 from mnist_imbalance.report.names import (
     CONDITIONS,
     GROUP_COLORS,
-    MODEL_COLORS,
+    MODELS,
     condition_title,
     group_title,
     model_title,
+    optimizer_title,
 )
 
-matplotlib.rcParams["svg.hashsalt"] = "mnist_imbalance"  # the same picture, the same file
-LABEL_COLORS = [matplotlib.colormaps["tab10"](label) for label in range(NUM_LABELS)]
+Figure = alt.Chart | alt.FacetChart
+
+alt.data_transformers.disable_max_rows()
+
+TITLES = {
+    "model": model_title,
+    "optimizer": optimizer_title,
+    "condition": condition_title,
+    "label": lambda label: group_title(label) if label in GROUPS else f"label {label}",
+}
+HOVER = [*TITLES, "remedy", "budget", "weight", "epoch", "step", "component", "n"]
+# One meaning a colour: these, and those of the groups of labels.
+MODEL_COLORS = ["#8a5cc4", "#12987a", "#cf3d86", "#8a6d1d"]
+CONDITION_COLORS = [
+    *["#7d7d7d", "#c0392b", "#e3b04b", "#a87400", "#93c54b", "#4c8f2f"],
+    *["#c98bc0", "#53b0bd", "#b08968"],
+]
+COMPONENT_COLORS = ["#7f9fc4", "#b3c7dd", "#dde5ee"]
+PUBLISHED = "LSTM, published"
+ENDS = {"at": "mean", "from": "low", "to": "high"}  # what is drawn of which column
+CONFUSION = ["model", "group", "true", "predicted", "mean", "text", "images"]
+STYLE: dict[str, Any] = {
+    "font": "Helvetica, Arial, Liberation Sans, sans-serif",
+    "aria": False,
+    "view": {"stroke": None},
+    "axis": {
+        **{"domain": False, "ticks": False, "labelPadding": 6, "titlePadding": 10},
+        **{"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal"},
+        **{"gridOpacity": 0.7, "labelLimit": 220, "labelFlush": False},
+    },
+    "legend": {"orient": "top", "title": None, "labelFontSize": 12, "symbolOpacity": 1},
+    "facet": {"spacing": 40},
+    "header": {"title": None, "labelFontSize": 13, "labelFontWeight": "bold", "labelPadding": 8},
+    "line": {"strokeWidth": 2},
+    "circle": {"size": 40, "opacity": 1},
+}
 
 
-def side_by_side(height: float, draw: Callable[[Axes, str], None], share: bool = True) -> Figure:
-    """Draw something for each model."""
-    figure = Figure(figsize=(10, height), layout="constrained")
-    grid = figure.subplots(1, 2, sharex=share, sharey=share)
-    for axes, model in zip(grid, MODEL_COLORS, strict=True):
-        axes.set_title(model_title(model))
-        draw(axes, model)
-    return figure
+def colors(names: Iterable[str], palette: list[str], known: Iterable[str] = ()) -> dict[str, str]:
+    """Return the names' colours, the same in every figure for those that are known."""
+    order = dict(enumerate(dict.fromkeys([*known, *names])))
+    by_name = {name: palette[place % len(palette)] for place, name in order.items()}
+    return {name: by_name[name] for name in dict.fromkeys(names)}
 
 
-def errors(rows: pandas.DataFrame) -> numpy.ndarray:
-    """Give the lengths of error bars in points, (2, N); none where there is no interval."""
-    lengths = numpy.stack([rows["mean"] - rows.low, rows.high - rows["mean"]]).astype(float)
-    return 100 * numpy.where(numpy.isnan(lengths), 0, lengths)
+def color(column: str, by_name: dict[str, str]) -> alt.Color:
+    """Return a column's colours."""
+    scale = alt.Scale(domain=list(by_name), range=list(by_name.values()))
+    return alt.Color(f"{column}:N", scale=scale)
+
+
+def model_colors(rows: pandas.DataFrame) -> dict[str, str]:
+    """Return the colours of the models in a table."""
+    return colors(rows.model, MODEL_COLORS, map(model_title, MODELS))
+
+
+def condition_colors(rows: pandas.DataFrame) -> dict[str, str]:
+    """Return the colours of the conditions in a table."""
+    return colors(rows.condition, CONDITION_COLORS, map(condition_title, CONDITIONS))
+
+
+def group_colors() -> dict[str, str]:
+    """Return the colours of the groups of labels."""
+    return {group_title(group): color for group, color in GROUP_COLORS.items()}
+
+
+def in_words(rows: pandas.DataFrame, form: str = "{:.1%}", of: str = "mean") -> pandas.DataFrame:
+    """Return the rows with their names for a reader and their estimates in words.
+
+    Args:
+        rows: An estimate a row.
+        form: How the estimate and its interval are written.
+        of: The estimate's column.
+    """
+
+    def say(number: float) -> str:
+        return form.format(number).replace("-", "−").replace("%", " %").replace("inf", "∞")
+
+    made = rows.copy()
+    for column in made.columns.intersection(list(TITLES)):
+        made[column] = made[column].map(TITLES[column])
+    made["said"] = made[of].map(say)
+    if "low" in made:
+        made["interval"] = [
+            "none" if pandas.isna(low) else f"{say(low)} to {say(high)}"
+            for low, high in zip(made.low, made.high, strict=True)
+        ]
+    return made
+
+
+def hover(rows: pandas.DataFrame, of: str) -> list[alt.Tooltip]:
+    """Return what is said of a row below the pointer: what it is, then its estimate."""
+    said = {name: name for name in HOVER if name in rows}
+    said |= {"said": of} | ({"interval": "95 % interval"} if "interval" in rows else {})
+    return [alt.Tooltip(field=field, type="nominal", title=title) for field, title in said.items()]
+
+
+def styled(figure: Figure) -> Figure:
+    """Return a figure with the style of all."""
+    made: Figure = figure.configure(**STYLE)
+    return made
+
+
+def panels(
+    layers: list[alt.Chart], rows: pandas.DataFrame, by: str, columns: int, width: int, height: int
+) -> Figure:
+    """Return a picture of some rows for each value of a column, all with the same scales."""
+    names = list(dict.fromkeys(rows[by]))
+    layered = alt.LayerChart(layer=layers, data=rows, width=width, height=height)
+    facet = alt.Facet(f"{by}:N", sort=names)
+    figure: alt.FacetChart = layered.facet(facet, columns=min(columns, max(len(names), 1)))
+    return styled(figure)
+
+
+def curves(
+    rows: pandas.DataFrame,
+    of: str,
+    *,
+    x: alt.X,
+    y: str,
+    by_name: dict[str, str],
+    panel: str,
+    columns: int = 2,
+    size: tuple[int, int] = (370, 250),
+    dots: float = 1,
+) -> Figure:
+    """Return lines with bands.
+
+    Args:
+        rows: `in_words`.
+        of: The column that tells the lines of a panel apart.
+        x: What runs to the right.
+        y: What is estimated.
+        by_name: The lines' colours.
+        panel: The column that tells the panels apart.
+        columns: How many panels stand beside each other.
+        size: Of a panel, in pixels.
+        dots: How opaque the points are; they also catch the pointer.
+    """
+    axis = alt.Axis(format="%", tickCount=5, title=y)
+    mean = alt.Y("mean:Q", axis=axis, scale=alt.Scale(zero=False))
+    base = alt.Chart().encode(x, color(of, by_name))
+    band = base.mark_area(opacity=0.18).encode(alt.Y("low:Q"), alt.Y2("high:Q"))
+    layers = [band.transform_filter("isValid(datum.low)")] if "low" in rows else []
+    layers.append(base.mark_line().encode(mean))
+    layers.append(base.mark_circle(opacity=dots).encode(mean, tooltip=hover(rows, y)))
+    return panels(layers, rows, panel, columns, *size)
+
+
+def intervals(
+    rows: pandas.DataFrame,
+    said: str,
+    *,
+    axis: alt.Axis,
+    y: str,
+    dodge: str,
+    by_name: dict[str, str],
+    panel: str,
+    columns: int = 2,
+    width: int = 300,
+    limits: tuple[float, float] = (-numpy.inf, numpy.inf),
+) -> Figure:
+    """Return points with intervals, a line for each name.
+
+    Args:
+        rows: `in_words`.
+        said: What the estimate is called.
+        axis: Of the estimates.
+        y: The column of the names.
+        dodge: The column that tells apart what stands in the same line.
+        by_name: Its colours.
+        panel: The column that tells the panels apart.
+        columns: How many panels stand beside each other.
+        width: Of a panel, in pixels.
+        limits: What lies beyond is drawn at the edge, with an arrow.
+    """
+    least, most = limits
+    drawn = {at: rows[of].astype(float).clip(*limits) for at, of in ENDS.items()}
+    rows = rows.assign(**drawn, left=rows.low < least, right=rows.high > most)
+    finite = numpy.isfinite(limits).all()
+    scale = alt.Scale(zero=False, domain=limits, nice=False) if finite else alt.Scale(zero=False)
+    x = alt.X("at:Q", axis=axis, scale=scale)
+    names = alt.Y(
+        f"{y}:N",
+        sort=list(dict.fromkeys(rows[y])),
+        title=None,
+        scale=alt.Scale(padding=0),
+        axis=alt.Axis(grid=True, tickBand="extent"),
+    )
+    offset = alt.YOffset(f"{dodge}:N", sort=list(by_name), scale=alt.Scale(padding=1))
+    base = alt.Chart().encode(names, offset, color(dodge, by_name))
+    line = base.mark_rule(strokeWidth=2, opacity=0.55).encode(alt.X("from:Q"), alt.X2("to:Q"))
+    layers = [line.transform_filter("isValid(datum.from)")]
+    layers.append(base.mark_circle(size=60).encode(x, tooltip=hover(rows, said)))
+    for side, edge in (("left", "from:Q"), ("right", "to:Q")):
+        arrow = base.mark_point(shape=f"triangle-{side}", filled=True, size=50, opacity=1)
+        if rows[side].any():
+            layers.append(arrow.encode(alt.X(edge)).transform_filter(alt.datum[side]))
+    height = (10 + 9 * len(by_name)) * max(rows[y].nunique(), 1)
+    return panels(layers, rows, panel, columns, width, height)
 
 
 def draw_confusion(gathered: Gathered, condition: str) -> Figure:
     """Draw the confusion matrices of a condition, % of the true label (Figures 1 and 2)."""
+    models = list(dict.fromkeys(gathered.runs.model))
+    rows = []
+    for model in models:
+        counts = tables.confusion(gathered, model, condition)
+        totals = counts.sum(axis=1)
+        rows += [
+            {
+                "model": model,
+                "group": group_title("0-4" if true in MINORITY else "5-9"),
+                "true": true,
+                "predicted": predicted,
+                "mean": count / totals[true],
+                "text": f"{100 * count / totals[true]:.0f}",
+                "images": f"{count} of {totals[true]}",
+            }
+            for (true, predicted), count in numpy.ndenumerate(counts)
+            if totals[true]
+        ]
+    shown = in_words(pandas.DataFrame(rows, columns=[*CONFUSION]))
+    told = {"model": "model", "true": "true label", "predicted": "predicted label"}
+    told |= {"said": "share", "images": "images"}
+    labels = alt.Axis(labelAngle=0, grid=False)
+    base = alt.Chart().encode(
+        alt.X("predicted:O", title="predicted label", axis=labels),
+        alt.Y("true:O", title="true label", axis=labels),
+        [alt.Tooltip(field=field, type="nominal", title=title) for field, title in told.items()],
+    )
+    cells = base.mark_rect().encode(
+        color("group", group_colors()).legend(None),
+        alt.Opacity("mean:Q", scale=alt.Scale(domain=[0, 1], range=[0.05, 1]), legend=None),
+    )
+    numbers = base.mark_text(fontSize=11).encode(alt.Text("text:N"))
+    dark = numbers.transform_filter("datum.mean >= 0.005 && datum.mean <= 0.7")
+    white = numbers.encode(color=alt.value("white")).transform_filter("datum.mean > 0.7")
+    return panels([cells, dark, white], shown, "model", 2, 350, 350)
 
-    def draw(axes: Axes, model: str) -> None:
-        share = tables.percent_of_rows(tables.confusion(gathered, model, condition))
-        axes.imshow(share, cmap="Blues", vmin=0, vmax=100)
-        for row, column in numpy.ndindex(share.shape):
-            if share[row, column] >= 0.5:
-                color = "white" if share[row, column] > 50 else "black"
-                text = f"{share[row, column]:.0f}"
-                axes.text(column, row, text, ha="center", va="center", color=color, fontsize=8)
-        axes.set(xticks=range(NUM_LABELS), yticks=range(NUM_LABELS))
-        axes.set(xlabel="predicted label", ylabel="true label")
 
-    return side_by_side(5.2, draw)
+def as_png(image: Image.Image) -> bytes:
+    """Return an image as the content of a PNG file."""
+    content = io.BytesIO()
+    image.save(content, "png")
+    return content.getvalue()
+
+
+def data_url(pixels: numpy.ndarray) -> str:
+    """Return an image as an address that needs no file."""
+    return "data:image/png;base64," + base64.b64encode(as_png(Image.fromarray(pixels))).decode()
 
 
 def draw_samples(samples: numpy.ndarray, copies: list[str]) -> Figure:
@@ -66,124 +285,180 @@ def draw_samples(samples: numpy.ndarray, copies: list[str]) -> Figure:
         samples: (copies, 5, 28, 28) uint8.
         copies: What was done to each.
     """
-    figure = Figure(figsize=(10, 5.2), layout="constrained")
-    grid = figure.subplots(len(MINORITY), len(copies))
-    for (row, column), axes in numpy.ndenumerate(grid):
-        axes.imshow(samples[column, row], cmap="gray", vmin=0, vmax=255)
-        axes.set(xticks=[], yticks=[])
-        if row == 0:
-            axes.set_title(copies[column], fontsize=9)
-    return figure
+    rows = [
+        {"copy": name.replace("-", "−"), "label": f"label {label}", "image": data_url(pixels)}
+        for name, of_copy in zip(copies, samples, strict=True)
+        for label, pixels in zip(MINORITY, of_copy, strict=True)
+    ]
+    width, height = 70 * len(copies), 70 * len(MINORITY)
+    below = alt.Axis(labelAngle=0, grid=False, labelExpr="split(datum.label, ', ')")
+    chart = alt.Chart(pandas.DataFrame(rows), width=width, height=height)
+    chart = chart.mark_image(width=66, height=66, smooth=False)
+    figure = chart.encode(
+        alt.X("copy:N", sort=None, title=None, axis=below),
+        alt.Y("label:N", title=None, axis=alt.Axis(grid=False)),
+        alt.Url("image:N"),
+        tooltip=["label:N", "copy:N"],
+    )
+    return styled(figure)
+
+
+def over_weight(sweep: pandas.DataFrame) -> alt.X:
+    """Return the axis of the weights of labels 0-4."""
+    axis = alt.Axis(grid=False, values=sorted(set(sweep.weight)))
+    return alt.X("weight:Q", title="weight of labels 0–4", axis=axis, scale=alt.Scale(zero=False))
 
 
 def draw_labels_over_weight(sweep: pandas.DataFrame) -> Figure:
     """Draw every label's accuracy over the weight of labels 0-4 (Figure 4)."""
-
-    def draw(axes: Axes, model: str) -> None:
-        for label in range(NUM_LABELS):
-            rows = sweep[(sweep.model == model) & (sweep.label == str(label))]
-            style = "-" if label in MINORITY else "--"
-            axes.plot(
-                rows.weight, 100 * rows["mean"], style, color=LABEL_COLORS[label], label=label
-            )
-        axes.set(xlabel="weight of labels 0-4", ylabel="test accuracy %")
-        axes.grid(alpha=0.3)
-        if model == list(MODEL_COLORS)[-1]:
-            axes.legend(title="label", loc="center left", bbox_to_anchor=(1, 0.5))
-
-    return side_by_side(4, draw, share=False)
+    rows = in_words(sweep[~sweep.label.isin(GROUPS)])
+    by_name, size = model_colors(rows), (140, 140)
+    return curves(
+        *(rows, "model"),
+        x=over_weight(sweep),
+        y="test accuracy",
+        by_name=by_name,
+        panel="label",
+        columns=5,
+        size=size,
+    )
 
 
 def draw_groups_over_weight(sweep: pandas.DataFrame) -> Figure:
     """Draw the groups' accuracies over the weight with their 95 % intervals (Figure 5)."""
-
-    def draw(axes: Axes, model: str) -> None:
-        for group, color in GROUP_COLORS.items():
-            rows = sweep[(sweep.model == model) & (sweep.label == group)]
-            axes.plot(rows.weight, 100 * rows["mean"], marker="o", color=color, label=group)
-            low, high = (rows[end].astype(float) for end in ("low", "high"))
-            axes.fill_between(rows.weight, 100 * low, 100 * high, color=color, alpha=0.2, lw=0)
-        axes.set(xlabel="weight of labels 0-4", ylabel="test accuracy %")
-        axes.grid(alpha=0.3)
-        axes.legend(title="labels")
-
-    return side_by_side(4, draw, share=False)
+    rows = in_words(sweep[sweep.label.isin(GROUPS)])
+    return curves(
+        rows,
+        "label",
+        x=over_weight(sweep),
+        y="test accuracy",
+        by_name=group_colors(),
+        panel="model",
+    )
 
 
 def draw_models(conditions: pandas.DataFrame) -> Figure:
-    """Draw CNN against LSTM in every condition, the report's LSTM beside (Figure 6)."""
-    figure = Figure(figsize=(10, 4.2), layout="constrained")
-    rows = conditions[(conditions.optimizer == "sgd") & conditions.condition.isin(CONDITIONS)]
-    names = list(dict.fromkeys(rows.condition))
-    for axes, group in zip(figure.subplots(1, 3, sharey=True), GROUPS, strict=True):
-        for shift, model in ((-0.1, "lstm"), (0.1, "cnn")):
-            shown = rows[(rows.model == model) & (rows.label == group)]
-            places = [names.index(name) + shift for name in shown.condition]
-            axes.errorbar(
-                places,
-                100 * shown["mean"],
-                errors(shown),
-                fmt="o",
-                capsize=3,
-                color=MODEL_COLORS[model],
-                label=model_title(model),
-            )
-        published = [100 * published_accuracy(name, group) for name in names]
-        axes.plot(published, "x", color="gray", label="LSTM, published")
-        axes.set_xticks(range(len(names)), map(condition_title, names), rotation=40, ha="right")
-        axes.set_title(group_title(group))
-        axes.grid(alpha=0.3)
-    figure.axes[0].set_ylabel("test accuracy %")
-    figure.axes[1].legend(loc="lower center")
-    return figure
+    """Draw the models in every condition, the report's LSTM beside (Figure 6)."""
+    shown = conditions[(conditions.optimizer == "sgd") & conditions.condition.isin(CONDITIONS)]
+    published = shown.drop_duplicates(["condition", "label"]).assign(
+        model=PUBLISHED, n="unknown", low=numpy.nan, high=numpy.nan
+    )
+    published["mean"] = [
+        published_accuracy(row.condition, row.label) for row in published.itertuples()
+    ]
+    by_name = model_colors(in_words(shown)) | {PUBLISHED: "#8c8c8c"}
+    return intervals(
+        in_words(pandas.concat([shown, published])),
+        "test accuracy",
+        axis=alt.Axis(format="%", title="test accuracy", tickCount=3),
+        y="condition",
+        dodge="model",
+        by_name=by_name,
+        panel="label",
+        columns=3,
+        width=225,
+    )
 
 
 def draw_differences(differences: pandas.DataFrame) -> Figure:
     """Draw every condition's paired difference to ``imbalanced`` with its 95 % interval."""
-
-    def draw(axes: Axes, model: str) -> None:
-        of_model = differences[(differences.model == model) & (differences.optimizer == "sgd")]
-        names = list(dict.fromkeys(of_model.condition))[::-1]
-        for shift, (group, color) in zip((0.2, 0, -0.2), GROUP_COLORS.items(), strict=True):
-            rows = of_model[of_model.label == group].set_index("condition").loc[names]
-            axes.errorbar(
-                100 * rows["mean"],
-                numpy.arange(len(names)) + shift,
-                xerr=errors(rows),
-                fmt="o",
-                markersize=4,
-                capsize=2,
-                color=color,
-                label=group_title(group),
-            )
-        axes.axvline(0, color="black", lw=0.8)
-        axes.set_ylim(-0.6, len(names) - 0.4)
-        axes.set_yticks(range(len(names)), map(condition_title, names))
-        axes.set_xlabel("points more than imbalanced")
-        axes.grid(alpha=0.3)
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=len(GROUP_COLORS))
-
-    return side_by_side(6, draw, share=False)
+    rows = differences[differences.optimizer == "sgd"]
+    rows = rows.assign(**{end: 100 * rows[end].astype(float) for end in ENDS.values()})
+    at_zero = alt.condition(alt.datum.value == 0, alt.value(2), alt.value(0.5))
+    return intervals(
+        in_words(rows, "{:+.1f}"),
+        "points more",
+        axis=alt.Axis(title="points more than imbalanced", gridWidth=at_zero, tickCount=5),
+        y="condition",
+        dodge="label",
+        by_name=group_colors(),
+        panel="model",
+    )
 
 
-def draw_learning_curves(curves: pandas.DataFrame) -> Figure:
+def draw_learning_curves(curves_by_epoch: pandas.DataFrame) -> Figure:
     """Draw the validation accuracy of labels 0-4 by epoch."""
-
-    def draw(axes: Axes, model: str) -> None:
-        of_model = curves[curves.model == model]
-        for condition, rows in of_model.groupby("condition", sort=False):
-            axes.plot(rows.epoch, 100 * rows["0-4"], marker=".", label=condition_title(condition))
-        axes.set(xlabel="epoch", ylabel="validation accuracy of labels 0-4 %")
-        axes.grid(alpha=0.3)
-        if not of_model.empty:
-            axes.legend()
-
-    return side_by_side(4, draw, share=False)
+    rows = in_words(curves_by_epoch.rename(columns={"0-4": "mean"}))
+    x = alt.X("epoch:Q", axis=alt.Axis(grid=False, tickMinStep=1))
+    by_name = condition_colors(rows)
+    return curves(
+        rows, "condition", x=x, y="validation accuracy", by_name=by_name, panel="model", dots=0
+    )
 
 
-def render(figure: Figure, kind: str) -> bytes:
-    """Give a figure as the content of a file, "png" or "svg", alike at every call."""
-    image = io.BytesIO()
-    metadata = {"png": {"Software": None}, "svg": {"Date": None}}[kind]
-    figure.savefig(image, format=kind, dpi=120, metadata=metadata)
-    return image.getvalue()
+def draw_curves(by_step: pandas.DataFrame) -> Figure:
+    """Draw accuracy over optimizer steps with bands over seeds.
+
+    Args:
+        by_step: Columns model, optimizer, condition, step, label, n, mean, low, high.
+    """
+    rows = in_words(by_step)
+    told_apart = (
+        ["model", "optimizer", "label"] if rows.optimizer.nunique() > 1 else ["model", "label"]
+    )
+    rows["panel"] = rows[told_apart].agg(", ".join, axis=1)
+    x = alt.X("step:Q", title="optimizer steps", axis=alt.Axis(grid=False, tickCount=5))
+    by_name = condition_colors(rows)
+    return curves(rows, "condition", x=x, y="test accuracy", by_name=by_name, panel="panel", dots=0)
+
+
+def draw_restored(restored: pandas.DataFrame) -> Figure:
+    """Draw how much of the imbalance's loss each remedy restores.
+
+    Args:
+        restored: Columns model, optimizer, budget, remedy, n, fraction (0 is imbalanced, 1
+            original), low, high.
+    """
+    rows = in_words(restored, "{:.2f}", "fraction").rename(columns={"fraction": "mean"})
+    rows["panel"] = rows.optimizer + ", " + rows.budget
+    limits = (
+        max(-1, min(-0.25, rows["mean"].min() - 0.1)),
+        min(2, max(1.25, rows["mean"].max() + 0.1)),
+    )
+    marks = "{'0': ['0', 'imbalanced'], '0.5': '½', '1': ['1', 'original']}[datum.value]"
+    axis = alt.Axis(values=[0, 0.5, 1], labelExpr=marks, gridWidth=1.5)
+    axis.title = "share restored"
+    return intervals(
+        rows,
+        "restored",
+        axis=axis,
+        y="remedy",
+        dodge="model",
+        by_name=model_colors(rows),
+        panel="panel",
+        limits=limits,
+    )
+
+
+def draw_components(components: pandas.DataFrame) -> Figure:
+    """Draw where the variance over runs comes from, as stacked bars.
+
+    Args:
+        components: Columns model, condition, component, share, sd (in points).
+    """
+    rows = in_words(components, of="share")
+    rows["to"] = rows.groupby(["model", "condition"], sort=False).share.cumsum()
+    rows["from"] = rows.to - rows.share
+    rows["middle"] = rows.to - rows.share / 2
+    rows["sd"] = rows.sd.map("{:.1f}".format)
+    title = ["share of the variance;", "numbers: standard deviation in points"]
+    share = alt.X("from:Q", axis=alt.Axis(format="%", tickCount=2, title=title))
+    by_name = colors(rows.component, COMPONENT_COLORS)
+    names = alt.Y("condition:N", sort=None, title=None, axis=alt.Axis(grid=False))
+    base = alt.Chart().encode(names, tooltip=[*hover(rows, "share"), alt.Tooltip("sd:N")])
+    bars = base.mark_bar().encode(share, alt.X2("to:Q"), color("component", by_name))
+    numbers = base.mark_text(color="black", fontSize=12).encode(alt.X("middle:Q"), alt.Text("sd:N"))
+    numbers = numbers.transform_filter("datum.share > 0.08")
+    height = 30 * rows.condition.nunique()
+    return panels([bars, numbers], rows, "model", 2, 300, height)
+
+
+def svg(figure: Figure) -> str:
+    """Return a figure as the content of an SVG file, alike at every call."""
+    return vl_convert.vegalite_to_svg(figure.to_dict())
+
+
+def png(svg: str) -> bytes:
+    """Return an SVG file's picture as the content of a PNG file, two pixels for each."""
+    large = Image.open(io.BytesIO(vl_convert.svg_to_png(svg, scale=2)))
+    return as_png(large.convert("RGB"))  # a third of the bytes

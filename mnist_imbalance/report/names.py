@@ -1,7 +1,7 @@
 """What the reader sees for the names that the code uses."""
 
 GROUP_COLORS = {"0-4": "#d95f02", "5-9": "#1f78b4", "all": "#7f7f7f"}
-MODEL_COLORS = {"lstm": "#d95f02", "cnn": "#1f78b4"}
+MODELS = {"lstm": "LSTM", "cnn": "CNN"}
 CONDITIONS = {
     "original": "original",
     "imbalanced": "imbalanced",
@@ -14,12 +14,12 @@ CONDITIONS = {
 
 def group_title(group: str) -> str:
     """Name a group of labels for a reader."""
-    return "all labels" if group == "all" else f"labels {group}"
+    return "all labels" if group == "all" else f"labels {group.replace('-', '–')}"
 
 
 def model_title(model: str) -> str:
     """Name a model for a reader."""
-    return {"lstm": "LSTM", "cnn": "CNN"}.get(model, model)
+    return MODELS.get(model, model)
 
 
 def optimizer_title(optimizer: str) -> str:

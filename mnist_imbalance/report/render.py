@@ -1,16 +1,14 @@
 """Fills the templates of this folder with sections."""
 
-import base64
+import json
 import re
 
+import vl_convert
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
-from matplotlib.figure import Figure
-from plotly import graph_objects as go
-from plotly.offline import get_plotlyjs
 
-from mnist_imbalance.report import figures
 from mnist_imbalance.report.claims import VERDICTS
+from mnist_imbalance.report.figures import Figure
 from mnist_imbalance.report.sections import Section
 from mnist_imbalance.report.wording import Table
 
@@ -26,14 +24,10 @@ def lines(text: str) -> Markup:
     return Markup(re.sub("`([^`]*)`", r"<code>\1</code>", escaped))
 
 
-def data_url(figure: Figure) -> str:
-    """Give a figure as the address of an image that needs no file."""
-    return "data:image/png;base64," + base64.b64encode(figures.render(figure, "png")).decode()
-
-
-def plot_json(plot: go.Figure) -> Markup:
-    """Give a plot as JSON that may stand in a script element."""
-    return Markup(plot.to_json().replace("</", "<\\/"))
+def spec(figure: Figure) -> Markup:
+    """Give a figure as JSON that may stand in a script element and names no address."""
+    described = {key: value for key, value in figure.to_dict().items() if key != "$schema"}
+    return Markup(json.dumps(described, separators=(",", ":")).replace("</", "<\\/"))
 
 
 def markdown(table: Table) -> str:
@@ -53,8 +47,8 @@ def render(name: str, made: list[Section]) -> str:
         undefined=StrictUndefined,
         keep_trailing_newline=True,
     )
-    filters = (anchor, lines, data_url, plot_json, markdown)
+    filters = (anchor, lines, spec, markdown)
     environment.filters.update({each.__name__: each for each in filters})
     return environment.get_template(name).render(
-        sections=made, verdicts=VERDICTS, plotly_js=Markup(get_plotlyjs())
+        sections=made, verdicts=VERDICTS, vega_js=vl_convert.javascript_bundle
     )

@@ -3,17 +3,14 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import pandas
-from matplotlib.figure import Figure
-from plotly import graph_objects as go
 
-from mnist_imbalance.labels import GROUPS
-from mnist_imbalance.report import figures, interactive, wording
+from mnist_imbalance.report import figures, wording
 from mnist_imbalance.report.claims import TABLE_1, VERDICTS
 from mnist_imbalance.report.gather import Gathered
 from mnist_imbalance.report.names import (
-    MODEL_COLORS,
     condition_title,
     model_title,
     optimizer_title,
@@ -25,12 +22,16 @@ Tidy = Mapping[str, pandas.DataFrame]
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure, still and to hover over."""
+    """A figure and what stands below it; drawn still once, for all files."""
 
     name: str
     caption: str
-    still: Figure
-    interactive: list[go.Figure] = field(default_factory=list)
+    figure: figures.Figure
+
+    @cached_property
+    def svg(self) -> str:
+        """The still picture."""
+        return figures.svg(self.figure)
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,6 @@ class Section:
     paragraphs: list[str] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
     pictures: list[Picture] = field(default_factory=list)
-
-
-def both(draw: Callable[[str], go.Figure]) -> list[go.Figure]:
-    """Draw something for each model."""
-    return [draw(model) for model in MODEL_COLORS]
 
 
 def finding_section(gathered: Gathered, tidy: Tidy) -> Section:
@@ -59,7 +55,6 @@ def finding_section(gathered: Gathered, tidy: Tidy) -> Section:
         "CNN and LSTM in every condition, with 95 % intervals over seeds, and the report's LSTM "
         "(report, Figure 6).",
         figures.draw_models(conditions),
-        [interactive.models(conditions, group) for group in GROUPS],
     )
     return Section("Finding", paragraphs, [wording.summary(conditions)], [figure_6])
 
@@ -98,7 +93,6 @@ def differences_section(differences: pandas.DataFrame) -> Section:
         "Test accuracy of every condition less that of imbalanced, paired over seeds, with 95 % "
         "intervals.",
         figures.draw_differences(shown),
-        both(lambda model: interactive.differences(shown, model)),
     )
     by_optimizer = [
         wording.estimates_table(
@@ -122,7 +116,6 @@ def confusion_section(gathered: Gathered) -> Section:
             f"Trained on {trained_on} images: confusion matrices of the test set, % of the true "
             f"label, all seeds together (report, {name.replace('figure_', 'Figure ')}).",
             figures.draw_confusion(gathered, condition),
-            both(lambda model: interactive.confusion(gathered, model, condition)),
         )
 
     pictures = [
@@ -139,14 +132,12 @@ def weights_section(sweep: pandas.DataFrame) -> Section:
         "Test accuracy of every label over the weight of labels 0–4; weight 1 is the plain loss "
         "(report, Figure 4).",
         figures.draw_labels_over_weight(sweep),
-        both(lambda model: interactive.labels_over_weight(sweep, model)),
     )
     groups = Picture(
         "figure_5",
         "Mean test accuracy of labels 0–4 and 5–9 over the weight of labels 0–4, with 95 % "
         "intervals over seeds (report, Figure 5).",
         figures.draw_groups_over_weight(sweep),
-        both(lambda model: interactive.groups_over_weight(sweep, model)),
     )
     return Section("Weights", pictures=[labels, groups])
 
@@ -167,7 +158,6 @@ def learning_section(curves: pandas.DataFrame) -> Section:
         "learning_curves",
         "Validation accuracy of labels 0–4 by epoch, SGD, mean over seeds.",
         figures.draw_learning_curves(curves),
-        both(lambda model: interactive.learning_curves(curves, model)),
     )
     return Section("Learning", pictures=[picture])
 

@@ -12,7 +12,7 @@ from mnist_imbalance.report.claims import TABLE_1
 from mnist_imbalance.report.gather import LABELS, Gathered
 from mnist_imbalance.report.names import (
     CONDITIONS,
-    MODEL_COLORS,
+    MODELS,
     condition_title,
     model_title,
     optimizer_title,
@@ -72,7 +72,7 @@ def finding(gathered: Gathered, claims: pandas.DataFrame) -> str:
         & scores.condition.isin(TABLE_1)
     ]
     by_seed = shown.pivot(index="seed", columns=["model", "condition"], values="accuracy")
-    needed = pandas.MultiIndex.from_product([list(MODEL_COLORS), TABLE_1])
+    needed = pandas.MultiIndex.from_product([list(MODELS), TABLE_1])
     by_seed = by_seed.reindex(columns=needed).dropna()
     if by_seed.empty:
         return "Runs of the report's own conditions are missing, so there is no finding yet."

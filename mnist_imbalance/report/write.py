@@ -91,8 +91,8 @@ def write_report(keys: StudyKeys) -> Path:
         csv = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
         files[f"tables/{name}.csv"] = csv
     for picture in (picture for section in made for picture in section.pictures):
-        for kind in ("png", "svg"):
-            files[f"figures/{picture.name}.{kind}"] = figures.render(picture.still, kind)
+        files[f"figures/{picture.name}.svg"] = picture.svg
+        files[f"figures/{picture.name}.png"] = figures.png(picture.svg)
     try:
         for name, content in files.items():
             write_whole(folder / name, content)

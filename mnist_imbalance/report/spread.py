@@ -1,0 +1,53 @@
+"""Where the spread of equal runs comes from: the choice of images, or the initial weights."""
+
+import pandas
+
+from mnist_imbalance.report.gather import STEPS, Gathered
+from mnist_imbalance.report.statistics import Components, variance_components
+
+NAMES = {
+    "images": "choice of images",
+    "weights": "initial weights and order",
+    "rest": "rest",
+}
+
+
+def crossed(gathered: Gathered) -> pandas.DataFrame:
+    """Return the test accuracies of 0-4 of conditions whose seeds were crossed.
+
+    Returns:
+        Columns model, optimizer, condition, data_seed, seed and value, a row a run; of each
+        condition the seeds that are combined with every choice of images.
+    """
+    scores = gathered.scores
+    shown = scores[scores[STEPS] & (scores.scored == "test") & (scores.label == "0-4")]
+    shown = shown.rename(columns={"accuracy": "value"}).dropna(subset="value")
+    by = ["model", "optimizer", "condition"]
+    keys = [*by, "data_seed", "seed"]
+    shown = shown.drop_duplicates(keys)[[*keys, "value"]]
+    whole = []
+    for _, runs in shown.groupby(by, sort=False):
+        apart = runs[runs.data_seed != runs.seed]
+        squared = set(apart.data_seed) & set(apart.seed)
+        inside = runs[runs.data_seed.isin(squared) & runs.seed.isin(squared)]
+        if len(squared) > 2 and len(inside) == len(squared) ** 2:
+            whole.append(inside)
+    return pandas.concat(whole) if whole else shown.iloc[:0]
+
+
+def components(gathered: Gathered) -> pandas.DataFrame:
+    """Split the spread of labels 0-4's accuracy over crossed seeds (a mixed model, by REML).
+
+    Returns:
+        Columns model, optimizer, condition, n (runs), component, sd (accuracy as a fraction) and
+        share (of the variance, in [0, 1]).
+    """
+    rows = []
+    for keys, runs in crossed(gathered).groupby(["model", "optimizer", "condition"], sort=False):
+        found: Components = variance_components(runs)
+        for part, name in NAMES.items():
+            rows.append(
+                (*keys, len(runs), name, getattr(found, part), getattr(found, f"{part}_share"))
+            )
+    names = ["model", "optimizer", "condition", "n", "component", "sd", "share"]
+    return pandas.DataFrame(rows, columns=names)
