@@ -72,13 +72,6 @@ class Staged(lightning.LightningModule, ABC):
     def summarize(self, stage: str) -> None:
         """Score all batches since the last summary of this stage."""
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        """Spare what Lightning notes 40 times a step the search for a module's own places."""
-        if name == "_current_fx_name":
-            self.__dict__[name] = value
-        else:
-            super().__setattr__(name, value)
-
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One batch's loss, to be minimized."""
         return self.step(batch, "train")

@@ -1,5 +1,6 @@
 """What a record says about the machine and the code that made it."""
 
+import hashlib
 import platform
 import subprocess
 from functools import cache
@@ -27,6 +28,17 @@ def describe(device: torch.device) -> str:
     if device.type == "cuda":
         return f"cuda, {torch.cuda.get_device_name(device)}"
     return f"{device.type}, {processor()}, {torch.get_num_threads()} of its cores"
+
+
+@cache
+def code() -> str:
+    """Return a checksum of the code that trains: the package's, but for the report's."""
+    package = Path(mnist_imbalance.__file__).parent
+    digest = hashlib.sha256()
+    for file in sorted(package.rglob("*.py")):
+        if "report" not in file.relative_to(package).parts:
+            digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 @cache
@@ -59,6 +71,7 @@ def versions() -> dict[str, str]:
         "torchvision": torchvision.__version__,
         "lightning": lightning.__version__,
         "mnist_imbalance": mnist_imbalance.__version__,
+        "code": code(),
     }
     at = commit()
     return known | ({"git": at} if at else {})

@@ -67,7 +67,8 @@ class Result(BaseModel, frozen=True, populate_by_name=True):
         seconds: What the run took.
         device: What it ran on.
         threads: CPU threads it ran with.
-        versions: Of python, torch, torchvision, lightning and mnist_imbalance, and the git commit.
+        versions: Of python, torch, torchvision, lightning and mnist_imbalance; a checksum of the
+            code that trains, and the git commit.
         config: All that determines the result, by dotted key.
     """
 

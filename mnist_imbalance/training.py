@@ -4,9 +4,9 @@ import logging
 import os
 import warnings
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 import lightning
 import torch
@@ -14,8 +14,7 @@ from hydra.conf import HydraConf
 from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from lightning.pytorch.profilers import Profiler
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch.utils import deterministic
 
 from mnist_imbalance.classifier import Classifier
@@ -27,7 +26,7 @@ from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.labels import GROUPS, MINORITY
 from mnist_imbalance.pictures import draw_confusion, lay_out
 from mnist_imbalance.progress import EpochBar
-from mnist_imbalance.provenance import describe, versions
+from mnist_imbalance.provenance import code, describe, versions
 from mnist_imbalance.runs import CHOICES, Result, RunFolder, Seconds, determining, hash_config
 from mnist_imbalance.seeds import derive
 
@@ -48,20 +47,32 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         os.replace(part, path)
 
 
-class Unprofiled(Profiler):
-    """Times nothing, at less cost than Lightning's own way of timing nothing: 1 % of a step."""
+class Origin(lightning.Callback):
+    """Keeps in the checkpoint what the run began with, and lets it go on with nothing else.
 
-    nothing: nullcontext[None] = nullcontext()
+    Args:
+        data: Of the run; set up when training begins.
+    """
 
-    def profile(self, action_name: str) -> nullcontext[None]:  # type: ignore[override]
-        """Enter nothing."""
-        return self.nothing
+    def __init__(self, data: MNISTData) -> None:
+        self.data = data
 
-    def start(self, action_name: str) -> None:
-        """Note nothing."""
+    def state_dict(self) -> dict[str, str]:
+        """Return the checksums that a checkpoint holds."""
+        return {"data": self.data.sha256, "code": code()}
 
-    def stop(self, action_name: str) -> None:
-        """Note nothing."""
+    def load_state_dict(self, state_dict: dict[str, str]) -> None:
+        """Compare with what the checkpoint holds.
+
+        Raises:
+            ConfigError: The run began with other data or other code.
+        """
+        for what, checksum in self.state_dict().items():
+            if state_dict[what] != checksum:
+                raise ConfigError(
+                    f"runs_dir: this run was begun with other {what}; delete its folder, or choose "
+                    "another runs_dir, and start it again"
+                )
 
 
 class SeedEveryEpoch(lightning.Callback):
@@ -91,8 +102,12 @@ def epochs_done(checkpoint: Path) -> int:
     if not checkpoint.exists():
         return 0
     try:
+        with ZipFile(checkpoint) as archive:  # torch.load reads past a wrong checksum
+            if damaged := archive.testzip():
+                raise BadZipFile(damaged)
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        missing = {"epoch", "state_dict", "optimizer_states", "loops", "history"} - state.keys()
+        parts = ("epoch", "state_dict", "optimizer_states", "loops", "history")
+        missing = [part for part in parts if part not in state or state[part] in ([], {})]
     except Exception as error:  # torch.load fails in many ways
         raise ConfigError(
             f"runs_dir: {checkpoint} is damaged; delete it and start the run again"
@@ -122,7 +137,11 @@ def make_trainer(
         enable_version_counter=False,
         save_on_train_epoch_end=True,
     )
-    profiler = {} if "profiler" in config.trainer else {"profiler": Unprofiled()}
+    if variables := sorted(name for name in os.environ if name.startswith("PL_TRAINER_")):
+        raise ConfigError(
+            f"trainer: Lightning would read {variables[0]} from the environment, which no record "
+            "tells; unset it and write +trainer.key=value"
+        )
     ours = {
         "default_root_dir": folder.path,
         "logger": logger or False,
@@ -134,9 +153,7 @@ def make_trainer(
     }
     if taken := sorted(ours.keys() & config.trainer.keys()):
         raise ConfigError(f"trainer.{taken[0]}: cannot be set, a run has its own")
-    trainer: lightning.Trainer = build(
-        config, "trainer", **profiler, **ours, enable_progress_bar=False
-    )
+    trainer: lightning.Trainer = build(config, "trainer", **ours, enable_progress_bar=False)
     return trainer
 
 
@@ -160,7 +177,30 @@ def train(
     """
     check(config)
     with folder.lock():
-        return folder.result_of(config) or train_and_score(config, hydra, folder, show_progress)
+        result = folder.result_of(config)
+        if result:
+            check_images(config, folder, result)
+        return result or train_and_score(config, hydra, folder, show_progress)
+
+
+def check_images(config: DictConfig, folder: RunFolder, result: Result) -> None:
+    """Refuse to take a finished run of other images for this config's.
+
+    The images' folder is not part of a run's identity, so that data may move.
+
+    Raises:
+        ConfigError: ``data.dir`` holds others than the run was trained on.
+    """
+    if not result.data_sha256 or not folder.config_file.exists():
+        return
+    if OmegaConf.load(folder.config_file).data.dir != config.data.dir:
+        data: MNISTData = build(config, "data")
+        data.setup()
+        if data.sha256 != result.data_sha256:
+            raise ConfigError(
+                f"data.dir: {folder.path} holds a finished run of other images; choose another "
+                "runs_dir for these"
+            )
 
 
 def build_parts(config: DictConfig) -> tuple[MNISTData, Classifier]:
@@ -204,7 +244,8 @@ def train_and_score(
     logger = make_logger(folder, done)
     timer = Timer(config.trainer.get("max_time"))
     show_progress = show_progress and config.trainer.enable_progress_bar
-    callbacks = [timer, SeedEveryEpoch(config.seed), *([EpochBar()] if show_progress else [])]
+    callbacks = [timer, SeedEveryEpoch(config.seed), Origin(data)]
+    callbacks += [EpochBar()] if show_progress else []
     trainer = make_trainer(config, folder, logger, callbacks)
     data.trainer = trainer  # now, so that a missing data set is told before anything is written
     data.setup()
@@ -226,6 +267,7 @@ def train_and_score(
     trainer.validate(classifier, datamodule=data, verbose=False)
     trainer.test(classifier, datamodule=data, verbose=False)
 
+    check_whole(config, data, classifier)
     end_history(classifier)
     result = make_result(
         config,
@@ -239,6 +281,24 @@ def train_and_score(
     show_in_tensorboard(logger, result, data)
     folder.finish(result, classifier.history, classifier.predictions)
     return result
+
+
+def check_whole(config: DictConfig, data: MNISTData, classifier: Classifier) -> None:
+    """Refuse scores of a part of a set, unless a key of the config limits it and so names the run.
+
+    Raises:
+        ConfigError: Images are missing.
+    """
+    limits = ("limit_", "overfit_batches", "fast_dev_run")
+    if any(str(key).startswith(limits) for key in config.trainer):
+        return
+    for stage, held in (("val", "validation"), ("test", "test")):
+        seen = [sum(row) for row in classifier.scores[stage].confusion]
+        if seen != data.counts[held]:
+            raise ConfigError(
+                f"trainer: {sum(seen)} of {sum(data.counts[held])} {held} images were scored, and "
+                "no key of the config says so; this run has no result"
+            )
 
 
 def end_history(classifier: Classifier) -> None:

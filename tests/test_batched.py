@@ -280,6 +280,19 @@ def test_the_launcher_hands_over_to_processes_on_a_cpu(tmp_path: Path) -> None:
     assert not [result for result in results if result and "side by side" in result.device]
 
 
+def test_two_runs_in_one_folder_are_not_one(tmp_path: Path) -> None:
+    one_folder = ("hydra.launcher.on_cpu=true", "hydra.sweep.subdir=x", "trainer.max_epochs=1")
+    command = sweep(tmp_path, *one_folder)
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "1 of 2 jobs failed" in done.stderr
+    assert f"runs_dir: {tmp_path / 'x'} is the folder of another run of this sweep" in done.stderr
+    [record] = tmp_path.rglob("result.json")
+    result = RunFolder(record.parent).result()
+    assert result is not None
+    assert result.config["loss.minority_weight"] == 2
+
+
 @pytest.mark.slow
 def test_a_killed_sweep_goes_on_and_ends_alike(tmp_path: Path) -> None:
     forced = ("hydra.launcher.on_cpu=true", "trainer.max_epochs=3", "seed=0,1")

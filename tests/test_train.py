@@ -1,5 +1,6 @@
 """The command line, over real images."""
 
+import io
 import os
 import shutil
 import signal
@@ -8,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from zipfile import ZipFile
 
 import pandas
 import pytest
@@ -123,17 +125,70 @@ def test_a_run_killed_before_its_result_is_only_scored_again(train_here: Train) 
     assert second.seconds.fit == pytest.approx(first.seconds.fit, rel=0.5)
 
 
-@pytest.mark.parametrize("damage", ["cut", "empty", "text", "another"])
+def flip_a_bit(whole: bytes) -> bytes:
+    """Change the largest tensor's first weight a little."""
+    with ZipFile(io.BytesIO(whole)) as archive:
+        largest = max(archive.infolist(), key=lambda file: file.file_size)
+        tensor = archive.read(largest)
+    place = whole.index(tensor)
+    return whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :]
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "text", "a bit", "another", "no optimizer"])
 def test_a_damaged_checkpoint_is_named(train_here: Train, damage: str) -> None:
     folder = train_here(*SHORT)
     (folder / "result.json").unlink()
     checkpoint = folder / "checkpoints" / "last.ckpt"
     whole = checkpoint.read_bytes()
-    checkpoint.write_bytes({"cut": whole[:20_000], "empty": b"", "text": b"text"}.get(damage, b""))
+    contents = {"cut": whole[:20_000], "empty": b"", "text": b"text", "a bit": flip_a_bit(whole)}
+    state = torch.load(checkpoint, weights_only=True)
+    checkpoint.write_bytes(contents.get(damage, b""))
     if damage == "another":
         torch.save({"epoch": 0}, checkpoint)
+    if damage == "no optimizer":
+        torch.save(state | {"optimizer_states": []}, checkpoint)
     with pytest.raises(SystemExit, match=r"^error: runs_dir: .*last\.ckpt is .*; delete it"):
         train_here(*SHORT)
+
+
+@pytest.mark.parametrize("what", ["code", "data"])
+def test_a_run_goes_on_only_with_what_it_began_with(train_here: Train, what: str) -> None:
+    folder = train_here(*SHORT)
+    (folder / "result.json").unlink()
+    checkpoint = folder / "checkpoints" / "last.ckpt"
+    state = torch.load(checkpoint, weights_only=True)
+    [origin] = [of for of in state["callbacks"].values() if isinstance(of, dict) and what in of]
+    origin[what] = "another"
+    torch.save(state, checkpoint)
+    with pytest.raises(
+        SystemExit, match=rf"^error: runs_dir: this run was begun with other {what}"
+    ):
+        train_here(*SHORT)
+    assert not (folder / "result.json").exists()
+
+
+def test_a_finished_run_of_other_images_is_not_taken_for_this_one(
+    train_here: Train, tmp_path: Path
+) -> None:
+    raw = tmp_path / "other" / "MNIST" / "raw"
+    shutil.copytree(REPOSITORY / "data/MNIST/raw", raw)
+    train_here(*SHORT)
+    train_here(*SHORT, f"data.dir={raw.parents[1]}")  # the same images elsewhere: nothing to do
+    labels = raw / "train-labels-idx1-ubyte"
+    whole = bytearray(labels.read_bytes())
+    whole[8] = (whole[8] + 1) % 10  # of the first image
+    labels.write_bytes(whole)
+    with pytest.raises(SystemExit, match=r"^error: data\.dir: .* holds a finished run of other im"):
+        train_here(*SHORT, f"data.dir={raw.parents[1]}")
+
+
+def test_lightnings_environment_does_not_limit_a_run(
+    train_here: Train, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PL_TRAINER_LIMIT_TEST_BATCHES", "2")
+    with pytest.raises(SystemExit, match=r"^error: trainer: .*PL_TRAINER_LIMIT_TEST_BATCHES"):
+        train_here(*SHORT)
+    assert not list(tmp_path.rglob("result.json"))
 
 
 def test_a_killed_run_goes_on_and_ends_alike(tmp_path: Path) -> None:

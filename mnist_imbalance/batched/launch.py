@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from mnist_imbalance.batched.training import Run, train_side_by_side
 from mnist_imbalance.commandline import STOPPED, take_apart
 from mnist_imbalance.outcomes import note
-from mnist_imbalance.runs import RunFolder, determining
+from mnist_imbalance.runs import Result, RunFolder, determining
 
 if TYPE_CHECKING:
     from hydra_plugins.mnist_imbalance_batched import BatchedLauncher
@@ -112,10 +112,17 @@ def do_together(runs: Sequence[Run]) -> list[tuple[Run, str | None]]:
     Returns:
         Every run and why it has no result, None if it has.
     """
-    once = {run.folder.path: run for run in runs}
+    once: dict[Path, Run] = {}
+    for run in runs:
+        once.setdefault(run.folder.path, run)
     try:
         outcomes = train_side_by_side(list(once.values()), show_progress=True)
     except SystemExit:  # Lightning's answer to SIGINT and SIGTERM
         sys.exit(STOPPED)
-    reached = [(run, outcomes[run.folder.path]) for run in runs]
-    return [(run, why if isinstance(why, str) else None) for run, why in reached]
+    ended = []
+    for run in runs:
+        reached: Result | str = outcomes[run.folder.path]
+        if once[run.folder.path].config_hash != run.config_hash:
+            reached = f"runs_dir: {run.folder.path} is the folder of another run of this sweep, too"
+        ended.append((run, reached if isinstance(reached, str) else None))
+    return ended

@@ -34,6 +34,7 @@ from mnist_imbalance.provenance import describe
 from mnist_imbalance.runs import Result, RunFolder, Seconds, determining, hash_config
 from mnist_imbalance.training import (
     AtomicCheckpointIO,
+    Origin,
     build_parts,
     end_history,
     epochs_done,
@@ -256,7 +257,7 @@ def train_group(runs: Sequence[Run], shared: RunFolder, show_progress: bool) -> 
         raise CannotShareError(str(error)) from error
     timer = Timer()
     show_progress = show_progress and first.trainer.enable_progress_bar
-    callbacks = [timer, *([EpochBar()] if show_progress else [])]
+    callbacks = [timer, Origin(datas[0]), *([EpochBar()] if show_progress else [])]
     trainer = make_trainer(first, shared, None, callbacks)
     rehearse(classifier, trainer.strategy.root_device)
     data = StackedData(datas)
