@@ -7,7 +7,7 @@ from torchvision.transforms.v2 import functional as transform
 
 
 def rotate(images: Tensor, angle: float) -> Tensor:
-    """Rotate around the centre, the corners filled with black (report, section 4.1).
+    """Rotate around the centre, the corners filled with black (AI3607, section 4.1).
 
     Args:
         images: (N, 1, 28, 28) uint8.
@@ -18,7 +18,7 @@ def rotate(images: Tensor, angle: float) -> Tensor:
 
 
 def add_noise(images: Tensor, sigma: float, generator: torch.Generator) -> Tensor:
-    """Add Gaussian noise to every pixel and clip (report, section 4.1).
+    """Add Gaussian noise to every pixel and clip (AI3607, section 4.1).
 
     Args:
         images: (N, 1, 28, 28) uint8.

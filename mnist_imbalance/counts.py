@@ -1,4 +1,4 @@
-"""Print the images a label before and after every step: data=augmented_40, say."""
+"""Print the images of each label before and after every step: data=augmented_40, say."""
 
 from mnist_imbalance.commandline import compose_with, one_line_errors, overrides_from_arguments
 

@@ -151,7 +151,7 @@ def expand(
     generator: torch.Generator,
     copied: Copied = "minority",
 ) -> tuple[Tensor, Tensor]:
-    """Put every copied image in once per copy, augmented as the copy says (report, section 4).
+    """Put every copied image in once per copy, augmented as the copy says (AI3607, section 4).
 
     Args:
         images: (N, 1, 28, 28) uint8.
@@ -232,7 +232,7 @@ class MNISTData(lightning.LightningDataModule):
         self.counts: dict[str, list[int]] = {}
 
     def setup(self, stage: str | None = None) -> None:
-        """Load and prepare all sets, once; ``counts`` then tells the images a label by step.
+        """Load and prepare all sets, once; ``counts`` then tells the images of each label by step.
 
         Raises:
             ConfigError: The data set cannot be had, or a label would be left without images.
@@ -295,7 +295,7 @@ class MNISTData(lightning.LightningDataModule):
         return images / 255, labels
 
     def sample(self) -> Tensor:
-        """One training image of each minority label in all its copies (report, Figure 3).
+        """One training image of each minority label in all its copies (AI3607, Figure 3).
 
         Returns:
             (copies * 5, 1, 28, 28) uint8: copy by copy, labels 0-4 in each.

@@ -14,7 +14,7 @@ Normalize = Literal["weight_sum", "count"]
 
 
 class WeightedCrossEntropy(nn.Module):
-    """Cross-entropy in which every label has a weight (report, section 5).
+    """Cross-entropy in which every label has a weight (AI3607, section 5).
 
     Args:
         weights: Ten weights above 0.
@@ -41,7 +41,7 @@ class WeightedCrossEntropy(nn.Module):
 
 
 class MinorityWeightedCrossEntropy(WeightedCrossEntropy):
-    """Cross-entropy with one weight for labels 0-4 and 1 for labels 5-9 (report, section 5.2).
+    """Cross-entropy with one weight for labels 0-4 and 1 for labels 5-9 (AI3607, section 5.2).
 
     Args:
         minority_weight: Above 0.

@@ -8,7 +8,7 @@ from torchvision.utils import make_grid
 
 
 def draw_confusion(confusion: list[list[int]]) -> Figure:
-    """Draw a confusion matrix, true labels down, predicted across (report, Figures 1 and 2)."""
+    """Draw a confusion matrix, true labels down, predicted across (AI3607, Figures 1 and 2)."""
     figure = Figure(figsize=(7, 7), layout="constrained")
     axes = figure.subplots()
     plot_confusion_matrix(torch.tensor(confusion), ax=axes, cmap="Blues")

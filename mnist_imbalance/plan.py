@@ -29,9 +29,9 @@ class Study(BaseModel, strict=True, extra="forbid"):
     """The values of a choice in ``conf/study``.
 
     Attributes:
-        experiments: Overlays in ``conf/experiment/`` that re-create the report.
+        experiments: Overlays in ``conf/experiment/`` that re-create AI3607.
         seeds: Of the runs of these.
-        extensions: Overlays that go beyond the report.
+        extensions: Overlays that go beyond AI3607.
         extension_seeds: Of the runs of those.
         overrides: Of every run.
         report_dir: Where the report is written.

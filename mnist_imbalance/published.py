@@ -1,4 +1,4 @@
-"""The numbers that the report publishes, of its LSTM."""
+"""The numbers that AI3607 publishes, of its LSTM."""
 
 import math
 from functools import cache
@@ -12,14 +12,14 @@ from mnist_imbalance.labels import GROUPS
 
 @cache
 def published() -> dict[str, Any]:
-    """Read the report's numbers."""
+    """Return AI3607's numbers."""
     text = (resources.files("mnist_imbalance") / "published.yaml").read_text(encoding="utf-8")
     numbers: dict[str, Any] = yaml.safe_load(text)
     return numbers
 
 
 def published_accuracy(condition: str, label: str) -> float:
-    """Look an accuracy up in the report's Table 1, a group's as the mean of its labels'.
+    """Return an accuracy of AI3607's Table 1, a group's as the mean of its labels'.
 
     Args:
         condition: A column of Table 1; nan for another one.
@@ -33,7 +33,7 @@ def published_accuracy(condition: str, label: str) -> float:
 
 
 def published_in_text(condition: str, label: str) -> float:
-    """Look an accuracy up in the report's sections, which differ from its Table 1."""
+    """Return an accuracy that AI3607's sections state, which differ from its Table 1."""
     names = {"0-4": "labels_0_4", "5-9": "labels_5_9", "all": "overall"}
     in_text: dict[str, float] = published()["text"].get(condition, {})
     return in_text.get(names.get(label, ""), math.nan)

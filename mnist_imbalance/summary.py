@@ -12,7 +12,7 @@ from mnist_imbalance.runs import Result
 
 
 def published_condition(result: Result) -> str | None:
-    """Name the condition of the report's Table 1 that a run re-creates, if it does.
+    """Return the condition of AI3607's Table 1 that a run re-creates, if it does.
 
     The model, the data and the loss decide; other changed values are the user's own.
     """
@@ -22,16 +22,16 @@ def published_condition(result: Result) -> str | None:
         return result.data
     weights = result.config.get("loss.weights")
     if result.data == "imbalanced" and weights == published()["loss_weight"]:
-        return "weighted"
+        return "per_label"
     return None
 
 
 def tabulate_run(result: Result) -> Table:
-    """Lay out test accuracy by label, by group and overall, the report's beside it."""
+    """Lay out test accuracy by label, by group and overall, AI3607's beside it."""
     named = published_condition(result) or ""
     columns = ["label", "test accuracy %"]
-    columns += ["report's Table 1"] if named in published()["table_1"] else []
-    columns += ["report's text"] if named in published()["text"] else []
+    columns += ["AI3607's Table 1"] if named in published()["table_1"] else []
+    columns += ["AI3607's text"] if named in published()["text"] else []
     title = (
         f"{result.model}, {result.data}, {result.loss} loss, {result.optimizer}, "
         f"{result.epochs} epochs, seed {result.seed}"

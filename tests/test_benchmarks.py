@@ -51,15 +51,15 @@ def test_a_point_of_growth(runs: int, monkeypatch: pytest.MonkeyPatch) -> None:
     assert point["mebibytes"] > 50 or torch.cuda.is_available()
 
 
-def test_the_readme_shows_what_was_measured() -> None:
+def test_the_page_shows_what_was_measured() -> None:
     kept = sorted(command.RESULTS.glob("*.json"))
     assert kept
     for file in kept:
         known = json.loads(file.read_text(encoding="utf-8"))
         assert file.with_suffix(".md").read_text(encoding="utf-8") == command.tabulate(**known)
     most, _, _ = (command.RESULTS / "cpu.md").read_text(encoding="utf-8").partition("**Growth**")
-    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    assert f"python -m benchmarks -->\n{most}<!-- end of" in readme
+    page = (REPOSITORY / "docs" / "speed.md").read_text(encoding="utf-8")
+    assert f"python -m benchmarks -->\n{most}<!-- end of" in page
 
 
 def test_results_are_written_part_by_part(

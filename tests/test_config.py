@@ -27,6 +27,25 @@ def test_there_is_what_the_readme_names(group: str) -> None:
     assert set(named) <= set(choices(group))
 
 
+def test_there_is_what_the_assumptions_name() -> None:
+    page = (CONF.parent / "docs" / "assumptions.md").read_text()
+    rows = [line.split("|") for line in page.splitlines() if line.startswith("| ")]
+    named = [key for row in rows for key in re.findall(r"`([\w.]+\.\w+(?:=.+?)?)`", row[3])]
+    keys = [key for key in named if not key.endswith(".py")]
+    assert {"data.copied=all", "trainer.max_steps=11650"} <= set(keys)
+    for key in keys:
+        loss = ["loss=weighted"] if key.startswith("loss.") else []
+        config = composed(*loss, *([key] if "=" in key else []))
+        check(config)
+        assert OmegaConf.select(config, key.partition("=")[0], default="no") != "no"
+
+
+def test_the_page_of_the_study_names_every_overlay() -> None:
+    page = (CONF.parent / "docs" / "study.md").read_text()
+    named = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
+    assert sorted([*named, "default"]) == choices("experiment")
+
+
 @pytest.mark.parametrize("group", ["data", "model", "loss", "optimizer"])
 def test_every_choice_builds(group: str) -> None:
     kinds = {"data": MNISTData, "model": nn.Module, "loss": nn.Module, "optimizer": object}

@@ -203,8 +203,8 @@ def test_a_killed_study_goes_on_and_ends_alike(tmp_path: Path) -> None:
 def test_the_quick_study_does_everything(tmp_path: Path) -> None:
     code, printed, errors = finish(tmp_path, "study=quick")
     assert code == 0, errors
-    assert "47 of 47 runs done" in printed
+    assert "53 of 53 runs done" in printed
     report = (tmp_path / "report" / "report.md").read_text()
-    assert "47 of 47" not in report  # nothing is missing, so nothing is said
+    assert "53 of 53" not in report  # nothing is missing, so nothing is said
     assert "missing" not in report
-    assert len(find_records([tmp_path / "runs"]).results) == 47
+    assert len(find_records([tmp_path / "runs"]).results) == 53

@@ -17,21 +17,23 @@ def lines(table: Table) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("│┃").split("│")] for line in shown.split("\n")]
 
 
-def test_the_reports_table_contradicts_its_text() -> None:
+def test_the_table_of_ai3607_contradicts_its_text() -> None:
     original = published()["table_1"]["original"]
     assert sum(original) / 10 == pytest.approx(0.851, abs=0.0005)
     assert published()["text"]["original"]["overall"] == 0.826
 
 
-def test_a_run_stands_beside_the_reports_numbers() -> None:
-    shown = lines(tabulate_run(perfect_run()))
+def test_a_run_stands_beside_the_numbers_of_ai3607() -> None:
+    table = tabulate_run(perfect_run())
+    assert [column.header for column in table.columns][2:] == ["AI3607's Table 1", "AI3607's text"]
+    shown = lines(table)
     assert ["3", "100.0", "20.9", ""] in shown
     assert ["0-4", "100.0", "63.7", "66.5"] in shown
     assert ["5-9", "100.0", "89.0", "88.3"] in shown
     assert ["all", "100.0", "76.3", "77.4"] in shown
 
 
-def test_a_condition_that_the_report_lacks_stands_alone() -> None:
+def test_a_condition_that_ai3607_lacks_stands_alone() -> None:
     shown = lines(tabulate_run(perfect_run().model_copy(update={"model": "cnn"})))
     assert ["0-4", "100.0"] in shown
 
@@ -46,7 +48,7 @@ def test_conditions() -> None:
     assert named(plain, data="augmented_40") == "augmented_40"
     assert named(plain, model="cnn") is None
     assert named(plain, loss="weighted") is None
-    assert named(per_label, loss="per_label") == "weighted"
+    assert named(per_label, loss="per_label") == "per_label"
     assert named(per_label, loss="per_label", data="original") is None
 
 

@@ -7,7 +7,7 @@ from mnist_imbalance.labels import NUM_LABELS
 
 
 class LeNet5(nn.Sequential):
-    """LeNet-5 with ReLU and max-pooling (LeCun et al., 1998; report, section 6).
+    """LeNet-5 with ReLU and max-pooling (LeCun et al., 1998; AI3607, section 6).
 
     (N, 1, 28, 28) in [0, 1] → logits (N, 10). 61,706 parameters.
     """

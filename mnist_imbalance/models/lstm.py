@@ -1,4 +1,4 @@
-"""The report's recurrent network."""
+"""AI3607's recurrent network."""
 
 from pydantic import FiniteFloat, validate_call
 from torch import Tensor, nn
@@ -7,14 +7,14 @@ from mnist_imbalance.labels import NUM_LABELS
 
 
 class RowLSTM(nn.Module):
-    """An LSTM that reads an image row by row, and an MLP (report, section 2).
+    """An LSTM that reads an image row by row, and an MLP (AI3607, section 2).
 
     (N, 1, 28, 28) in [0, 1] → logits (N, 10). 44,042 parameters.
 
     Args:
         output_bias: Where every bias of the last layer starts; None leaves PyTorch's default,
             with which a label whose output starts below zero can be lost to the ReLU for good.
-        output_relu: Put the report's ReLU after the last layer.
+        output_relu: Put AI3607's ReLU after the last layer.
     """
 
     @validate_call

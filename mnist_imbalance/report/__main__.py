@@ -1,4 +1,4 @@
-"""Rebuild the report's tables, figures and claims from finished runs, without training."""
+"""Rebuild AI3607's tables, figures and claims from finished runs, without training."""
 
 from mnist_imbalance.commandline import (
     hush_libraries,

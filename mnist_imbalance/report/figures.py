@@ -228,7 +228,7 @@ def intervals(
 
 
 def draw_confusion(gathered: Gathered, condition: str) -> Figure:
-    """Draw the confusion matrices of a condition, % of the true label (Figures 1 and 2)."""
+    """Draw the confusion matrices of a condition, % of the true label (AI3607, Figures 1 and 2)."""
     models = list(dict.fromkeys(gathered.runs.model))
     rows = []
     for model in models:
@@ -279,7 +279,7 @@ def data_url(pixels: numpy.ndarray) -> str:
 
 
 def draw_samples(samples: numpy.ndarray, copies: list[str]) -> Figure:
-    """Draw a kept image of each of labels 0-4 in all its copies (Figure 3).
+    """Draw a kept image of each of labels 0-4 in all its copies (AI3607, Figure 3).
 
     Args:
         samples: (copies, 5, 28, 28) uint8.
@@ -310,7 +310,7 @@ def over_weight(sweep: pandas.DataFrame) -> alt.X:
 
 
 def draw_labels_over_weight(sweep: pandas.DataFrame) -> Figure:
-    """Draw every label's accuracy over the weight of labels 0-4 (Figure 4)."""
+    """Draw every label's accuracy over the weight of labels 0-4 (AI3607, Figure 4)."""
     rows = in_words(sweep[~sweep.label.isin(GROUPS)])
     by_name, size = model_colors(rows), (140, 140)
     return curves(
@@ -325,7 +325,7 @@ def draw_labels_over_weight(sweep: pandas.DataFrame) -> Figure:
 
 
 def draw_groups_over_weight(sweep: pandas.DataFrame) -> Figure:
-    """Draw the groups' accuracies over the weight with their 95 % intervals (Figure 5)."""
+    """Draw the groups' accuracies over the weight with their 95 % intervals (AI3607, Figure 5)."""
     rows = in_words(sweep[sweep.label.isin(GROUPS)])
     return curves(
         rows,
@@ -338,7 +338,7 @@ def draw_groups_over_weight(sweep: pandas.DataFrame) -> Figure:
 
 
 def draw_models(conditions: pandas.DataFrame) -> Figure:
-    """Draw the models in every condition, the report's LSTM beside (Figure 6)."""
+    """Draw the models in every condition, AI3607's LSTM beside (its Figure 6)."""
     shown = conditions[(conditions.optimizer == "sgd") & conditions.condition.isin(CONDITIONS)]
     published = shown.drop_duplicates(["condition", "label"]).assign(
         model=PUBLISHED, n="unknown", low=numpy.nan, high=numpy.nan

@@ -1,18 +1,20 @@
 """What a study's runs reached, as data frames; planned runs without a result included."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy
 import pandas
 
 from mnist_imbalance.labels import GROUPS, NUM_LABELS
 from mnist_imbalance.plan import CHOSEN, SWEPT, StudyKeys, plan, with_chosen_weights
-from mnist_imbalance.runs import Result, find_records
+from mnist_imbalance.runs import Result, RunFolder, find_records
 
-UNIFORM = r"weight_[\d.]+"  # names of the conditions of the weight sweep
 LABELS = [*map(str, range(NUM_LABELS)), *GROUPS]
+STEPS, EPOCHS = GROUNDS = ("equal steps", "equal epochs")
 
 
 @dataclass(frozen=True)
@@ -21,8 +23,9 @@ class Gathered:
 
     Attributes:
         runs: A row a planned run: experiment, model, optimizer, condition, weight, normalize,
-            output_bias, output_relu, seed, config_hash, weights ("???" while they wait for their
-            sweep) and finished. Overlays may share a run.
+            output_bias, output_relu, seed, data_seed, a column for each of `GROUNDS` that tells
+            whether it stands on it, config_hash, weights ("???" while they wait for their sweep)
+            and finished. Overlays may share a run.
         scores: A row a planned run, scored set ("val", "test") and label: what tells the run
             apart, and its accuracy in [0, 1], nan where the run is missing.
         results: Finished runs of the study by config hash.
@@ -49,12 +52,49 @@ class Gathered:
         said = f"{len(self.results)} of {planned} planned runs have a result"
         return f"{said}, {len(self.damaged)} records are damaged" if self.damaged else said
 
+    def on(self, ground: str) -> pandas.DataFrame:
+        """Return the scores of all runs on one of `GROUNDS`, each once.
+
+        Runs whose images were chosen by another seed than their own are not among them.
+        """
+        own = self.scores.seed == self.scores.data_seed
+        shown = self.scores[own & self.scores[ground]]
+        return shown.drop_duplicates(["model", "optimizer", "condition", "seed", "scored", "label"])
+
     @cached_property
     def conditions(self) -> pandas.DataFrame:
-        """The scores of all runs, each once."""
-        return self.scores.drop_duplicates(
-            ["model", "optimizer", "condition", "seed", "scored", "label"]
-        )
+        """The scores of all runs of as many epochs, as AI3607 trains."""
+        return self.on(EPOCHS)
+
+    def correct(
+        self, model: str, optimizer: str, condition: str, ground: str, labels: numpy.ndarray
+    ) -> Mapping[int, numpy.ndarray]:
+        """Return by seed which test images, (N,) bool, the runs of a condition get right.
+
+        Runs without predictions are left out, and so are those whose predictions do not give
+        their record's confusion matrix.
+
+        Args:
+            model: A choice of ``conf/model``.
+            optimizer: A choice of ``conf/optimizer``.
+            condition: Its name.
+            ground: One of `GROUNDS`.
+            labels: (N,) of the test set.
+        """
+        runs = self.runs[self.runs.finished & self.runs[ground]]
+        runs = runs[(runs.model == model) & (runs.optimizer == optimizer)]
+        runs = runs[(runs.condition == condition) & (runs.seed == runs.data_seed)]
+        right = {}
+        for seed, config_hash in zip(runs.seed, runs.config_hash, strict=True):
+            predictions = RunFolder(self.folders[config_hash]).predictions()
+            if predictions is None or len(predictions["test"]) != len(labels):
+                continue
+            predicted = predictions["test"]
+            pairs = numpy.bincount(labels * NUM_LABELS + predicted, minlength=NUM_LABELS**2)
+            confusion = numpy.array(self.results[config_hash].test.confusion)
+            if numpy.array_equal(pairs, confusion.ravel()):
+                right[seed] = predicted == labels
+        return right
 
 
 def gather(keys: StudyKeys) -> Gathered:
@@ -78,6 +118,9 @@ def gather(keys: StudyKeys) -> Gathered:
             "output_bias": run.values.get("model.output_bias"),
             "output_relu": run.values.get("model.output_relu"),
             "seed": run.values["seed"],
+            "data_seed": run.values["data.seed"],
+            EPOCHS: "trainer.max_steps" not in run.values,
+            STEPS: result.steps if result else run.values.get("trainer.max_steps"),
         }
         runs.append(
             {
@@ -94,9 +137,14 @@ def gather(keys: StudyKeys) -> Gathered:
                 {**told_apart, "scored": scored, "label": label, "accuracy": accuracy}
                 for label, accuracy in reached.items()
             ]
+    of_runs, of_scores = pandas.DataFrame(runs), pandas.DataFrame(scores)
+    of_imbalanced = of_runs[of_runs[EPOCHS] & (of_runs.condition == "imbalanced")]
+    common = of_imbalanced[STEPS].max()  # steps of the imbalanced runs; nan where there are none
+    for frame in (of_runs, of_scores):
+        frame[STEPS] = frame[STEPS] == common
     return Gathered(
-        pandas.DataFrame(runs),
-        pandas.DataFrame(scores),
+        of_runs,
+        of_scores,
         results,
         {key: records.folders[key] for key in results},
         records.damaged,

@@ -7,8 +7,18 @@ CONDITIONS = {
     "imbalanced": "imbalanced",
     "augmented_40": "augmented 40 %",
     "augmented_100": "augmented 100 %",
-    "weighted": "report's weights",
-    "weighted_chosen": "validated weights",
+    "per_label": "AI3607's weights",
+    "per_label_chosen": "validated weights",
+}
+OTHERS = {
+    "duplicated_40": "4 copies",
+    "duplicated_100": "10 copies",
+    "noise_100": "10 copies, noise",
+    "rotation_100": "10 copies, rotated",
+    "augmented_original": "original, augmented",
+    "loss.normalize=count": "by images",
+    "model.output_bias=None": "PyTorch's output bias",
+    "model.output_relu=False": "no output ReLU",
 }
 
 
@@ -28,5 +38,11 @@ def optimizer_title(optimizer: str) -> str:
 
 
 def condition_title(condition: str) -> str:
-    """Name a condition for a reader."""
-    return CONDITIONS.get(condition, condition.replace("weight_", "weight "))
+    """Name a condition for a reader, "weight 3, by images"."""
+    parts = condition.split(", ")
+    named = CONDITIONS | OTHERS
+    if "weighted" in parts:
+        weights = [part for part in parts if part.startswith("loss.minority_weight=")]
+        parts = [part for part in parts if part not in weights]
+        named = named | {"weighted": f"weight {weights[0].partition('=')[2] if weights else 7}"}
+    return ", ".join(named.get(part, part) for part in parts)

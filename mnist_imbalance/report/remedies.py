@@ -15,7 +15,7 @@ from mnist_imbalance.report.claims import Accuracies, margin_of
 from mnist_imbalance.report.gather import GROUNDS, Gathered
 from mnist_imbalance.report.image_statistics import over_seeds_and_images, paired_images
 from mnist_imbalance.report.statistics import estimate, fieller, restores, seeds_to_decide
-from mnist_imbalance.report.verdicts import UNDECIDED, correct, judge
+from mnist_imbalance.report.verdicts import UNDECIDED, correct, judge, two_sided
 
 BY_COUNT = ", loss.normalize=count"
 REMEDIES = {  # by condition, what a reader calls them
@@ -61,7 +61,7 @@ def restored(gathered: Gathered) -> pandas.DataFrame:
         Columns ground, optimizer, model, condition, remedy, n, lost (points as a fraction),
         fraction, low and high (Fieller's; infinite where the loss is not certain), a verdict at
         each of `MARKS`, not_below_original (that its accuracy is less than the margin below that
-        of original), minority and majority (mean accuracies of 0-4 and 5-9).
+        of original), minority and majority (the n seeds' mean accuracies of 0-4 and 5-9).
     """
     rows = []
     for ground, optimizer, model, of in on_each_ground(gathered):
@@ -74,7 +74,10 @@ def restored(gathered: Gathered) -> pandas.DataFrame:
             except KeyError:  # the study asks for no such runs
                 continue
             paired = pandas.DataFrame(
-                {"gained": reached - without, "lost": before - without, "below": before - reached}
+                {
+                    **{"gained": reached - without, "lost": before - without},
+                    **{"below": before - reached, "minority": reached, "majority": majority},
+                }
             ).dropna()
             fraction = fieller(paired.gained, paired.lost)
             certain = math.isfinite(fraction.low) and estimate(paired.lost).low > 0
@@ -92,7 +95,7 @@ def restored(gathered: Gathered) -> pandas.DataFrame:
                     **{"low": fraction.low, "high": fraction.high},
                     **verdicts,
                     "not_below_original": judge(margin_of(model) - paired.below).verdict,
-                    **{"minority": reached.mean(), "majority": majority.mean()},
+                    **{"minority": paired.minority.mean(), "majority": paired.majority.mean()},
                 }
             )
     names = ["ground", "optimizer", "model", "condition", "remedy", "n", "lost", "fraction", "low"]
@@ -143,7 +146,7 @@ def compared(gathered: Gathered, labels: numpy.ndarray | None) -> pandas.DataFra
                 **{"first": first, "second": second},
                 **{key: getattr(judgement, key) for key in ("n", "effect", "low", "high")},
                 "verdict": judgement.verdict,
-                "p": min(1.0, 2 * min(judgement.p_holds, judgement.p_contradicted)),
+                "p": two_sided(judgement),
                 "margin": margin_of(model),
                 "seeds_to_decide": (seeds_to_decide(effects) if undecided else None) or math.nan,
                 "n_images": 0,

@@ -7,9 +7,9 @@ import vl_convert
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from mnist_imbalance.report.claims import VERDICTS
 from mnist_imbalance.report.figures import Figure
 from mnist_imbalance.report.sections import Section
+from mnist_imbalance.report.verdicts import VERDICTS
 from mnist_imbalance.report.wording import Table
 
 

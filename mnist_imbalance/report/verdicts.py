@@ -104,6 +104,13 @@ def _verdict(holds: bool, contradicted: bool, within: bool) -> str:
     return NO_DIFFERENCE if within else UNDECIDED
 
 
+def two_sided(judgement: Judgement) -> float:
+    """Return the two-sided p of the claim's direction, uncorrected; nan where n is below 2."""
+    if judgement.n < 2:
+        return math.nan
+    return min(1.0, 2 * min(judgement.p_holds, judgement.p_contradicted))
+
+
 class Corrected(NamedTuple):
     """A claim's verdict as one of a family.
 

@@ -8,11 +8,10 @@ import pandas
 
 from mnist_imbalance.labels import GROUPS
 from mnist_imbalance.published import published_accuracy
-from mnist_imbalance.report.claims import TABLE_1
-from mnist_imbalance.report.gather import LABELS, Gathered
+from mnist_imbalance.report.claims import NOT_JUDGED
+from mnist_imbalance.report.gather import LABELS
 from mnist_imbalance.report.names import (
     CONDITIONS,
-    MODELS,
     condition_title,
     model_title,
     optimizer_title,
@@ -39,6 +38,11 @@ def percent(row: Any, signed: bool = False) -> str:
     return or_missing(row, mean if row.n < 2 else f"{mean} ± {50 * (row.high - row.low):.1f}")
 
 
+def points(value: float) -> str:
+    """Say a difference of accuracies in points, with its sign."""
+    return f"{100 * value:+.2f}".replace("-", "−")
+
+
 def summary(conditions: pandas.DataFrame) -> Table:
     """Both models in the conditions of Table 1, by group."""
     shown = conditions[(conditions.optimizer == "sgd") & conditions.condition.isin(CONDITIONS)]
@@ -62,81 +66,47 @@ def summary(conditions: pandas.DataFrame) -> Table:
     )
 
 
-def finding(gathered: Gathered, claims: pandas.DataFrame) -> str:
-    """Say in two sentences what came out, over the seeds that have all that it compares."""
-    scores = gathered.conditions
-    shown = scores[
-        (scores.optimizer == "sgd")
-        & (scores.label == "0-4")
-        & (scores.scored == "test")
-        & scores.condition.isin(TABLE_1)
-    ]
-    by_seed = shown.pivot(index="seed", columns=["model", "condition"], values="accuracy")
-    needed = pandas.MultiIndex.from_product([list(MODELS), TABLE_1])
-    by_seed = by_seed.reindex(columns=needed).dropna()
-    if by_seed.empty:
-        return "Runs of the report's own conditions are missing, so there is no finding yet."
-    mean = by_seed.mean()
-    lost = mean["lstm", "original"] - mean["lstm", "imbalanced"]
-    runs = gathered.runs
-    imbalanced = runs[(runs.condition == "imbalanced") & runs.finished].config_hash
-    keep = gathered.results[imbalanced.iloc[0]].config["data.keep"]
-
-    def change(model: str) -> str:
-        before, after = (100 * mean[model, name] for name in ("original", "imbalanced"))
-        return f"from {before:.1f} to {after:.1f} % with the {model_title(model)}"
-
-    def regained(condition: str) -> str:
-        return f"{100 * (mean['lstm', condition] - mean['lstm', 'imbalanced']) / lost:.0f} %"
-
-    first = (
-        f"Without {100 * (1 - keep):.0f} % of the training images of labels 0–4, test accuracy on "
-        f"them goes {change('lstm')} and {change('cnn')} (n = {len(by_seed)}). "
-    )
-    [augmentation] = claims[
-        (claims.claim == "augmented_100_does_not_restore")
-        & (claims.model == "lstm")
-        & (claims.optimizer == "sgd")
-    ].itertuples()
-    if lost <= 0 or augmentation.n == 0:
-        return f"{first}It is not certain that the LSTM lost anything to be restored."
-    done = {
-        name: sum(gathered.results[key].train_counts)
-        for name in ("imbalanced", "augmented_100")
-        for key in runs[(runs.condition == name) & runs.finished].config_hash
-    }
-    return (
-        f"{first}Of what the LSTM lost, the report's loss weights bring back "
-        f"{regained('weighted')} and augmentation to 100 % brings back "
-        f"{regained('augmented_100')}, by {done['augmented_100'] / done['imbalanced']:.2f} times "
-        "the optimizer steps. These runs have no control for more steps or for showing the same "
-        "images more often, so they do not tell what the augmentation itself brings back."
-    )
-
-
 def claims_table(claims: pandas.DataFrame, optimizer: str) -> Table:
     """The verdicts over the claims with one optimizer."""
     rows = []
     for row in claims[claims.optimizer == optimizer].itertuples():
-        effect = "" if row.n == 0 else f"{100 * row.effect:+.2f}"
+        say = (lambda value: f"{value:+.1f}") if row.unit == "labels" else points
+        effect = "" if row.n == 0 else say(row.effect)
         if row.n > 1:
-            effect += f" [{100 * row.low:+.2f}, {100 * row.high:+.2f}]"
+            effect += f" [{say(row.low)}, {say(row.high)}]"
         rows.append(
             [
                 row.sentence,
                 model_title(row.model),
                 row.verdict,
+                row.corrected,
                 f"{effect} {row.unit}" if effect else "none",
                 str(row.n),
+                "" if math.isnan(row.p_corrected) else f"{row.p_corrected:.2g}",
+                str(row.comparisons),
+                "" if math.isnan(row.seeds_to_decide) else f"{row.seeds_to_decide:.0f}",
                 row.statistic,
                 row.section,
             ]
         )
     return Table(
-        f"The report's claims with {optimizer_title(optimizer)}: an effect above zero speaks for "
-        "the claim; 95 % interval over n seeds.",
-        ["claim", "model", "verdict", "effect", "n", "what the effect is", "section"],
+        f"AI3607's claims with {optimizer_title(optimizer)}, at equal epochs, given this test set: "
+        "an effect above zero speaks for the claim; 95 % interval over n seeds, of the smallest "
+        "comparison where there are several; verdict and p after Holm's correction within the "
+        "model; seeds that would decide what is undecided.",
+        [
+            *("claim", "model", "verdict", "corrected", "effect", "n", "p", "comparisons"),
+            *("seeds needed", "what the effect is", "section"),
+        ],
         rows,
+    )
+
+
+def not_judged_table() -> Table:
+    """The sentences that no run can judge, and why."""
+    rows = [[sentence, section, why] for sentence, (section, why) in NOT_JUDGED.items()]
+    return Table(
+        "What AI3607 says and no run here can judge.", ["sentence", "section", "why"], rows
     )
 
 
@@ -150,16 +120,19 @@ def table_1(tidy: pandas.DataFrame, model: str) -> Table:
         row = cells[condition, label]
         lines = [percent(row)]
         if not math.isnan(row.published):
-            lines.append(f"report {100 * row.published:.1f}")
+            lines.append(f"AI3607 {100 * row.published:.1f}")
             if not math.isnan(row.published_in_text):
                 lines[-1] += f" (text {100 * row.published_in_text:.1f})"
-            if row.n:
-                lines.append(f"difference {100 * row.difference:+.1f}")
+            if row.n > 1:
+                inside = row.low_one <= row.published <= row.high_one
+                where = "inside" if inside else "outside"
+                lines.append(f"{where} {100 * row.low_one:.1f} to {100 * row.high_one:.1f}")
         return "\n".join(lines)
 
     return Table(
         f"{model_title(model)}: test accuracy % by label, mean ± half of the 95 % interval over "
-        "seeds.",
+        "seeds; AI3607's one run, and between which accuracies one run of ours lies in 95 % of "
+        "cases (prediction interval).",
         ["label", *map(condition_title, names)],
         [[label, *(cell(name, label) for name in names)] for label in LABELS],
     )
@@ -184,8 +157,31 @@ def estimates_table(
         shown = [f"{key:g}" if isinstance(key, float) else str(key) for key in keys]
         shown = [model_title(condition_title(key)) for key in shown]
         rows.append([*shown, *(percent(cells[name], signed) for name in names)])
-        rows[-1].append(" to ".join(map(str, sorted({row.n for row in cells.values()}))))
+        counts = [row.n for row in cells.values()]
+        rows[-1].append(" to ".join(map(str, sorted({min(counts), max(counts)}))))
     return Table(caption, [*by, *names, "n"], rows)
+
+
+def components_table(tidy: pandas.DataFrame) -> Table:
+    """Where the spread of equal runs comes from."""
+    rows = [
+        [
+            model_title(row.model),
+            optimizer_title(row.optimizer),
+            condition_title(row.condition),
+            row.component,
+            f"{100 * row.sd:.2f}",
+            f"{100 * row.share:.0f} %",
+            str(row.n),
+        ]
+        for row in tidy.itertuples()
+    ]
+    return Table(
+        "Standard deviation, in points, of labels 0–4's test accuracy over n runs with crossed "
+        "seeds, by a mixed model (REML).",
+        ["model", "optimizer", "condition", "from", "standard deviation", "of the variance", "n"],
+        rows,
+    )
 
 
 def selection_table(tidy: pandas.DataFrame) -> Table:
@@ -215,7 +211,7 @@ def dead_labels_table(tidy: pandas.DataFrame) -> Table:
         [
             "yes" if row.output_relu else "no",
             "PyTorch's" if pandas.isna(row.output_bias) else f"{row.output_bias:g}",
-            row.by_seed.replace(" ", ", ") or "missing",
+            row.by_seed or "missing",
             or_missing(row, f"{row.mean:.1f}"),
             or_missing(row, f"{100 * row.accuracy:.1f}"),
             str(row.n),
@@ -223,9 +219,9 @@ def dead_labels_table(tidy: pandas.DataFrame) -> Table:
         for row in tidy.itertuples()
     ]
     return Table(
-        "LSTM, imbalanced, plain loss: labels without a positive output on any training image of "
-        "the last epoch and with test accuracy 0.",
-        ["ReLU on the outputs", "output bias", "dead labels by seed", "mean", "accuracy %", "n"],
+        "LSTM, imbalanced, plain loss: labels of whose own training images under 1 % get a "
+        "positive output in the last epoch, or with test accuracy 0.",
+        ["ReLU on the outputs", "output bias", "seed: dead labels", "mean", "accuracy %", "n"],
         rows,
     )
 

@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy
 import pandas
 
 from mnist_imbalance.commandline import compose_with
@@ -13,13 +15,18 @@ from mnist_imbalance.plan import StudyKeys
 from mnist_imbalance.report import figures, tables
 from mnist_imbalance.report.claims import judge_claims
 from mnist_imbalance.report.gather import Gathered, gather
+from mnist_imbalance.report.remedies import compared, restored
 from mnist_imbalance.report.render import markdown, render
 from mnist_imbalance.report.sections import Picture, sections
+from mnist_imbalance.report.spread import components
 from mnist_imbalance.report.wording import copy_names
 
+if TYPE_CHECKING:
+    from mnist_imbalance.data import MNISTData
 
-def figure_3(overrides: Sequence[str]) -> Picture | str:
-    """Draw the copies that augmentation makes, or say why not.
+
+def read_images(overrides: Sequence[str]) -> "MNISTData | str":
+    """Read the images of the study's augmented set, or say why not.
 
     Args:
         overrides: Of every run of the study.
@@ -33,21 +40,34 @@ def figure_3(overrides: Sequence[str]) -> Picture | str:
         data.setup()
     except ConfigError as error:
         return str(error)
+    return data
+
+
+def figure_3(data: "MNISTData") -> Picture:
+    """Draw the copies that augmentation makes."""
     names = copy_names([dict(copy) for copy in data.copies])
     samples = data.sample().reshape(len(names), len(MINORITY), 28, 28).numpy()
     return Picture(
         "figure_3",
         "A kept training image of each of labels 0–4 and its copies: to 40 % by the first noise "
-        "and ±15° alone, to 100 % by all ten (report, Figure 3).",
+        "and ±15° alone, to 100 % by all ten (AI3607, Figure 3).",
         figures.draw_samples(samples, names),
     )
 
 
-def tabulate(gathered: Gathered) -> dict[str, pandas.DataFrame]:
-    """Make all tidy tables, by name."""
+def tabulate(gathered: Gathered, labels: numpy.ndarray | None) -> dict[str, pandas.DataFrame]:
+    """Make all tidy tables, by name.
+
+    Args:
+        gathered: The study's runs.
+        labels: (N,) of the test set, for what predictions tell; None where they are unknown.
+    """
     makers = (
+        restored,
+        components,
         tables.table_1,
         tables.all_conditions,
+        tables.at_equal_steps,
         tables.differences,
         tables.weight_sweep,
         tables.selection,
@@ -57,7 +77,7 @@ def tabulate(gathered: Gathered) -> dict[str, pandas.DataFrame]:
         tables.runs,
     )
     tidy = {make.__name__: make(gathered) for make in makers}
-    return tidy | {"claims": judge_claims(gathered)}
+    return tidy | {"claims": judge_claims(gathered), "compared": compared(gathered, labels)}
 
 
 def write_report(keys: StudyKeys) -> Path:
@@ -76,8 +96,10 @@ def write_report(keys: StudyKeys) -> Path:
             "runs_dir, records_dirs: no result of a run of this study below "
             f"{', '.join([keys.runs_dir, *keys.records_dirs])}{damaged}"
         )
-    tidy = tabulate(gathered)
-    made = sections(gathered, tidy, figure_3(keys.study.overrides))
+    data = read_images(keys.study.overrides)
+    labels = None if isinstance(data, str) else data.test[1].numpy()
+    tidy = tabulate(gathered, labels)
+    made = sections(gathered, tidy, data if isinstance(data, str) else figure_3(data))
 
     folder = Path(keys.study.report_dir)
     first = made[0]

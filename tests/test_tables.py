@@ -1,0 +1,96 @@
+"""Dead labels and confusion matrices, on hand-made records."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas
+import pytest
+from handmade import gather_planned, result_of, scores, study_of, write_record
+
+from mnist_imbalance.report.gather import EPOCHS, Gathered
+from mnist_imbalance.report.tables import confusion, dead_labels, is_dead
+from mnist_imbalance.runs import Result
+
+OWN = 1000  # training images of each label
+FEW, ENOUGH = OWN // 100 - 1, OWN // 100
+ALIVE = [0.5] * 10
+ALL = [OWN] * 10
+
+
+def trained(
+    positive: Sequence[int], of_own: Sequence[int] | None, test: Sequence[float] = ALIVE
+) -> Result:
+    """A run whose labels' outputs are positive for so many training images."""
+    _, runs = study_of("study.experiments=[per_label]", "study.extensions=[]", "study.seeds=[0]")
+    train = scores(ALIVE, positive)
+    if of_own:
+        train = train.model_copy(update={"positive_of_own": list(of_own)})
+    return result_of(runs[0].choices, runs[0].values, scores(test), train=train)
+
+
+def dead(result: Result) -> list[int]:
+    return [label for label in range(10) if is_dead(result, label)]
+
+
+def test_a_label_is_dead_below_one_percent_of_its_own_images() -> None:
+    own = [0, FEW, ENOUGH, *[OWN] * 7]
+    assert dead(trained(ALL, own)) == [0, 1]
+
+
+def test_images_of_other_labels_keep_no_label_alive() -> None:
+    assert dead(trained(ALL, [0, *[OWN] * 9])) == [0]
+    assert dead(trained([0, *[OWN] * 9], ALL)) == []
+
+
+def test_a_record_that_does_not_tell_its_own_counts_any() -> None:
+    assert dead(trained([0, FEW, ENOUGH, *[OWN] * 7], None)) == [0, 1]
+
+
+@pytest.mark.parametrize("of_own", [None, ALL])
+def test_a_label_that_is_never_recognized_is_dead(of_own: list[int] | None) -> None:
+    assert dead(trained(ALL, of_own, test=[*[0.5] * 4, 0.0, 0.001, *[0.5] * 4])) == [4]
+
+
+def test_dead_labels_are_counted_and_named_by_seed(tmp_path: Path) -> None:
+    overlays = ("study.experiments=[output_relu]", "study.extensions=[]", "study.seeds=[0,1,2]")
+    keys, runs = study_of(*overlays, f"runs_dir={tmp_path}", "records_dirs=[]")
+    for run in runs:
+        lost = run.values["model.output_relu"] and run.values["model.output_bias"] is None
+        counts = [0, *[OWN] * 8, 0] if lost and run.values["seed"] else ALL
+        train = scores(ALIVE).model_copy(update={"positive_of_own": counts})
+        write_record(tmp_path, run, scores(ALIVE), train=train)
+    found = dead_labels(gather_planned(keys, runs))
+    rows = {
+        (row.output_relu, str(row.output_bias)): (row.n, row.mean, row.by_seed)
+        for row in found.itertuples()
+    }
+    none = "0: none, 1: none, 2: none"
+    assert rows == {
+        (True, "nan"): (3, pytest.approx(4 / 3), "0: none, 1: 0 9, 2: 0 9"),
+        **{(relu, bias): (3, 0, none) for relu, bias in [(True, "5.0"), (False, "5.0")]},
+        (False, "nan"): (3, 0, none),
+    }
+    assert found.accuracy.tolist() == pytest.approx([0.5] * 4)
+
+
+def test_confusion_matrices_are_of_equal_epochs_and_each_seeds_own_images() -> None:
+    at = {"counted": 0.9, "too": 0.7, "seed": 0.5, "steps": 0.4, "model": 0.3, "adam": 0.2}
+    runs = pandas.DataFrame(
+        [
+            ("counted", "lstm", "sgd", 0, 0, True),
+            ("counted", "lstm", "sgd", 0, 0, True),  # of another overlay
+            ("too", "lstm", "sgd", 1, 1, True),
+            ("missing", "lstm", "sgd", 2, 2, True),
+            ("seed", "lstm", "sgd", 0, 1, True),
+            ("steps", "lstm", "sgd", 0, 0, False),
+            ("model", "cnn", "sgd", 0, 0, True),
+            ("adam", "lstm", "adam", 0, 0, True),
+        ],
+        columns=["config_hash", "model", "optimizer", "seed", "data_seed", EPOCHS],
+    ).assign(condition="original")
+    results = {key: trained(ALL, ALL, test=[accuracy] * 10) for key, accuracy in at.items()}
+    gathered = Gathered(runs, pandas.DataFrame(), results, {}, [], [])
+    assert confusion(gathered, "lstm", "original").diagonal().tolist() == [900 + 700] * 10
+    assert confusion(gathered, "lstm", "original").sum() == 2 * 10 * 1000
+    assert confusion(gathered, "cnn", "original").diagonal().tolist() == [300] * 10
+    assert confusion(gathered, "cnn", "imbalanced").sum() == 0
