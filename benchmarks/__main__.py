@@ -1,4 +1,4 @@
-"""Measure how fast it is here, and write what the README quotes.
+"""Measure how fast it is here, and write what docs/speed.md quotes.
 
 Give nothing else to do: every number is of this machine as it is while it is measured.
 """
