@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pandas
 import pytest
-from handmade import gather_planned, result_of, scores, study_of, write_record
+from handmade import gather_planned, groups, result_of, scores, study_of, write_record
 
 from mnist_imbalance.report.gather import EPOCHS, Gathered
-from mnist_imbalance.report.tables import confusion, dead_labels, is_dead
+from mnist_imbalance.report.tables import confusion, dead_labels, is_dead, optimum
 from mnist_imbalance.runs import Result
 
 OWN = 1000  # training images of each label
@@ -94,3 +94,20 @@ def test_confusion_matrices_are_of_equal_epochs_and_each_seeds_own_images() -> N
     assert confusion(gathered, "lstm", "original").sum() == 2 * 10 * 1000
     assert confusion(gathered, "cnn", "original").diagonal().tolist() == [300] * 10
     assert confusion(gathered, "cnn", "imbalanced").sum() == 0
+
+
+def test_the_best_weight_is_that_of_the_groups_balance_on_validation_data(tmp_path: Path) -> None:
+    overlays = ("study.experiments=[weight_sweep]", "study.extensions=[]", "study.seeds=[0,1]")
+    keys, runs = study_of(*overlays, f"runs_dir={tmp_path}", "records_dirs=[]")
+    for run in runs:
+        weight, seed = run.values["loss.minority_weight"], run.values["seed"]
+        best = 10 if seed else 4
+        minority = 0.5 + weight / 100  # by these labels alone, the largest weight is always best
+        majority = 0.9 - abs(weight - best) / 10
+        val = scores(groups(minority, majority))
+        if run.choices["model"] == "lstm" or weight != 5:
+            write_record(tmp_path, run, scores(ALIVE), val=val)
+    table = optimum(gather_planned(keys, runs)).set_index("model")
+    assert table.loc["lstm", "by_seed"] == "4 10"
+    assert table.loc["lstm", ["n", "largest", "at_largest"]].tolist() == [2, 10, 1]
+    assert table.loc["cnn", "by_seed"] == "4 10"  # of the weights that were tried

@@ -171,7 +171,7 @@ def confusion_section(gathered: Gathered) -> Section:
     return Section("Confusion", pictures=pictures)
 
 
-def weights_section(sweep: pandas.DataFrame) -> Section:
+def weights_section(sweep: pandas.DataFrame, optimum: pandas.DataFrame) -> Section:
     """Figures 4 and 5."""
     of_published = sweep[(sweep.normalize == "weight_sum") & (sweep.n > 0)]
     labels = Picture(
@@ -186,7 +186,8 @@ def weights_section(sweep: pandas.DataFrame) -> Section:
         "intervals over seeds (AI3607, Figure 5).",
         figures.draw_groups_over_weight(of_published),
     )
-    return Section("Weights", pictures=[labels, groups])
+    best = [wording.optimum_table(optimum)] if len(optimum) else []
+    return Section("Weights", tables=best, pictures=[labels, groups])
 
 
 def selection_section(selection: pandas.DataFrame) -> Section:
@@ -329,7 +330,7 @@ def sections(gathered: Gathered, tidy: Tidy, samples: Picture | str) -> list[Sec
         "all_conditions": models_section,
         "table_1": table_1_section,
         "differences": differences_section,
-        "weight_sweep": weights_section,
+        "weight_sweep": lambda sweep: weights_section(sweep, tidy["optimum"]),
         "selection": selection_section,
         "components": spread_section,
         "dead_labels": output_relu_section,

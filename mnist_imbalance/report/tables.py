@@ -163,6 +163,39 @@ def selection(gathered: Gathered) -> pandas.DataFrame:
     return pandas.DataFrame(rows, columns=columns)
 
 
+def optimum(gathered: Gathered) -> pandas.DataFrame:
+    """Find the weight of labels 0-4 with the best balanced accuracy on validation data.
+
+    Balanced accuracy is the mean of the labels' own accuracies, so that the two groups count alike.
+
+    Returns:
+        Columns model, normalize (the divisor), n (seeds with which all weights were tried), by_seed
+        (each seed's best weight, "7 10 8"), largest (weight tried) and at_largest (seeds whose
+        best weight that is).
+    """
+    runs = gathered.runs
+    runs = runs[(runs.optimizer == "sgd") & is_sweep(runs) & runs.finished]
+    runs = runs.drop_duplicates("config_hash")
+    rows = []
+    for (model, divisor), sweep in runs.groupby(["model", "normalize"], sort=False):
+        val = [gathered.results[key].val for key in sweep.config_hash]
+        balanced = [fmean([each.accuracy_0_4, each.accuracy_5_9]) for each in val]
+        by_weight = sweep.assign(val=balanced).pivot(index="seed", columns="weight", values="val")
+        whole = by_weight.dropna()
+        if whole.empty or whole.shape[1] < 2:
+            continue
+        best = whole.idxmax(axis="columns")
+        rows.append(
+            {
+                **{"model": model, "normalize": divisor, "n": len(best)},
+                "by_seed": " ".join(f"{weight:g}" for weight in best),
+                **{"largest": whole.columns.max(), "at_largest": sum(best == whole.columns.max())},
+            }
+        )
+    columns = ["model", "normalize", "n", "by_seed", "largest", "at_largest"]
+    return pandas.DataFrame(rows, columns=columns)
+
+
 def is_dead(result: Result, label: int) -> bool:
     """Tell whether a label is lost: under 1 % of its own training images get a positive output.
 

@@ -205,6 +205,26 @@ def selection_table(tidy: pandas.DataFrame) -> Table:
     )
 
 
+def optimum_table(tidy: pandas.DataFrame) -> Table:
+    """Where the best weight lies."""
+    rows = [
+        [
+            model_title(row.model),
+            {"weight_sum": "its weights", "count": "its images"}[row.normalize],
+            row.by_seed.replace(" ", ", "),
+            f"{row.largest:g}",
+            f"{row.at_largest} of {row.n}",
+        ]
+        for row in tidy.itertuples()
+    ]
+    return Table(
+        "The weight of labels 0–4 with the best balanced accuracy on validation data, seed by "
+        "seed; where it is the largest tried, the sweep does not tell where the best weight lies.",
+        ["model", "a batch is divided by", "best weight", "largest tried", "best at the largest"],
+        rows,
+    )
+
+
 def dead_labels_table(tidy: pandas.DataFrame) -> Table:
     """How many labels the output ReLU kills."""
     rows = [

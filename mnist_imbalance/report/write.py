@@ -71,6 +71,7 @@ def tabulate(gathered: Gathered, labels: numpy.ndarray | None) -> dict[str, pand
         tables.differences,
         tables.weight_sweep,
         tables.selection,
+        tables.optimum,
         tables.dead_labels,
         tables.normalization,
         tables.learning_curves,
