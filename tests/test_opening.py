@@ -183,7 +183,7 @@ def test_what_is_restored_as_tables() -> None:
     assert tables[0].rows == [
         ["LSTM", "10 unchanged copies", "72 % [62, 82]", *rest],
         ["LSTM", "10 copies, rotated and noise", "81 % [71, 91]", *rest],
-        ["LSTM", "weight 7, divided by images", "50 % [40, 60]", *rest],
+        ["LSTM", "weight 7, by images", "50 % [40, 60]", *rest],
         ["CNN", "10 unchanged copies", "91 % [81, 101]", *rest],
     ]
     assert tables[2].rows == [["LSTM", "10 unchanged copies", "22 % [12, 32]", *rest]]

@@ -376,30 +376,22 @@ def draw_differences(differences: pandas.DataFrame) -> Figure:
     )
 
 
-def draw_learning_curves(curves_by_epoch: pandas.DataFrame) -> Figure:
-    """Draw the validation accuracy of labels 0-4 by epoch."""
-    rows = in_words(curves_by_epoch.rename(columns={"0-4": "mean"}))
-    x = alt.X("epoch:Q", axis=alt.Axis(grid=False, tickMinStep=1))
-    by_name = condition_colors(rows)
-    return curves(
-        rows, "condition", x=x, y="validation accuracy", by_name=by_name, panel="model", dots=0
-    )
-
-
 def draw_curves(by_step: pandas.DataFrame) -> Figure:
-    """Draw accuracy over optimizer steps with bands over seeds.
+    """Draw validation accuracy over optimizer steps with bands over seeds.
 
     Args:
         by_step: Columns model, optimizer, condition, step, label, n, mean, low, high.
     """
-    rows = in_words(by_step)
+    within = {end: by_step[end].clip(0, 1) for end in ("low", "high")}
+    rows = in_words(by_step.assign(**within))
     told_apart = (
         ["model", "optimizer", "label"] if rows.optimizer.nunique() > 1 else ["model", "label"]
     )
     rows["panel"] = rows[told_apart].agg(", ".join, axis=1)
     x = alt.X("step:Q", title="optimizer steps", axis=alt.Axis(grid=False, tickCount=5))
     by_name = condition_colors(rows)
-    return curves(rows, "condition", x=x, y="test accuracy", by_name=by_name, panel="panel", dots=0)
+    y = "validation accuracy"
+    return curves(rows, "condition", x=x, y=y, by_name=by_name, panel="panel", dots=0)
 
 
 def draw_restored(restored: pandas.DataFrame) -> Figure:

@@ -26,10 +26,10 @@ REMEDIES = {  # by condition, what a reader calls them
     "duplicated_40": "4 unchanged copies",
     "augmented_40": "4 copies, rotated or noise",
     "weighted": "weight 7",
-    f"weighted{BY_COUNT}": "weight 7, divided by images",
-    f"weighted, loss.minority_weight=10{BY_COUNT}": "weight 10, divided by images",
+    f"weighted{BY_COUNT}": "weight 7, by images",
+    f"weighted, loss.minority_weight=10{BY_COUNT}": "weight 10, by images",
     "per_label": "a weight for each label",
-    f"per_label{BY_COUNT}": "a weight for each label, divided by images",
+    f"per_label{BY_COUNT}": "a weight for each label, by images",
 }
 MARKS = (0.5, 0.8, 0.95)  # of the loss
 COMPARED = {  # what the second does not have: the first and the second condition

@@ -57,9 +57,15 @@ def opening_section(gathered: Gathered, tidy: Tidy) -> Section:
     if not known.empty:
         caption = (
             "What restores labels 0–4: the fraction of what the imbalance took that each remedy "
-            "brings back, with Fieller's 95 % intervals over seeds."
+            "brings back, with Fieller's 95 % intervals over seeds. By images: the weighted loss "
+            "is divided by the batch's images instead of its weights."
         )
-        drawn = figures.draw_restored(restored.rename(columns={"ground": "budget"}))
+        of_panels = pandas.MultiIndex.from_frame(restored[["ground", "optimizer"]])
+        shown = restored[
+            restored.remedy.isin(known.remedy)
+            & of_panels.isin(pandas.MultiIndex.from_frame(known[["ground", "optimizer"]]))
+        ]
+        drawn = figures.draw_restored(shown.rename(columns={"ground": "budget"}))
         pictures.append(Picture("restored", caption, drawn))
     return Section(OPENING, paragraphs, opening.restored_tables(restored)[:1], pictures)
 
