@@ -15,7 +15,7 @@ from mnist_imbalance.report.wording import Table
 
 def anchor(text: str) -> str:
     """Give a heading's address within the page."""
-    return text.lower().replace(" ", "-")
+    return re.sub(r"\W+", "-", text.lower()).strip("-")
 
 
 def lines(text: str) -> Markup:

@@ -38,7 +38,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what stands below it: paragraphs, then tables, then pictures."""
+    """A heading and what stands below it: paragraphs, then pictures, then tables."""
 
     title: str
     paragraphs: list[str] = field(default_factory=list)
