@@ -101,7 +101,10 @@ class Result(BaseModel, frozen=True, populate_by_name=True):
         """Work out what records of schema 1 do not say."""
         if not isinstance(record, dict) or record.get("schema") != 1:
             return record
-        return record | complete(record)
+        try:
+            return record | complete(record)
+        except (KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
+            raise ValueError(f"{type(error).__name__} {error} in a record of schema 1") from error
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ are compared. The rules and margins are those of ``docs/protocol.md``.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -122,9 +122,21 @@ def claim(
 
 
 NOT_JUDGED = {  # sentence: (section, why)
-    "The features that matter are lost by flipping digits, so that few augmentations suit MNIST.": (
+    "Augmentation did well on CIFAR-10; most methods that fit it do not suit MNIST.": (
         "4.1, 4.3",
-        "no run flips or crops; that noise and rotation add little is judged among the remedies",
+        "no run flips, crops or uses CIFAR-10; what noise and rotation add is among the remedies",
+    ),
+    "Each label's best weight is 6, 7, 7, 7 and 5.": (
+        "5.2",
+        "chosen on the test set of one run; ours are chosen on validation data, seed by seed",
+    ),
+    "The loss weights restore the balance among all labels.": (
+        "5.2",
+        "the two groups are compared, since AI3607 gives no measure of the labels' balance",
+    ),
+    "Throwing most images away may severely influence the accuracy.": (
+        "7",
+        "no bound is given for severe; the loss itself is judged",
     ),
     "Augmentation fails because it does not enhance the diversity of the data.": (
         "4.3",
@@ -142,7 +154,7 @@ NOT_JUDGED = {  # sentence: (section, why)
         "6",
         "a cause; the two networks differ in more than that",
     ),
-    "The CNN's accuracies, and that its loss resembles the LSTM's in size.": (
+    "The CNN's accuracies, and the size of its change.": (
         "3.2, 6",
         "its numbers are only in a figure that the published text does not give",
     ),
@@ -194,36 +206,33 @@ def imbalance_raises_5_9(of: Accuracies, model: str) -> Effects:
 
 
 @claim(
-    "The change of accuracy is similar to the CNN's.",
+    "The change of accuracy is like the CNN's: 0–4 and all fall, 5–9 rise.",
     "3.2",
-    "margin − the difference of the two models' changes; 0–4, 5–9 and all",
-    LEFT,
+    "fall of 0–4 and of all, rise of 5–9, each of the two models",
     of_both=True,
 )
 def change_is_like_the_cnns(of: Accuracies, model: str) -> Effects:
-    """Ask whether the LSTM's changes lie within the margin of the CNN's."""
-    effects: dict[str, pandas.Series] = {}
-    for label in ("0-4", "5-9", "all"):
-        changes = {
-            each: of(each, "imbalanced", label) - of(each, "original", label)
+    """Ask whether both models' accuracies change in the same direction."""
+    return columns(
+        {
+            f"{each}, {label}": sign * (of(each, "imbalanced", label) - of(each, "original", label))
             for each in ("lstm", "cnn")
+            for label, sign in (("0-4", -1), ("5-9", 1), ("all", -1))
         }
-        apart = changes["lstm"] - changes["cnn"]
-        effects |= {f"{label} above": MARGIN - apart, f"{label} below": MARGIN + apart}
-    return columns(effects)
+    )
 
 
 @claim(
     "Augmentation brings no significant bounce.",
     "4.2",
-    "margin − (augmented − imbalanced), 0–4; to 40 % and to 100 %",
+    "margin − (augmented − imbalanced), all; to 40 % and to 100 %",
     LEFT,
 )
 def augmentation_brings_no_bounce(of: Accuracies, model: str) -> Effects:
-    """Ask whether labels 0-4 gain less than the margin."""
-    before = of(model, "imbalanced", "0-4")
+    """Ask whether the overall accuracy gains less than the margin."""
+    before = of(model, "imbalanced", "all")
     return columns(
-        {name: margin_of(model) - (of(model, name, "0-4") - before) for name in AUGMENTED}
+        {name: margin_of(model) - (of(model, name, "all") - before) for name in AUGMENTED}
     )
 
 
@@ -355,12 +364,12 @@ def majority_falls_with_weight(of: Accuracies, model: str) -> Effects:
 @claim(
     "They lose it slightly: less than labels 0–4 win.",
     "5.2",
-    "rise of 0–4 − fall of 5–9, from weight 2 to 7",
+    "rise of 0–4 − fall of 5–9, from weight 2 to 10",
 )
 def majority_falls_slightly(of: Accuracies, model: str) -> Effects:
-    """Compare the two curves of Figure 5 up to the published peak."""
+    """Compare the two curves of Figure 5 from end to end."""
     curves = of.over_weights(model, "0-4") + of.over_weights(model, "5-9")
-    return curves[PUBLISHED_PEAK] - curves[PUBLISHED_WEIGHTS[0]]
+    return curves[PUBLISHED_WEIGHTS[-1]] - curves[PUBLISHED_WEIGHTS[0]]
 
 
 @claim(
@@ -406,7 +415,7 @@ def minority_peaks_inside(of: Accuracies, model: str) -> Effects:
 
 
 @claim(
-    "Large weights cost accuracy overall.",
+    "Large weights cost accuracy overall (up to 10, the largest that AI3607 tries).",
     "5.3",
     "at the lower weight best in validation − at the largest, all",
 )
@@ -426,22 +435,41 @@ def per_label_beats_one_weight(of: Accuracies, model: str) -> Effects:
 
 
 @claim(
-    "Labels 2, 3 and 4 are the worst under imbalance.",
-    "6",
-    "each other label − each of 2, 3, 4",
+    "The same, each label's weight being chosen on validation data.",
+    "7",
+    "validated weight of each label − weight 7, all",
 )
-def labels_2_3_4_are_worst(of: Accuracies, model: str) -> Effects:
-    """Order the labels in the second column of Table 1."""
+def chosen_weights_beat_one_weight(of: Accuracies, model: str) -> Effects:
+    """Follow AI3607's procedure, each label's own best weight, but not on the test set."""
+    return of(model, "per_label_chosen", "all") - of(model, "weighted", "all")
+
+
+def others_less_2_3_4(of: Accuracies, model: str, names: Sequence[str]) -> pandas.DataFrame:
+    """Return how far every other label lies above each of labels 2, 3 and 4."""
     worst = (2, 3, 4)
-    by_label = {label: of(model, "imbalanced", str(label)) for label in range(NUM_LABELS)}
     return columns(
         {
-            f"{other} − {bad}": by_label[other] - by_label[bad]
-            for other in by_label
+            f"{name}, {other} − {bad}": of(model, name, str(other)) - of(model, name, str(bad))
+            for name in names
+            for other in range(NUM_LABELS)
             for bad in worst
             if other not in worst
         }
     )
+
+
+@claim(
+    "Labels 2, 3 and 4 are the worst under imbalance.", "6", "each other label − each of 2, 3, 4"
+)
+def labels_2_3_4_are_worst(of: Accuracies, model: str) -> Effects:
+    """Order the labels in the second column of Table 1."""
+    return others_less_2_3_4(of, model, ["imbalanced"])
+
+
+@claim("They are the worst with augmentation, too.", "6", "each other label − each of 2, 3, 4")
+def labels_2_3_4_are_worst_augmented(of: Accuracies, model: str) -> Effects:
+    """Order the labels in the third and fourth column of Table 1."""
+    return others_less_2_3_4(of, model, AUGMENTED)
 
 
 @claim(
@@ -458,7 +486,7 @@ def cnn_beats_lstm(of: Accuracies, model: str) -> Effects:
 @claim(
     "Even the best LSTM is below the CNN.",
     "7",
-    "CNN − LSTM, each condition of the one and each of the other, all",
+    "CNN − LSTM, even the CNN's worst condition and the LSTM's best, all",
     of_both=True,
 )
 def best_lstm_is_below_the_cnn(of: Accuracies, model: str) -> Effects:
@@ -473,11 +501,28 @@ def best_lstm_is_below_the_cnn(of: Accuracies, model: str) -> Effects:
 
 
 def seeds_for(effects: Effects, judgement: Judgement) -> float:
-    """Return the seeds that would decide an undecided claim; nan where none or too many would."""
+    """Return the seeds that would decide an undecided claim; nan where none or too many would.
+
+    A claim of which some comparison points below zero is decided by the clearest of these, any
+    other by its least clear. The means seen are taken for the true ones, so it is a rough guide,
+    and more than the seeds that there are.
+    """
     table = pandas.DataFrame(effects).dropna()
     if judgement.verdict != UNDECIDED or len(table) < 2:
         return math.nan
-    return seeds_to_decide(table[table.mean().idxmin()]) or math.nan
+    below = table.columns[table.mean() < 0]
+    needed = [
+        seeds_to_decide(table[name]) or math.inf
+        for name in (below if len(below) else table.columns)
+    ]
+    decisive = min(needed) if len(below) else max(needed)
+    return max(decisive, len(table) + 1) if math.isfinite(decisive) else math.nan
+
+
+def name_deciding(effects: Effects, judgement: Judgement) -> str:
+    """Return the name of the comparison that decides; nothing where there is only one."""
+    table = pandas.DataFrame(effects)
+    return str(table.columns[judgement.deciding]) if table.shape[1] > 1 else ""
 
 
 def judge_claims(gathered: Gathered) -> pandas.DataFrame:
@@ -488,8 +533,8 @@ def judge_claims(gathered: Gathered) -> pandas.DataFrame:
 
     Returns:
         Columns claim, section, model, optimizer, n, effect, low, high, verdict, corrected, p,
-        p_corrected, comparisons, margin, seeds_to_decide, then sentence, statistic and unit;
-        accuracies as fractions.
+        p_corrected, comparisons, deciding (the comparison that effect, low and high are of),
+        margin, seeds_to_decide, then sentence, statistic and unit; accuracies as fractions.
     """
     made: list[tuple[dict[str, object], Judgement, tuple[str, str]]] = []
     scores = gathered.on(EPOCHS)
@@ -510,6 +555,7 @@ def judge_claims(gathered: Gathered) -> pandas.DataFrame:
                     "model": model,
                     "optimizer": optimizer,
                     "comparisons": pandas.DataFrame(effects).shape[1],
+                    "deciding": name_deciding(effects, judgement),
                     "margin": margin,
                     "seeds_to_decide": seeds_for(effects, judgement),
                     "sentence": each.sentence,
@@ -530,6 +576,7 @@ def judge_claims(gathered: Gathered) -> pandas.DataFrame:
                 | {"p": two_sided(judgement), "p_corrected": in_family.p}
             )
     order = ["claim", "section", "model", "optimizer", "n", "effect", "low", "high", "verdict"]
-    order += ["corrected", "p", "p_corrected", "comparisons", "margin", "seeds_to_decide"]
+    order += ["corrected", "p", "p_corrected", "comparisons", "deciding", "margin"]
+    order += ["seeds_to_decide"]
     order += ["sentence", "statistic", "unit"]
     return pandas.DataFrame(rows, columns=order)

@@ -6,13 +6,20 @@ from typing import Any
 import pandas
 
 from mnist_imbalance.report.gather import STEPS
-from mnist_imbalance.report.names import model_title, optimizer_title
-from mnist_imbalance.report.remedies import BY_COUNT, MARKS
+from mnist_imbalance.report.names import condition_title, model_title, optimizer_title
+from mnist_imbalance.report.remedies import BY_COUNT, MARKS, REFERENCES
 from mnist_imbalance.report.verdicts import CONTRADICTED, HOLDS, NO_DIFFERENCE, UNDECIDED
 from mnist_imbalance.report.wording import Table, points
 
 COPIES, AUGMENTED, WEIGHTED = "duplicated_100", "augmented_100", f"weighted{BY_COUNT}"
-BEYOND = "noise and rotation, 10 copies"
+CHANGED = "10 copies: noise and rotations − unchanged"
+INSTEAD = "weight 7, by images − 10 unchanged copies"
+CHANGING = {
+    HOLDS: "better for labels 0–4",
+    CONTRADICTED: "worse for labels 0–4",
+    NO_DIFFERENCE: "no difference within the margin",
+    UNDECIDED: "undecided",
+}
 BETTER = {HOLDS: "better", CONTRADICTED: "worse", NO_DIFFERENCE: "no difference"}
 AGAINST = {
     HOLDS: "better than",
@@ -36,35 +43,47 @@ def fraction(row: Any) -> str:
 def restored_tables(restored: pandas.DataFrame) -> list[Table]:
     """Return a table for each ground and optimizer, SGD at equal steps first."""
     rows = restored[restored.n > 0]
+    rows = rows.rename(columns={f"above_{mark:g}": f"above_{i}" for i, mark in enumerate(MARKS)})
     tables = []
     for (ground, optimizer), shown in rows.groupby(["ground", "optimizer"], sort=False):
-        cells = [
-            [
-                model_title(row.model),
-                row.remedy,
-                fraction(row),
-                *(REACHED.get(getattr(row, f"above_{m:g}".replace(".", "_")), "?") for m in MARKS),
-                REACHED.get(row.not_below_original, "?"),
-                f"{100 * row.minority:.1f}",
-                f"{100 * row.majority:.1f}",
-                str(row.n),
-            ]
-            for row in shown.rename(columns=lambda name: name.replace(".", "_")).itertuples()
-        ]
+        if set(shown.condition) <= set(REFERENCES):
+            continue
+        cells = []
+        for row in shown.itertuples():
+            said = [fraction(row), *(row.above_0, row.above_1, row.above_2), row.not_below_original]
+            said = [said[0], *(REACHED.get(verdict, "?") for verdict in said[1:])]
+            if row.condition in REFERENCES:
+                said = ["", "", "", "", ""]
+            accuracies = (row.minority, row.majority, row.overall)
+            shown_accuracies = [f"{100 * accuracy:.1f}" for accuracy in accuracies]
+            named = [model_title(row.model), row.remedy]
+            if row.condition in REFERENCES:
+                named[1] = condition_title(row.condition)
+            cells.append([*named, *said, *shown_accuracies, str(row.n)])
         tables.append(
             Table(
                 f"{optimizer_title(optimizer)}, {ground}: fraction restored of what the imbalance "
-                "took from labels 0–4, with Fieller's 95 % interval over n seeds; whether it lies "
+                "took from labels 0–4, from imbalanced (0) to original (1) on the same ground, "
+                "with Fieller's 95 % interval over n seeds, given this test set; whether it lies "
                 "above ½, 0.8 and 0.95 of the loss; whether the accuracy is within the margin of "
-                "the original data's, or above (yes, no, or ? for undecided); accuracy %.",
+                "the original data's, or above (yes, no, or ? for undecided, not corrected for "
+                "their number); accuracy % of labels 0–4, 5–9 and all.",
                 [
                     *("model", "remedy", "restored", "above ½", "above 0.8", "above 0.95"),
-                    *("not below original", "labels 0–4", "labels 5–9", "n"),
+                    *("not below original", "labels 0–4", "labels 5–9", "all", "n"),
                 ],
                 cells,
             )
         )
     return tables
+
+
+def with_interval(row: Any, mean: str, low: str, high: str) -> str:
+    """Say a difference in points, with its interval where there is one."""
+    value, ends = getattr(row, mean), (getattr(row, low), getattr(row, high))
+    if math.isnan(ends[0]):
+        return points(value)
+    return f"{points(value)} [{points(ends[0])}, {points(ends[1])}]"
 
 
 def compared_tables(compared: pandas.DataFrame) -> list[Table]:
@@ -80,30 +99,33 @@ def compared_tables(compared: pandas.DataFrame) -> list[Table]:
                 wide = f"[{points(row.low_images)}, {points(row.high_images)}]"
                 wide = f"{wide}, n = {row.n_images}" if row.n_images > 1 else "one seed"
             verdicts = [BETTER.get(v, "undecided") for v in (row.verdict, row.corrected)]
+            decide, find = (
+                "many" if math.isnan(seeds) else f"{seeds:.0f}"
+                for seeds in (row.seeds_to_decide, row.seeds_for_margin)
+            )
+            decide = decide if row.verdict == UNDECIDED else "decided"
             cells.append(
                 [
-                    model_title(row.model),
-                    row.added,
-                    *verdicts,
-                    f"{points(row.effect)} [{points(row.low)}, {points(row.high)}]"
-                    if row.n > 1
-                    else points(row.effect),
-                    wide,
-                    images,
-                    str(row.n),
-                    "" if math.isnan(row.seeds_to_decide) else f"{row.seeds_to_decide:.0f}",
+                    *(model_title(row.model), row.comparison, *verdicts),
+                    with_interval(row, "effect", "low", "high"),
+                    with_interval(row, "majority", "majority_low", "majority_high"),
+                    with_interval(row, "overall", "overall_low", "overall_high"),
+                    *(wide, images, str(row.n)),
+                    f"{decide} / {find}",
                 ]
             )
         tables.append(
             Table(
-                f"{optimizer_title(optimizer)}, {ground}: what it adds to the accuracy of labels "
-                "0–4, in points, paired over n seeds, given this test set; after Holm's correction "
-                "within the model; over seeds and test images together; test images that more and "
-                "fewer seeds get right (McNemar's p, given these networks); seeds that would "
-                "decide what is undecided.",
+                f"{optimizer_title(optimizer)}, {ground}: differences in points, paired over n "
+                "seeds, given this test set. Judged are labels 0–4 (is the first better?), raw and "
+                "after Holm's correction within the model; beside it what the same change does to "
+                "labels 5–9 and to all. Seeds × images: the interval of 0–4 over seeds and test "
+                "images together (conservative). Images: test images of 0–4 that more : fewer "
+                "seeds of the first get right (McNemar's p, given these networks). Seeds: those "
+                "that would decide what is undecided / find a difference as large as the margin.",
                 [
-                    *("model", "what is added", "verdict", "corrected", "points"),
-                    *("seeds × images", "images won : lost", "n", "seeds needed"),
+                    *("model", "comparison", "verdict", "corrected", "labels 0–4", "labels 5–9"),
+                    *("all", "seeds × images", "images", "n", "seeds"),
                 ],
                 cells,
             )
@@ -122,65 +144,61 @@ def of_remedy(restored: pandas.DataFrame, model: str, condition: str) -> str:
     return f"{fraction(rows.iloc[0])} with the {model_title(model)}" if len(rows) else ""
 
 
-def with_optimizer(
-    optimizer: str,
-    conditions: pandas.DataFrame,
-    restored: pandas.DataFrame,
-    compared: pandas.DataFrame,
-) -> list[str]:
+def with_optimizer(optimizer: str, restored: pandas.DataFrame, compared: pandas.DataFrame) -> str:
     """Say what came out with one optimizer at equal steps; nothing where no remedy is known."""
     on = [STEPS, optimizer]
-    restored = restored[(restored[["ground", "optimizer"]] == on).all(axis=1) & (restored.n > 0)]
+    restored = restored[(restored[["ground", "optimizer"]] == on).all(axis=1) & (restored.n > 1)]
     compared = compared[(compared[["ground", "optimizer"]] == on).all(axis=1) & (compared.n > 1)]
-    models = list(dict.fromkeys(restored.model))
-    if not models:
-        return []
-    rows = conditions[(conditions.optimizer == optimizer) & (conditions.label == "0-4")]
-    rows = rows[rows.model.isin(models) & rows.condition.isin(["original", "imbalanced"])]
-    means = rows.set_index(["model", "condition"])["mean"]
-    changes = joined(
+    copied = restored[restored.condition == COPIES]
+    if copied.empty:
+        return ""
+    losses = joined(
         [
-            f"from {100 * means[model, 'original']:.1f} to {100 * means[model, 'imbalanced']:.1f} "
-            f"% with the {model_title(model)}"
-            for model in models
+            f"{100 * row.lost:.1f} points [{100 * row.lost_low:.1f}, {100 * row.lost_high:.1f}] "
+            f"with the {model_title(row.model)}"
+            for row in copied.itertuples()
         ]
     )
-    n = " to ".join(map(str, sorted({rows.n.min(), rows.n.max()})))
+    n = " to ".join(map(str, sorted({copied.n.min(), copied.n.max()})))
     sentences = [
-        f"With {optimizer_title(optimizer)} and as many optimizer steps for every set, test "
-        f"accuracy on labels 0–4 goes {changes} without 90 % of their training images (n = {n})."
+        f"With {optimizer_title(optimizer)} and as many optimizer steps for every set, losing 90 % "
+        f"of their training images costs labels 0–4 {losses} of test accuracy (n = {n})."
     ]
     for condition, named in (
         (COPIES, "Ten unchanged copies of the images that are left bring back"),
         (WEIGHTED, "Weight 7, the loss divided by its images, brings back"),
     ):
-        if said := joined([of_remedy(restored, model, condition) for model in models]):
+        if said := joined([of_remedy(restored, model, condition) for model in copied.model]):
             sentences.append(f"{named} {said}.")
-    added = joined(
-        [
-            f"{points(row.effect)} points [{points(row.low)}, {points(row.high)}] with the "
-            f"{model_title(row.model)} ({BETTER.get(row.verdict, 'undecided')})"
-            for row in compared[compared.added == BEYOND].itertuples()
-        ]
-    )
-    return [*sentences, f"Noise and rotation add to the copies {added}."] if added else sentences
+    for names, first in (
+        (CHANGED, "Noise and rotations instead of unchanged copies change labels 0–4 by"),
+        (INSTEAD, "That weight instead of the copies changes labels 0–4 by"),
+    ):
+        told = joined(
+            [
+                f"{with_interval(row, 'effect', 'low', 'high')} points and labels 5–9 by "
+                f"{with_interval(row, 'majority', 'majority_low', 'majority_high')} with the "
+                f"{model_title(row.model)} (0–4: {BETTER.get(row.corrected, 'undecided')})"
+                for row in compared[compared.comparison == names].itertuples()
+            ]
+        )
+        if told:
+            sentences.append(f"{first} {told}.")
+    return " ".join(sentences)
 
 
-def finding(
-    conditions: pandas.DataFrame, restored: pandas.DataFrame, compared: pandas.DataFrame
-) -> str:
+def finding(restored: pandas.DataFrame, compared: pandas.DataFrame) -> str:
     """Say in a few sentences what came out, for the models and optimizers for which it is known.
 
     Args:
-        conditions: Means of every condition on the ground of equal steps.
         restored: As `remedies.restored`.
         compared: As `remedies.compared`.
     """
     optimizers = sorted(set(restored.optimizer), key=lambda name: (name != "sgd", name))
-    said = [with_optimizer(each, conditions, restored, compared) for each in optimizers]
-    return " ".join(sentence for sentences in said for sentence in sentences) or (
-        "Runs of the original, the imbalanced and a remedied set with as many optimizer steps are "
-        "missing, so there is no finding yet."
+    said = [with_optimizer(optimizer, restored, compared) for optimizer in optimizers]
+    return "\n\n".join(filter(None, said)) or (
+        "Runs of two seeds of the original, the imbalanced and the copied set with as many "
+        "optimizer steps are missing, so there is no finding yet."
     )
 
 
@@ -191,42 +209,52 @@ def literature(restored: pandas.DataFrame, compared: pandas.DataFrame) -> str:
         restored: As `remedies.restored`.
         compared: As `remedies.compared`.
     """
-    steps = restored[(restored.ground == STEPS) & (restored.n > 1)]
-    of = steps.set_index(["optimizer", "model", "condition"])
+    on_steps = restored[(restored.ground == STEPS) & (restored.n > 1)]
+    of = on_steps.set_index(["optimizer", "model", "condition"])
     verdicts = compared[(compared.ground == STEPS) & (compared.n > 1)]
-    verdicts = verdicts.set_index(["optimizer", "model", "added"]).verdict
+    verdicts = verdicts.set_index(["optimizer", "model", "comparison"]).corrected
     said = [
-        "AI3607 concludes that these augmentations cannot restore the rare labels and that loss "
-        "weights can. Its augmented sets repeat the rare images four and ten times, and it has no "
-        "set of unchanged copies, so that its experiment could not tell the images' change from "
-        "their repetition."
+        "AI3607 concludes that its augmentations cannot restore the rare labels. Its augmented "
+        "sets repeat the rare images four and ten times, and it has no set of unchanged copies, so "
+        "its experiment could not tell what changing the images does from what repeating them does."
     ]
-    added = [verdicts.get(("sgd", model, BEYOND)) for model in ("lstm", "cnn")]
-    if all(verdict in (CONTRADICTED, NO_DIFFERENCE) for verdict in added):
-        said.append(
-            "In that it was right, though for another reason than its own: what restores the "
-            "labels here is the repetition, to which noise and rotation add nothing."
-        )
-    elif HOLDS in added:
-        said.append("Noise and rotation do add to the copies for at least one of the models.")
-    weights = verdicts.get(("sgd", "cnn", "weight 7 instead of 10 copies"))
+    for (optimizer, model, comparison), verdict in verdicts.items():
+        if comparison == CHANGED and (optimizer, model, COPIES) in of.index:
+            copies = of.loc[(optimizer, model, COPIES), "above_0.5"]
+            repeated = {HOLDS: "restores more than half of the loss"}
+            said.append(
+                f"{model_title(model)} with {optimizer_title(optimizer)}: repeating "
+                f"{repeated.get(copies, 'does not surely restore half of the loss')}, and changing "
+                f"the copies is {CHANGING[verdict]}."
+            )
+    weights = verdicts.get(("sgd", "cnn", INSTEAD))
     if weights is not None:
-        agrees = "disagree" if weights == HOLDS else "agree"
         said.append(
-            "Buda, Maki and Mazurowski (2018, Neural Networks 106) found oversampling at least as "
-            f"good as the other remedies in convolutional networks; the CNN's numbers {agrees}: "
-            f"weight 7, divided by images, is {AGAINST[weights]} ten copies."
+            "Buda, Maki and Mazurowski (2018, Neural Networks 106) found that imbalance harms "
+            "convolutional networks and that oversampling, which ten copies are, was the best of "
+            "the remedies that they compared in almost all cases, without overfitting; they did "
+            "not compare loss weights. Here weight 7, by images, is "
+            f"{AGAINST[weights]} ten copies for the CNN."
         )
-    fades = [
-        (of.fraction.get(("sgd", model, "weighted")), of.fraction.get(("adam", model, "weighted")))
-        for model in ("lstm", "cnn")
+    by_optimizer = [
+        [
+            of.loc[key]
+            for optimizer in ("sgd", "adam")
+            if (key := (optimizer, m, WEIGHTED)) in of.index
+        ]
+        for m in ("lstm", "cnn")
     ]
-    if all(before is not None and after is not None for before, after in fades):
-        told = " and ".join(f"{100 * a:.0f} % instead of {100 * b:.0f} %" for b, a in fades)
-        agrees = "agree" if all(after < before for before, after in fades) else "do not all agree"
+    for model, pair in zip(("lstm", "cnn"), by_optimizer, strict=True):
+        if len(pair) == 2:
+            apart = pair[1].high < pair[0].low or pair[1].low > pair[0].high
+            said.append(
+                f"{model_title(model)}: weight 7, by images, restores {fraction(pair[0])} with SGD "
+                f"and {fraction(pair[1])} with Adam"
+                + (", which differ." if apart else "; the intervals overlap.")
+            )
+    if any(len(pair) == 2 for pair in by_optimizer):
         said.append(
             "Byrd and Lipton (2019, ICML) found that the effect of loss weights fades as a network "
-            f"is trained on; the runs with Adam, which are trained out, {agrees}: weight 7 "
-            f"restores {told} with SGD (LSTM and CNN)."
+            "is trained on; Adam trains these further in as many steps, but differs in more."
         )
     return " ".join(said)

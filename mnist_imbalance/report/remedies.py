@@ -14,17 +14,24 @@ from mnist_imbalance.labels import MINORITY
 from mnist_imbalance.report.claims import Accuracies, margin_of
 from mnist_imbalance.report.gather import GROUNDS, Gathered
 from mnist_imbalance.report.image_statistics import over_seeds_and_images, paired_images
-from mnist_imbalance.report.statistics import estimate, fieller, restores, seeds_to_decide
+from mnist_imbalance.report.statistics import (
+    estimate,
+    fieller,
+    restores,
+    seeds_needed,
+    seeds_to_decide,
+)
 from mnist_imbalance.report.verdicts import UNDECIDED, correct, judge, two_sided
 
 BY_COUNT = ", loss.normalize=count"
+REFERENCES = {"imbalanced": "none", "original": "all images"}
 REMEDIES = {  # by condition, what a reader calls them
     "duplicated_100": "10 unchanged copies",
-    "noise_100": "10 copies, half with noise",
-    "rotation_100": "10 copies, rotated",
-    "augmented_100": "10 copies, rotated and noise",
+    "noise_100": "10 copies, noise alone",
+    "rotation_100": "10 copies, rotations alone",
+    "augmented_100": "10 copies, noise and rotations",
     "duplicated_40": "4 unchanged copies",
-    "augmented_40": "4 copies, rotated or noise",
+    "augmented_40": "4 copies, noise and rotations",
     "weighted": "weight 7",
     f"weighted{BY_COUNT}": "weight 7, by images",
     f"weighted, loss.minority_weight=10{BY_COUNT}": "weight 10, by images",
@@ -32,16 +39,27 @@ REMEDIES = {  # by condition, what a reader calls them
     f"per_label{BY_COUNT}": "a weight for each label, by images",
 }
 MARKS = (0.5, 0.8, 0.95)  # of the loss
-COMPARED = {  # what the second does not have: the first and the second condition
-    "noise and rotation, 10 copies": ("augmented_100", "duplicated_100"),
-    "noise, 10 copies": ("noise_100", "duplicated_100"),
-    "rotation, 10 copies": ("rotation_100", "duplicated_100"),
-    "noise and rotation, 4 copies": ("augmented_40", "duplicated_40"),
-    "weight 7 instead of 10 copies": (f"weighted{BY_COUNT}", "duplicated_100"),
-    "a weight for each label instead of 10 copies": (f"per_label{BY_COUNT}", "duplicated_100"),
-    "divided by images, weight 7": (f"weighted{BY_COUNT}", "weighted"),
-    "divided by images, a weight for each label": (f"per_label{BY_COUNT}", "per_label"),
+COMPARED = {  # the first condition less the second
+    "10 copies: noise and rotations − unchanged": ("augmented_100", "duplicated_100"),
+    "10 copies: noise alone − unchanged": ("noise_100", "duplicated_100"),
+    "10 copies: rotations alone − unchanged": ("rotation_100", "duplicated_100"),
+    "10 copies: noise and rotations − rotations alone": ("augmented_100", "rotation_100"),
+    "10 copies: noise and rotations − noise alone": ("augmented_100", "noise_100"),
+    "4 copies: noise and rotations − unchanged": ("augmented_40", "duplicated_40"),
+    "all images: 10 copies with noise and rotations − as they are": (
+        "augmented_original",
+        "original",
+    ),
+    "weight 7 − 10 unchanged copies": ("weighted", "duplicated_100"),
+    "weight 7, by images − 10 unchanged copies": (f"weighted{BY_COUNT}", "duplicated_100"),
+    "a weight for each label, by images − 10 unchanged copies": (
+        f"per_label{BY_COUNT}",
+        "duplicated_100",
+    ),
+    "weight 7: by images − by weights": (f"weighted{BY_COUNT}", "weighted"),
+    "a weight for each label: by images − by weights": (f"per_label{BY_COUNT}", "per_label"),
 }
+OTHERS = {"5-9": "majority", "all": "overall"}  # what a difference on 0-4 may cost
 
 
 def on_each_ground(gathered: Gathered) -> Iterator[tuple[str, str, str, Accuracies]]:
@@ -58,29 +76,33 @@ def restored(gathered: Gathered) -> pandas.DataFrame:
     """Return what fraction of the loss on labels 0-4 each remedy restores.
 
     Returns:
-        Columns ground, optimizer, model, condition, remedy, n, lost (points as a fraction),
-        fraction, low and high (Fieller's; infinite where the loss is not certain), a verdict at
-        each of `MARKS`, not_below_original (that its accuracy is less than the margin below that
-        of original), minority and majority (the n seeds' mean accuracies of 0-4 and 5-9).
+        Columns ground, optimizer, model, condition, remedy, n, lost, lost_low and lost_high (what
+        the imbalance took, a difference of accuracies), fraction, low and high (Fieller's; infinite
+        where the loss is not certain), a verdict at each of `MARKS`, not_below_original (that its
+        accuracy is less than the margin below that of original), minority, majority and overall
+        (the n seeds' mean accuracies of 0-4, 5-9 and all). A row for imbalanced and for original
+        stands first.
     """
     rows = []
     for ground, optimizer, model, of in on_each_ground(gathered):
-        for condition, remedy in REMEDIES.items():
+        for condition, remedy in (REFERENCES | REMEDIES).items():
             try:
                 reached = of(model, condition, "0-4")
                 before = of(model, "original", "0-4")
                 without = of(model, "imbalanced", "0-4")
-                majority = of(model, condition, "5-9")
+                majority, overall = (of(model, condition, label) for label in ("5-9", "all"))
             except KeyError:  # the study asks for no such runs
                 continue
             paired = pandas.DataFrame(
                 {
                     **{"gained": reached - without, "lost": before - without},
-                    **{"below": before - reached, "minority": reached, "majority": majority},
+                    **{"below": before - reached, "minority": reached},
+                    **{"majority": majority, "overall": overall},
                 }
             ).dropna()
             fraction = fieller(paired.gained, paired.lost)
-            certain = math.isfinite(fraction.low) and estimate(paired.lost).low > 0
+            lost = estimate(paired.lost)
+            certain = math.isfinite(fraction.low) and lost.low > 0
             verdicts = {
                 f"above_{mark:g}": judge(restores(paired.gained, paired.lost, mark)).verdict
                 if certain
@@ -91,16 +113,17 @@ def restored(gathered: Gathered) -> pandas.DataFrame:
                 {
                     **{"ground": ground, "optimizer": optimizer, "model": model},
                     **{"condition": condition, "remedy": remedy, "n": fraction.n},
-                    **{"lost": paired.lost.mean(), "fraction": fraction.mean},
-                    **{"low": fraction.low, "high": fraction.high},
+                    **{"lost": lost.mean, "lost_low": lost.low, "lost_high": lost.high},
+                    **{"fraction": fraction.mean, "low": fraction.low, "high": fraction.high},
                     **verdicts,
                     "not_below_original": judge(margin_of(model) - paired.below).verdict,
-                    **{"minority": paired.minority.mean(), "majority": paired.majority.mean()},
+                    **paired[["minority", "majority", "overall"]].mean().to_dict(),
                 }
             )
-    names = ["ground", "optimizer", "model", "condition", "remedy", "n", "lost", "fraction", "low"]
-    names += ["high", *(f"above_{mark:g}" for mark in MARKS), "not_below_original"]
-    return pandas.DataFrame(rows, columns=[*names, "minority", "majority"])
+    names = ["ground", "optimizer", "model", "condition", "remedy", "n", "lost", "lost_low"]
+    names += ["lost_high", "fraction", "low", "high", *(f"above_{mark:g}" for mark in MARKS)]
+    names += ["not_below_original", "minority", "majority", "overall"]
+    return pandas.DataFrame(rows, columns=names)
 
 
 def both_right(
@@ -114,7 +137,7 @@ def both_right(
 
 
 def compared(gathered: Gathered, labels: numpy.ndarray | None) -> pandas.DataFrame:
-    """Compare remedies pair by pair on the accuracy of labels 0-4.
+    """Compare remedies pair by pair on the accuracy of labels 0-4, and say what it costs 5-9.
 
     A family, within which verdicts are corrected, is the comparisons of one model with one
     optimizer on one ground. "holds" is said where the first is better, "contradicted" where the
@@ -125,32 +148,41 @@ def compared(gathered: Gathered, labels: numpy.ndarray | None) -> pandas.DataFra
         labels: (N,) of the test set; None where it cannot be had.
 
     Returns:
-        Columns ground, optimizer, model, added (what the first has and the second has not), first,
-        second, n, effect, low and high (over seeds, given this test set), verdict, corrected, p,
-        p_corrected, margin, seeds_to_decide, n_images (seeds with predictions of both), low_images
-        and high_images (over seeds and test images), gained and lost (test images of 0-4 that more
-        and fewer seeds of the first get right) and p_images (McNemar's, given these networks).
+        Columns ground, optimizer, model, comparison (its name), first, second, n, effect, low and
+        high (over seeds, given this test set), verdict, corrected, p, p_corrected, margin,
+        seeds_to_decide, seeds_for_margin (that would find a difference as large as the margin),
+        majority and overall with _low and _high (the same difference on 5-9 and on all, not
+        judged), n_images (seeds with predictions of both), low_images and high_images (over seeds
+        and test images), gained and lost (test images of 0-4 that more and fewer seeds of the
+        first get right) and p_images (McNemar's, given these networks).
     """
     rows = []
     for ground, optimizer, model, of in on_each_ground(gathered):
         family = []
-        for added, (first, second) in COMPARED.items():
+        for comparison, (first, second) in COMPARED.items():
             try:
-                effects = (of(model, first, "0-4") - of(model, second, "0-4")).dropna()
+                effects, *others = (
+                    (of(model, first, label) - of(model, second, label)).dropna()
+                    for label in ("0-4", *OTHERS)
+                )
             except KeyError:  # the study asks for no such runs
                 continue
             judgement = judge(effects, margin_of(model))
-            undecided = judgement.verdict == UNDECIDED
+            undecided = judgement.verdict == UNDECIDED and judgement.n > 1
+            needed = seeds_to_decide(effects) if undecided else None
             row = {
-                **{"ground": ground, "optimizer": optimizer, "model": model, "added": added},
-                **{"first": first, "second": second},
+                **{"ground": ground, "optimizer": optimizer, "model": model},
+                **{"comparison": comparison, "first": first, "second": second},
                 **{key: getattr(judgement, key) for key in ("n", "effect", "low", "high")},
                 "verdict": judgement.verdict,
                 "p": two_sided(judgement),
                 "margin": margin_of(model),
-                "seeds_to_decide": (seeds_to_decide(effects) if undecided else None) or math.nan,
+                "seeds_to_decide": max(needed, judgement.n + 1) if needed else math.nan,
+                "seeds_for_margin": seeds_needed(effects, margin_of(model)) or math.nan,
                 "n_images": 0,
             }
+            for name, values in zip(OTHERS.values(), others, strict=True):
+                _, row[name], row[f"{name}_low"], row[f"{name}_high"] = estimate(values)
             right = None
             if labels is not None:
                 right = both_right(
@@ -169,7 +201,9 @@ def compared(gathered: Gathered, labels: numpy.ndarray | None) -> pandas.DataFra
         corrected = correct([judgement for _, judgement in family])
         for (row, _), in_family in zip(family, corrected, strict=True):
             rows.append(row | {"corrected": in_family.verdict, "p_corrected": in_family.p})
-    names = ["ground", "optimizer", "model", "added", "first", "second", "n", "effect", "low"]
+    names = ["ground", "optimizer", "model", "comparison", "first", "second", "n", "effect", "low"]
     names += ["high", "verdict", "corrected", "p", "p_corrected", "margin", "seeds_to_decide"]
+    names += ["seeds_for_margin"]
+    names += [f"{name}{end}" for name in OTHERS.values() for end in ("", "_low", "_high")]
     names += ["n_images", "low_images", "high_images", "gained", "lost", "p_images"]
     return pandas.DataFrame(rows, columns=names)

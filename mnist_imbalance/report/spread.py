@@ -5,6 +5,7 @@ import pandas
 from mnist_imbalance.report.gather import STEPS, Gathered
 from mnist_imbalance.report.statistics import Components, variance_components
 
+FEWEST = 3  # seeds of each kind
 NAMES = {
     "images": "choice of images",
     "weights": "initial weights and order",
@@ -17,7 +18,8 @@ def crossed(gathered: Gathered) -> pandas.DataFrame:
 
     Returns:
         Columns model, optimizer, condition, data_seed, seed and value, a row a run; of each
-        condition the seeds that are combined with every choice of images.
+        condition the largest square of first seeds of which every one is combined with every
+        choice of images, `FEWEST` of each at least.
     """
     scores = gathered.scores
     shown = scores[scores[STEPS] & (scores.scored == "test") & (scores.label == "0-4")]
@@ -28,10 +30,12 @@ def crossed(gathered: Gathered) -> pandas.DataFrame:
     whole = []
     for _, runs in shown.groupby(by, sort=False):
         apart = runs[runs.data_seed != runs.seed]
-        squared = set(apart.data_seed) & set(apart.seed)
-        inside = runs[runs.data_seed.isin(squared) & runs.seed.isin(squared)]
-        if len(squared) > 2 and len(inside) == len(squared) ** 2:
-            whole.append(inside)
+        shared = sorted(set(apart.data_seed) & set(apart.seed))
+        for size in range(len(shared), FEWEST - 1, -1):
+            inside = runs[runs.data_seed.isin(shared[:size]) & runs.seed.isin(shared[:size])]
+            if len(inside) == size**2:
+                whole.append(inside)
+                break
     return pandas.concat(whole) if whole else shown.iloc[:0]
 
 

@@ -27,13 +27,15 @@ class Judgement(NamedTuple):
 
     Attributes:
         n: Seeds that have every comparison.
-        effect: Mean over seeds of the comparison whose mean is smallest; nan where n is 0.
+        effect: Mean over seeds of the comparison that decides, the least certain to be above zero;
+            nan where n is 0.
         low: Lower end of that comparison's own 95 % t-interval; nan where n is below 2.
         high: Upper end.
         p_holds: One-sided p of "every comparison is above zero"; nan where n is below 2.
         p_contradicted: One-sided p of "some comparison is below zero", after Holm.
         p_within: p of "every comparison is within the margin"; nan without a margin.
         verdict: One of `VERDICTS`.
+        deciding: Number of the comparison that decides.
     """
 
     n: int
@@ -44,6 +46,7 @@ class Judgement(NamedTuple):
     p_contradicted: float
     p_within: float
     verdict: str
+    deciding: int
 
 
 def judge(effects: ArrayLike, margin: float | None = None) -> Judgement:
@@ -58,7 +61,7 @@ def judge(effects: ArrayLike, margin: float | None = None) -> Judgement:
     - undecided: otherwise, and always with fewer than two seeds or without comparisons.
 
     With several comparisons the interval alone does not tell the verdict: it is of one of them,
-    chosen by its mean.
+    the one that decides.
 
     Args:
         effects: (seeds, comparisons), or (seeds,) for one comparison; above zero where the claim
@@ -71,9 +74,10 @@ def judge(effects: ArrayLike, margin: float | None = None) -> Judgement:
     table = table[~numpy.isnan(table).any(axis=1)].round(DECIMALS)
     n = len(table)
     if n < 2:
-        effect = float(table.min()) if n else math.nan
+        deciding = int(table[0].argmin()) if table.size else 0
+        effect = float(table[0, deciding]) if table.size else math.nan
         nan = math.nan
-        return Judgement(n, effect, nan, nan, nan, nan, nan, UNDECIDED)
+        return Judgement(n, effect, nan, nan, nan, nan, nan, UNDECIDED, deciding)
     over_seeds = DescrStatsW(table)
     p_within = math.nan
     with numpy.errstate(divide="ignore", invalid="ignore"):  # seeds that are all equal
@@ -84,11 +88,11 @@ def judge(effects: ArrayLike, margin: float | None = None) -> Judgement:
     p_holds = _largest(above)
     # the smallest of k p-values is multiplied by k, by Holm as by Bonferroni
     p_contradicted = min(1.0, table.shape[1] * float(numpy.nan_to_num(below, nan=0.5).min()))
-    smallest = over_seeds.mean.argmin()
-    low, high = (float(ends[smallest]) for ends in over_seeds.tconfint_mean())
+    deciding = int(numpy.nan_to_num(above, nan=0.5).argmax())
+    low, high = (float(ends[deciding]) for ends in over_seeds.tconfint_mean())
     verdict = _verdict(p_holds <= ONE_SIDED, p_contradicted <= ONE_SIDED, p_within <= ONE_SIDED)
-    effect = float(over_seeds.mean[smallest])
-    return Judgement(n, effect, low, high, p_holds, p_contradicted, p_within, verdict)
+    effect = float(over_seeds.mean[deciding])
+    return Judgement(n, effect, low, high, p_holds, p_contradicted, p_within, verdict, deciding)
 
 
 def _largest(p_values: NDArray[numpy.float64]) -> float:
@@ -143,7 +147,8 @@ def correct(judgements: Sequence[Judgement]) -> list[Corrected]:
     for judgement, (p, p_within) in zip(judgements, adjusted.tolist(), strict=True):
         above = judgement.p_holds < judgement.p_contradicted
         level = 2 * ONE_SIDED
-        verdict = _verdict(p <= level and above, p <= level and not above, p_within <= level)
+        within = p_within <= level and judgement.verdict not in (HOLDS, CONTRADICTED)
+        verdict = _verdict(p <= level and above, p <= level and not above, within)
         corrected.append(Corrected(p, p_within, verdict))
     return corrected
 

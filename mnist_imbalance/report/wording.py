@@ -82,8 +82,9 @@ def claims_table(claims: pandas.DataFrame, optimizer: str) -> Table:
                 row.corrected,
                 f"{effect} {row.unit}" if effect else "none",
                 str(row.n),
+                "" if math.isnan(row.p) else f"{row.p:.2g}",
                 "" if math.isnan(row.p_corrected) else f"{row.p_corrected:.2g}",
-                str(row.comparisons),
+                f"{row.comparisons}: {row.deciding}" if row.deciding else "1",
                 "" if math.isnan(row.seeds_to_decide) else f"{row.seeds_to_decide:.0f}",
                 row.statistic,
                 row.section,
@@ -91,12 +92,12 @@ def claims_table(claims: pandas.DataFrame, optimizer: str) -> Table:
         )
     return Table(
         f"AI3607's claims with {optimizer_title(optimizer)}, at equal epochs, given this test set: "
-        "an effect above zero speaks for the claim; 95 % interval over n seeds, of the smallest "
-        "comparison where there are several; verdict and p after Holm's correction within the "
-        "model; seeds that would decide what is undecided.",
+        "an effect above zero speaks for the claim; 95 % interval over n seeds, of the comparison "
+        "that decides where there are several (how many, and which); two-sided p, raw and after "
+        "Holm's correction within the model; seeds that would decide what is undecided, roughly.",
         [
-            *("claim", "model", "verdict", "corrected", "effect", "n", "p", "comparisons"),
-            *("seeds needed", "what the effect is", "section"),
+            *("claim", "model", "verdict", "corrected", "effect", "n", "p", "p corrected"),
+            *("comparisons", "seeds needed", "what the effect is", "section"),
         ],
         rows,
     )
@@ -240,7 +241,8 @@ def dead_labels_table(tidy: pandas.DataFrame) -> Table:
     ]
     return Table(
         "LSTM, imbalanced, plain loss: labels of whose own training images under 1 % get a "
-        "positive output in the last epoch, or with test accuracy 0.",
+        "positive output in the last epoch, or with test accuracy 0. Records of schema 1 do not "
+        "tell the own images apart; there, images of all labels are counted against that 1 %.",
         ["ReLU on the outputs", "output bias", "seed: dead labels", "mean", "accuracy %", "n"],
         rows,
     )
