@@ -139,6 +139,31 @@ def test_a_record_of_schema_1_is_completed(tmp_path: Path) -> None:
     assert RunFolder(tmp_path).predictions() is None
 
 
+@pytest.mark.parametrize("gone", ["config", "epochs", "train_counts"])
+def test_a_record_of_schema_1_that_lacks_what_it_needs_is_named(tmp_path: Path, gone: str) -> None:
+    later = {"condition", "steps", "groups", "data_sha256"}
+    record = perfect_run().model_dump(by_alias=True, exclude=later | {gone}) | {"schema": 1}
+    folder = RunFolder(tmp_path / "run")
+    folder.path.mkdir()
+    folder.result_file.write_text(json.dumps(record))
+    with pytest.raises(ConfigError, match=rf"^runs_dir: .*result\.json is damaged.*{gone}"):
+        folder.result()
+    records = find_records([tmp_path])
+    assert records.results == {}
+    assert len(records.damaged) == 1
+    assert str(folder.result_file) in records.damaged[0]
+
+
+@pytest.mark.parametrize("config", [None, [], "x", {}])
+def test_a_record_of_schema_1_whose_config_is_none_is_named(tmp_path: Path, config: object) -> None:
+    later = {"condition", "steps", "groups", "data_sha256", "config"}
+    record = perfect_run().model_dump(by_alias=True, exclude=later)
+    folder = RunFolder(tmp_path)
+    folder.result_file.write_text(json.dumps(record | {"schema": 1, "config": config}))
+    with pytest.raises(ConfigError, match=r"^runs_dir: .*result\.json is damaged"):
+        folder.result()
+
+
 def test_one_is_not_true(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     finish(folder, perfect_run("data.keep=1"))

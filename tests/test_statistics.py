@@ -87,8 +87,29 @@ def test_every_comparison_must_be_above_zero() -> None:
     assert judge(comparisons(3, 4)).verdict == "holds"
     result = judge(comparisons(9, 1, 9))
     assert result.verdict == "undecided"
-    assert result.effect == 1
+    assert (result.effect, result.deciding) == (1, 1)
     assert result.p_holds == judge(comparisons(1)).p_holds
+
+
+def test_the_comparison_that_decides_is_the_least_certain_not_the_smallest() -> None:
+    effects = comparisons(1, 1.5, 9)
+    effects[:, 0] = 1 + (effects[:, 0] - 1) / 100  # small, and surely above zero
+    result = judge(effects)
+    alone = judge(effects[:, 1])
+    assert (result.verdict, result.deciding) == ("undecided", 1)
+    assert result[1:4] == pytest.approx(alone[1:4])  # effect, low and high
+    assert result.effect == 1.5
+    assert result.p_holds == pytest.approx(alone.p_holds)
+    assert result.low < 0 < result.high
+    assert judge(comparisons(3)).deciding == 0
+
+
+def test_of_comparisons_below_zero_the_clearest_decides() -> None:
+    effects = comparisons(-4, -3, 9)
+    effects[:, 1] = -3 + (effects[:, 1] + 3) / 100
+    result = judge(effects)
+    assert (result.verdict, result.deciding, result.effect) == ("contradicted", 1, -3)
+    assert result.high < 0
 
 
 def test_contradicting_is_corrected_for_the_comparisons() -> None:
@@ -131,18 +152,24 @@ def test_a_seed_with_a_missing_run_is_left_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("effects", "n", "effect"),
-    [([], 0, math.nan), ([0.5], 1, 0.5), ([[0.5, 0.2]], 1, 0.2), ([[], [], []], 0, math.nan)],
+    ("effects", "n", "effect", "deciding"),
+    [
+        *(([], 0, math.nan, 0), ([0.5], 1, 0.5, 0), ([[0.5, 0.2]], 1, 0.2, 1)),
+        *(([[], [], []], 0, math.nan, 0), ([[0.5, math.nan]], 0, math.nan, 0)),
+    ],
 )
-def test_too_few_runs_decide_nothing(effects: list[float], n: int, effect: float) -> None:
+def test_too_few_runs_decide_nothing(
+    effects: list[float], n: int, effect: float, deciding: int
+) -> None:
     result = judge(effects, margin=1)
-    assert (result.n, result.verdict) == (n, "undecided")
+    assert (result.n, result.verdict, result.deciding) == (n, "undecided", deciding)
     assert result.effect == pytest.approx(effect, nan_ok=True)
     assert numpy.isnan(result[2:7]).all()
 
 
 def judged(p_holds: float, p_contradicted: float, p_within: float = math.nan) -> Judgement:
-    return Judgement(5, 0.0, 0.0, 0.0, p_holds, p_contradicted, p_within, "undecided")
+    """Let only p-values speak, of a claim with no direction of its own."""
+    return Judgement(5, 0.0, 0.0, 0.0, p_holds, p_contradicted, p_within, "undecided", 0)
 
 
 def test_holm_by_hand_and_by_statsmodels() -> None:
@@ -168,6 +195,24 @@ def test_no_difference_is_a_family_of_its_own() -> None:
     )
     assert [each.verdict for each in corrected] == ["no difference", "no difference", "holds"]
     assert correct([*family, judged(0.5, 0.5, 0.03)])[0].verdict == "undecided"  # 0.02 · 3
+
+
+@pytest.mark.parametrize(("sign", "raw"), [(1, "holds"), (-1, "contradicted")])
+def test_a_direction_that_the_correction_takes_is_undecided_not_no_difference(
+    sign: int, raw: str
+) -> None:
+    clear = judge(sign * numpy.array([0.10, 0.14, 0.08, 0.16, 0.04]), margin=0.3)
+    assert clear.verdict == raw
+    assert clear.p_within <= 0.025 / 25
+    others = [judge(comparisons(0.1), margin=0.3)] * 24
+    assert {each.verdict for each in others} == {"undecided"}
+    in_family = correct([clear, *others])[0]
+    assert in_family.p > 0.05
+    assert in_family.p_within <= 0.05
+    assert in_family.verdict == "undecided"
+    # alone it keeps its direction, and without one it would be within the margin
+    assert correct([clear])[0].verdict == raw
+    assert correct([clear._replace(verdict="undecided"), *others])[0].verdict == "no difference"
 
 
 def test_fieller_by_hand() -> None:

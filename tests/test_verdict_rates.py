@@ -89,6 +89,21 @@ def test_what_is_clear_is_found(n: int) -> None:
     assert rate("no difference", studies(n, 0.0, 0.0, margin=5)) > 0.95
 
 
+@of_seeds
+def test_the_interval_shown_agrees_with_the_verdict(n: int) -> None:
+    """Of the deciding comparison: above zero where the claim holds, and only there."""
+    random = numpy.random.default_rng(n)
+    effects = random.normal(size=(STUDIES, n, 3)) * [0.1, 1.0, 3.0] + [0.3, 1.0, 5.0]
+    judgements = [judge(of_study) for of_study in effects]
+    holding = [each.verdict == "holds" for each in judgements]
+    assert [each.low > 0 for each in judgements] == holding
+    assert 0.05 < sum(holding) / STUDIES < 1
+    # the smallest mean is another one in most studies, and would show intervals above zero
+    assert sum(each.deciding != 0 for each in judgements) / STUDIES > 0.5
+    smallest = [estimate(of_study[:, 0]).low > 0 for of_study in effects]
+    assert sum(smallest) > sum(holding)
+
+
 @pytest.fixture
 def frozen() -> Iterator[None]:
     """Keep multipletests, which collects garbage at every call, from looking through everything."""
