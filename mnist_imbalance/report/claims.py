@@ -520,9 +520,10 @@ def seeds_for(effects: Effects, judgement: Judgement) -> float:
 
 
 def name_deciding(effects: Effects, judgement: Judgement) -> str:
-    """Return the name of the comparison that decides; nothing where there is only one."""
+    """Return the name of the comparison that decides; nothing where there is one, or no run."""
     table = pandas.DataFrame(effects)
-    return str(table.columns[judgement.deciding]) if table.shape[1] > 1 else ""
+    several = judgement.n > 0 and table.shape[1] > 1
+    return str(table.columns[judgement.deciding]) if several else ""
 
 
 def judge_claims(gathered: Gathered) -> pandas.DataFrame:
