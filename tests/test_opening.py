@@ -24,8 +24,8 @@ from mnist_imbalance.report.remedies import REFERENCES, REMEDIES
 NAN = math.nan
 MARKS = ["above_0.5", "above_0.8", "above_0.95", "not_below_original"]
 MISSING = (
-    "Runs of two seeds of the original, the imbalanced and the copied set with as many optimizer "
-    "steps are missing, so there is no finding yet."
+    "There is no finding yet: it takes two seeds of the original, the imbalanced and the copied "
+    "set with as many optimizer steps."
 )
 
 

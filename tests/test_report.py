@@ -182,6 +182,8 @@ def test_the_page_stands_alone_and_every_figure_is_written(folder: Path) -> None
     page = (folder / "report" / "index.html").read_text()
     assert "http" not in page.replace(vl_convert.javascript_bundle(), "")
     assert len(page.encode()) < 3_000_000
+    assert "&lt;code&gt;" not in page
+    assert "<code>docs/protocol.md</code>" in page
     figures = {path.name for path in (folder / "report" / "figures").iterdir()}
     named = [f"figure_{number}" for number in range(1, 7)]
     named += ["restored", "differences", "learning_sgd", "learning_adam"]

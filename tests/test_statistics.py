@@ -389,3 +389,12 @@ def test_the_closed_form_is_what_drawing_seeds_and_images_tends_to(equal_labels:
     # the seeds' part is larger by n / (n − 1); 20,000 draws know a s.d. to 0.5 %, three times that
     expected = math.sqrt(numpy.var(drawn) + result.seeds_error**2 / 4)
     assert (result.high - result.mean) / 3.182446 == pytest.approx(expected, rel=0.015)
+
+
+@pytest.mark.parametrize("size", [3, 4])
+def test_crossed_seeds_that_leave_nothing_for_the_rest_are_split_all_the_same(size: int) -> None:
+    runs = [(0.5 + 0.01 * i + 0.003 * j, i, j) for i in range(size) for j in range(size)]
+    found = variance_components(pandas.DataFrame(runs, columns=["value", "data_seed", "seed"]))
+    assert found.rest_share < 1e-6
+    assert found.images > 0.004
+    assert found.weights > 0.002

@@ -197,8 +197,8 @@ def finding(restored: pandas.DataFrame, compared: pandas.DataFrame) -> str:
     optimizers = sorted(set(restored.optimizer), key=lambda name: (name != "sgd", name))
     said = [with_optimizer(optimizer, restored, compared) for optimizer in optimizers]
     return "\n\n".join(filter(None, said)) or (
-        "Runs of two seeds of the original, the imbalanced and the copied set with as many "
-        "optimizer steps are missing, so there is no finding yet."
+        "There is no finding yet: it takes two seeds of the original, the imbalanced and the "
+        "copied set with as many optimizer steps."
     )
 
 

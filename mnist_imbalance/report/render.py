@@ -21,7 +21,7 @@ def anchor(text: str) -> str:
 def lines(text: str) -> Markup:
     """Keep line breaks and `code` in HTML."""
     escaped = Markup("<br>").join(escape(line) for line in text.split("\n"))
-    return Markup(re.sub("`([^`]*)`", r"<code>\1</code>", escaped))
+    return Markup(re.sub("`([^`]*)`", r"<code>\1</code>", str(escaped)))
 
 
 def spec(figure: Figure) -> Markup:

@@ -52,7 +52,7 @@ def opening_section(gathered: Gathered, tidy: Tidy) -> Section:
     restored = tidy["restored"]
     paragraphs = opening.finding(restored, tidy["compared"]).split("\n\n")
     if len(gathered.missing) or gathered.damaged:
-        paragraphs.append(f"{gathered.how_complete()}; the others are in the last table.")
+        paragraphs.append(f"{gathered.how_complete()}; the others are in the report's last table.")
     restored = restored[~restored.condition.isin(REFERENCES)]
     known = restored[restored.n > 0]
     pictures = []

@@ -1,5 +1,7 @@
 """Where the spread of equal runs comes from: the choice of images, or the initial weights."""
 
+import math
+
 import pandas
 
 from mnist_imbalance.report.gather import STEPS, Gathered
@@ -44,11 +46,13 @@ def components(gathered: Gathered) -> pandas.DataFrame:
 
     Returns:
         Columns model, optimizer, condition, n (runs), component, sd (accuracy as a fraction) and
-        share (of the variance, in [0, 1]).
+        share (of the variance, in [0, 1]). Conditions whose spread cannot be split are left out.
     """
     rows = []
     for keys, runs in crossed(gathered).groupby(["model", "optimizer", "condition"], sort=False):
         found: Components = variance_components(runs)
+        if math.isnan(found.rest_share):
+            continue
         for part, name in NAMES.items():
             rows.append(
                 (*keys, len(runs), name, getattr(found, part), getattr(found, f"{part}_share"))

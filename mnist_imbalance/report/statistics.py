@@ -166,11 +166,20 @@ def variance_components(values: pandas.DataFrame) -> Components:
     )
     # REML's optimum without MixedLM.fit, whose Hessian fails where a component is zero
     model.reml, model.cov_pen, model.fe_pen = True, None, None  # as fit sets them
+
+    def unlikely(logs: NDArray[numpy.float64]) -> float:
+        try:
+            with numpy.errstate(divide="ignore", invalid="ignore"):
+                likely = model.loglike(MixedLMParams.from_components(vcomp=numpy.exp(logs)))
+        except numpy.linalg.LinAlgError:  # where nothing is left for the rest
+            return math.inf
+        return math.inf if math.isnan(likely) else -float(likely)
+
     found = minimize(
-        lambda logs: -model.loglike(MixedLMParams.from_components(vcomp=numpy.exp(logs))),
+        unlikely,
         x0=[0.0, 0.0],  # variances are given relative to the rest's
         method="Nelder-Mead",
-        bounds=[(math.log(SMALLEST_RATIO), None)] * 2,
+        bounds=[(math.log(SMALLEST_RATIO), -math.log(SMALLEST_RATIO))] * 2,
         options={"xatol": 1e-4, "fatol": 1e-8, "maxiter": 2000},
     )
     variances = numpy.full(3, math.nan)
