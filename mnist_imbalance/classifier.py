@@ -3,7 +3,8 @@
 import math
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import lightning
@@ -14,30 +15,36 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from mnist_imbalance.errors import ConfigError
-from mnist_imbalance.scores import Scores
+from mnist_imbalance.scores import Groups, Scores
 
 Batch = tuple[Tensor, Tensor]  # images and labels
+Metric = Callable[[Tensor, Tensor], Any]  # logits (N, C) and labels (N,) of a whole set → a number
 
 
-def to_metrics(stage: str, scores: Scores) -> dict[str, float]:
-    """Name the scores of a stage as TensorBoard shows them."""
+def to_metrics(stage: str, scores: Scores, groups: Groups) -> dict[str, float]:
+    """Return the scores of a stage by the name that TensorBoard shows."""
     per_label = enumerate(scores.accuracy_per_label)
     return {
-        f"{stage}/loss": scores.loss,
-        f"{stage}/accuracy": scores.accuracy,
-        f"{stage}/accuracy_0_4": scores.accuracy_0_4,
-        f"{stage}/accuracy_5_9": scores.accuracy_5_9,
+        **{f"{stage}/{name}": value for name, value in scores.named(groups).items()},
         **{f"{stage}_per_label/{label}": value for label, value in per_label},
     }
 
 
-def tally(logits: Tensor, labels: Tensor, losses: Tensor) -> tuple[list[Scores], numpy.ndarray]:
+def finite(value: float) -> float | None:
+    """Return a number that a record can hold, None for another."""
+    return value if math.isfinite(value) else None
+
+
+def tally(
+    logits: Tensor, labels: Tensor, losses: Tensor, metrics: Mapping[str, Metric]
+) -> tuple[list[Scores], numpy.ndarray]:
     """Score whole passes of several runs over a set, with few waits for the device.
 
     Args:
         logits: (R, N, C) of all images.
         labels: (R, N).
         losses: (R,).
+        metrics: What else is to be told, by name.
 
     Returns:
         The scores of each run, and the predicted labels (R, N) uint8.
@@ -52,13 +59,20 @@ def tally(logits: Tensor, labels: Tensor, losses: Tensor) -> tuple[list[Scores],
     positive = above.sum(dim=1).tolist()
     own_is_above = above.gather(2, labels.unsqueeze(2)).squeeze(2)
     of_own = torch.bincount(rows[own_is_above], minlength=runs * size).view(runs, size).tolist()
+    more = [
+        {name: finite(float(metric(*of_run))) for name, metric in metrics.items()}
+        for of_run in zip(logits, labels, strict=True)
+    ]
     scores = [
-        Scores(confusion=confusion, loss=loss, positive=of_any, positive_of_own=own)
-        for confusion, loss, of_any, own in zip(
-            confusions, losses.tolist(), positive, of_own, strict=True
+        Scores(confusion=confusion, loss=loss, positive=of_any, positive_of_own=own, metrics=others)
+        for confusion, loss, of_any, own, others in zip(
+            confusions, losses.tolist(), positive, of_own, more, strict=True
         )
     ]
     return scores, predicted.to(torch.uint8).cpu().numpy()
+
+
+SGD = partial(torch.optim.SGD, lr=0.001, momentum=0.9, weight_decay=0.0001)
 
 
 class Staged(lightning.LightningModule, ABC):
@@ -66,14 +80,14 @@ class Staged(lightning.LightningModule, ABC):
 
     @abstractmethod
     def step(self, batch: Batch, stage: str) -> Tensor:
-        """Give the loss of a batch of "train", "val" or "test"."""
+        """Return the loss of a batch of "train", "val" or "test"."""
 
     @abstractmethod
     def summarize(self, stage: str) -> None:
         """Score all batches since the last summary of this stage."""
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """One batch's loss, to be minimized."""
+        """Return one batch's loss, to be minimized."""
         return self.step(batch, "train")
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -98,12 +112,16 @@ class Staged(lightning.LightningModule, ABC):
 
 
 class Classifier(Staged):
-    """Any model with any loss: images (N, 1, 28, 28) → logits (N, C) → loss.
+    """Any model with any loss: images (N, C, H, W) → logits (N, K) → loss.
 
     Args:
         model: Maps images to logits.
-        loss: Maps logits and labels (N,) to a scalar.
-        make_optimizer: Maps the parameters to an optimizer.
+        loss: Maps logits and labels (N,) to a scalar; None is cross-entropy. Its method
+            ``start_epoch``, if it has one, is given the fraction of training that is done, in
+            [0, 1), when an epoch starts; what it changes must be in buffers.
+        make_optimizer: Maps the parameters to an optimizer; None is AI3607's SGD.
+        groups: The labels of each group that accuracies are given for.
+        metrics: More scores, each from a set's logits (N, K) and labels (N,), by name.
 
     Attributes:
         scores: The last whole pass over "train", "val" and "test". An epoch's training batches
@@ -115,20 +133,24 @@ class Classifier(Staged):
     def __init__(
         self,
         model: nn.Module,
-        loss: nn.Module,
-        make_optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
+        loss: nn.Module | None = None,
+        make_optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | None = None,
+        groups: Groups | None = None,
+        metrics: Mapping[str, Metric] | None = None,
     ) -> None:
         super().__init__()
         self.model = model
-        self.loss = loss
-        self.make_optimizer = make_optimizer
+        self.loss = loss or nn.CrossEntropyLoss()
+        self.make_optimizer = make_optimizer or SGD
+        self.groups = groups or {}
+        self.metrics = metrics or {}
         self.scores: dict[str, Scores] = {}
         self.predictions: dict[str, numpy.ndarray] = {}
         self.history: dict[str, dict[int, Scores]] = defaultdict(dict)
         self._seen: dict[str, list[tuple[Tensor, Tensor]]] = {"train": [], "val": [], "test": []}
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images (N, 1, 28, 28) to logits (N, C)."""
+        """Map images (N, C, H, W) to logits (N, K)."""
         logits: Tensor = self.model(images)
         return logits
 
@@ -136,8 +158,15 @@ class Classifier(Staged):
         """Make the optimizer of all parameters."""
         return self.make_optimizer(self.parameters())
 
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return one batch's loss, to be minimized."""
+        start_epoch: Any = getattr(self.loss, "start_epoch", None)
+        if batch_idx == 0 and start_epoch:
+            start_epoch(self.trainer.global_step / self.trainer.estimated_stepping_batches)
+        return super().training_step(batch, batch_idx)
+
     def step(self, batch: Batch, stage: str) -> Tensor:
-        """Give the loss of a batch, and keep its logits for the summary."""
+        """Return the loss of a batch, and keep its logits for the summary."""
         images, labels = batch
         logits = self(images)
         self._seen[stage].append((logits.detach(), labels))
@@ -145,16 +174,18 @@ class Classifier(Staged):
         return loss
 
     def summarize(self, stage: str) -> None:
-        """Score the stage's batches, and log the scores while training."""
+        """Score the stage's batches and log the scores, to a file while training only."""
         logits, labels = (torch.cat(parts) for parts in zip(*self._seen[stage], strict=True))
         self._seen[stage].clear()
         fitting = self.trainer.state.fn == TrainerFn.FITTING
         loss = self.loss(logits, labels)
-        [scores], [predicted] = tally(logits.unsqueeze(0), labels.unsqueeze(0), loss.unsqueeze(0))
+        [scores], [predicted] = tally(
+            logits.unsqueeze(0), labels.unsqueeze(0), loss.unsqueeze(0), self.metrics
+        )
         self.keep(stage, scores, predicted, self.current_epoch, in_history=fitting)
+        self.log_dict(to_metrics(stage, scores, self.groups), logger=None if fitting else False)
         if fitting:
-            metrics = to_metrics(stage, scores)
-            self.log_dict({**metrics, "step": float(self.current_epoch)})  # of the x-axis
+            self.log("step", float(self.current_epoch))  # of the x-axis
 
     def keep(
         self, stage: str, scores: Scores, predicted: numpy.ndarray, epoch: int, in_history: bool
@@ -179,7 +210,7 @@ class Classifier(Staged):
         checkpoint["history"] = self.dump_history()
 
     def dump_history(self) -> dict[str, dict[int, dict[str, Any]]]:
-        """Give the history as a checkpoint holds it."""
+        """Return the history as a checkpoint holds it."""
         return {
             stage: {epoch: scores.model_dump(round_trip=True) for epoch, scores in epochs.items()}
             for stage, epochs in self.history.items()

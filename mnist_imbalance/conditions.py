@@ -25,14 +25,17 @@ def changes(values: Mapping[str, Any], plain: Mapping[str, Any]) -> dict[str, An
 def name_condition(choices: Mapping[str, str], changed: Mapping[str, Any]) -> str:
     """Return a condition's name: its data, its loss, and what else is not as these choices have it.
 
-    ``imbalanced``, ``augmented_40``, ``per_label``, ``weighted, loss.minority_weight=3``: the data
-    stands there unless it is imbalanced and the loss says more, the loss unless it is plain.
+    ``imbalanced``, ``augmented_40``, ``per_label``, ``weighted, loss.minority_weight=3``,
+    ``original, data/copies=noise_100``: the data stands there unless it is imbalanced and the loss
+    says more, the loss unless it is plain.
 
     Args:
-        choices: The name chosen in each config group.
+        choices: The name chosen in each config group; of those below another one, such as
+            ``data/copies``, only what differs from that one's own choice.
         changed: As `changes` gives it.
     """
     data, loss = choices["data"], choices["loss"]
     parts = [] if data == "imbalanced" and loss != "plain" else [data]
     parts += [] if loss == "plain" else [loss]
+    parts += [f"{group}={choice}" for group, choice in sorted(choices.items()) if "/" in group]
     return ", ".join([*parts, *(f"{key}={value}" for key, value in changed.items())])

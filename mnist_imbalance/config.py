@@ -1,9 +1,11 @@
 """From ``conf/`` to checked values and to the parts that they describe."""
 
+from collections.abc import Mapping
+from inspect import signature
 from typing import Annotated, Any, Literal
 
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from pydantic import (
@@ -63,6 +65,7 @@ class Keys(BaseModel, strict=True, extra="forbid"):
     model: Any
     loss: Any
     optimizer: OptimizerKeys
+    metrics: Any
     trainer: TrainerKeys
 
 
@@ -80,18 +83,57 @@ def check(config: DictConfig) -> None:
         raise ConfigError("trainer.max_epochs, trainer.max_steps: one of them must end the run")
 
 
-def build(config: DictConfig, group: str, **more: Any) -> Any:
+def answer(part: Any, known: Mapping[str, Any]) -> Any:
+    """Return a part's config with what its class or function asks for by a parameter's name.
+
+    Args:
+        part: Of a composed config, with ``_target_``, perhaps nested.
+        known: What can be asked for; a value that the config gives stands.
+    """
+    if isinstance(part, list):
+        return [answer(item, known) for item in part]
+    if not isinstance(part, dict):
+        return part
+    answered = {key: answer(value, known) for key, value in part.items()}
+    if "_target_" in part:
+        asked = known.keys() & asked_for(part["_target_"])
+        answered = {key: known[key] for key in sorted(asked)} | answered
+    return answered
+
+
+def asked_for(path: str) -> set[str]:
+    """Return the names of a class's or function's parameters; none where Python cannot tell."""
+    try:
+        return set(signature(get_object(path)).parameters)
+    except (ValueError, TypeError):
+        return set()
+
+
+def build(
+    config: DictConfig, group: str, known: Mapping[str, Any] | None = None, **more: Any
+) -> Any:
     """Make what a config group describes.
+
+    Args:
+        config: The whole config.
+        group: Its key of the part.
+        known: What the part is given where it asks for it, see `answer`.
+        more: Arguments that it is given whatever the config says.
 
     Raises:
         ConfigError: It cannot be made with these values.
     """
+    part = OmegaConf.to_container(config[group], resolve=True, throw_on_missing=True)
     try:
-        return instantiate(config[group], **more, _convert_="all")
+        return instantiate(answer(part, known or {}), **more, _convert_="all")
+    except ImportError as error:
+        raise ConfigError(f"{group}: {' '.join(str(error).split())}") from error
     except InstantiationException as error:
         cause = error.__cause__
         if isinstance(cause, ValidationError):
             raise as_config_error(cause, prefix=f"{group}.") from error
+        if isinstance(cause, ConfigError):
+            raise cause from error
         if isinstance(cause, ValueError | TypeError | ImportError | MisconfigurationException):
             raise ConfigError(f"{group}: {' '.join(str(cause).split())}") from error
         raise

@@ -12,7 +12,6 @@ def main() -> None:
         from rich.table import Table
 
         from mnist_imbalance.config import build, check
-        from mnist_imbalance.labels import NUM_LABELS
 
         check(config)
         data = build(config, "data")
@@ -20,7 +19,7 @@ def main() -> None:
     table = Table("label", *data.counts, title="images")
     for column in table.columns:
         column.justify = "right"
-    for label in range(NUM_LABELS):
+    for label in range(data.num_classes):
         table.add_row(str(label), *(str(counts[label]) for counts in data.counts.values()))
     table.add_section()
     table.add_row("all", *(str(sum(counts)) for counts in data.counts.values()))

@@ -81,7 +81,7 @@ class PlannedRun:
     @property
     def condition(self) -> str:
         """What was done about the imbalance, see `name_condition`."""
-        return name_condition(self.choices, self.changes)
+        return name_condition({group: self.choices[group] for group in CHOICES}, self.changes)
 
     @property
     def waits(self) -> bool:

@@ -15,20 +15,26 @@ import numpy
 from filelock import FileLock, Timeout
 from hydra.conf import HydraConf
 from omegaconf import DictConfig, OmegaConf
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, computed_field, model_validator
 
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.files import write_whole
-from mnist_imbalance.labels import NUM_LABELS
 from mnist_imbalance.schema_1 import complete
-from mnist_imbalance.scores import Scores
+from mnist_imbalance.scores import Groups, Scores
 
 CHOICES = ("model", "data", "loss", "optimizer")  # config groups, by which runs are named
 NEW_KEYS = {  # the value that all runs had before there was such a key: it changes no hash
     "data.copied": "minority",
+    "data.minority": [0, 1, 2, 3, 4],
+    "data.sampler._partial_": True,
+    "data.sampler._target_": "mnist_imbalance.data.samplers.shuffle",
+    "data.source._partial_": True,
+    "data.source._target_": "mnist_imbalance.data.source.read_torchvision",
+    "data.source.name": "MNIST",
     "trainer.max_steps": -1,
 }
-WITHOUT_EFFECT = {  # on the result, but for rounding: where and how a run is made
+WITHOUT_EFFECT = {  # on what is trained, but for rounding: where and how it is made and told
+    "metrics",
     "runs_dir",
     "threads",
     "data.dir",
@@ -95,6 +101,12 @@ class Result(BaseModel, frozen=True, populate_by_name=True):
     versions: dict[str, str]
     config: dict[str, Any]
 
+    @computed_field
+    @property
+    def accuracy_of_groups(self) -> dict[str, dict[str, float]]:
+        """Return the accuracy of each group, by "val" or "test" and its name."""
+        return {split: getattr(self, split).of_groups(self.groups) for split in ("val", "test")}
+
     @model_validator(mode="before")
     @classmethod
     def _read_schema_1(cls, record: Any) -> Any:
@@ -134,7 +146,7 @@ def determining(config: DictConfig) -> dict[str, Any]:
 
     values: Any = OmegaConf.to_container(config, resolve=True)
     flat = flatten(values, "")
-    determine = flat.keys() - WITHOUT_EFFECT
+    determine = {key for key in flat if not {key, key.partition(".")[0]} & WITHOUT_EFFECT}
     return {key: flat[key] for key in sorted(determine) if flat[key] != NEW_KEYS.get(key, ...)}
 
 
@@ -143,17 +155,29 @@ def hash_config(determining: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(determining, sort_keys=True).encode()).hexdigest()
 
 
-def tabulate_epochs(history: Mapping[str, Mapping[int, Scores]]) -> str:
-    """Lay the epochs' scores out as CSV, a row an epoch and stage; accuracies lie in [0, 1]."""
+def tabulate_epochs(history: Mapping[str, Mapping[int, Scores]], groups: Groups) -> str:
+    """Return the epochs' scores as CSV, a row an epoch and stage; accuracies lie in [0, 1].
+
+    Args:
+        history: Scores by stage and epoch.
+        groups: The labels of each group that has a column.
+    """
+    rows = [
+        {
+            "epoch": epoch,
+            "stage": stage,
+            **scores.named(groups),
+            **{f"accuracy_{each}": value for each, value in enumerate(scores.accuracy_per_label)},
+        }
+        for stage, epochs in history.items()
+        for epoch, scores in epochs.items()
+    ]
     table = io.StringIO()
-    rows = csv.writer(table, lineterminator="\n")
-    labels = [f"accuracy_{label}" for label in range(NUM_LABELS)]
-    rows.writerow(["epoch", "stage", "loss", "accuracy", "accuracy_0_4", "accuracy_5_9", *labels])
-    for stage, epochs in history.items():
-        for epoch, scores in epochs.items():
-            groups = [scores.loss, scores.accuracy, scores.accuracy_0_4, scores.accuracy_5_9]
-            values = [*groups, *scores.accuracy_per_label]
-            rows.writerow([epoch, stage, *(f"{value:.5g}" for value in values)])
+    writer = csv.DictWriter(table, rows[0].keys(), lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        shown = {key: f"{value:.5g}" for key, value in row.items() if isinstance(value, float)}
+        writer.writerow(row | shown)
     return table.getvalue()
 
 
@@ -248,7 +272,7 @@ class RunFolder:
             history: Scores by stage, "train" and "val", and epoch.
             predictions: Predicted label of every image, (N,) uint8, of "val" and "test".
         """
-        write_whole(self.metrics_file, tabulate_epochs(history))
+        write_whole(self.metrics_file, tabulate_epochs(history, result.groups))
         arrays = io.BytesIO()
         numpy.savez_compressed(arrays, val=predictions["val"], test=predictions["test"])
         write_whole(self.predictions_file, arrays.getvalue())

@@ -1,38 +1,45 @@
 """What a confusion matrix tells."""
 
 import math
-from collections.abc import Iterable
-from typing import Annotated, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
 
-from pydantic import BaseModel, Field, NonNegativeInt, computed_field
+from pydantic import BaseModel, NonNegativeInt, computed_field, model_validator
 
-from mnist_imbalance.labels import MAJORITY, MINORITY, NUM_LABELS
+from mnist_imbalance.labels import MAJORITY, MINORITY
 
-Item = TypeVar("Item")
-Ten = Annotated[list[Item], Field(min_length=NUM_LABELS, max_length=NUM_LABELS)]
+Groups = Mapping[str, Sequence[int]]  # the labels of each group, by name
 
 
 class Scores(BaseModel, frozen=True):
     """How well a model did on one set of images; every accuracy is in [0, 1].
 
     Attributes:
-        confusion: (10, 10) counts of images; rows are the true labels, columns the predicted.
+        confusion: (C, C) counts of images; rows are the true labels, columns the predicted.
         loss: The training loss's value on the set.
-        positive: Images, (10,), for which each label's output is above zero; a label whose output
+        positive: Images, (C,), for which each label's output is above zero; a label whose output
             never is has died behind an output ReLU.
         positive_of_own: The same of each label's own images; None in records of schema 1.
+        metrics: What else was asked for, by name; None where it is not a number.
     """
 
-    confusion: Ten[Ten[NonNegativeInt]]
+    confusion: list[list[NonNegativeInt]]
     loss: float
-    positive: Ten[NonNegativeInt]
-    positive_of_own: Ten[NonNegativeInt] | None = None
+    positive: list[NonNegativeInt]
+    positive_of_own: list[NonNegativeInt] | None = None
+    metrics: dict[str, float | None] = {}
+
+    @model_validator(mode="after")
+    def _check_sizes(self) -> "Scores":
+        rows = [*self.confusion, self.positive, self.positive_of_own or self.positive]
+        if not self.confusion or any(len(row) != len(self.confusion) for row in rows):
+            raise ValueError("confusion and positive must have a row and a column for each label")
+        return self
 
     @computed_field
     @property
     def accuracy(self) -> float:
         """Fraction of all images that are classified correctly."""
-        correct = sum(self.confusion[label][label] for label in range(NUM_LABELS))
+        correct = sum(self.confusion[label][label] for label in range(len(self.confusion)))
         return correct / sum(map(sum, self.confusion))
 
     @computed_field
@@ -46,21 +53,46 @@ class Scores(BaseModel, frozen=True):
 
     @computed_field
     @property
+    def balanced_accuracy(self) -> float:
+        """Mean of all labels' accuracies; nan if a label has no images."""
+        return self.accuracy_of(range(len(self.confusion)))
+
+    @property
     def accuracy_0_4(self) -> float:
         """Mean of the accuracies of labels 0-4."""
-        return self._mean(MINORITY)
+        return self.accuracy_of(MINORITY)
 
-    @computed_field
     @property
     def accuracy_5_9(self) -> float:
         """Mean of the accuracies of labels 5-9."""
-        return self._mean(MAJORITY)
+        return self.accuracy_of(MAJORITY)
 
     def by_name(self) -> dict[str, float]:
         """Give the accuracy of "0" to "9", "0-4", "5-9" and "all"."""
         named = {str(label): value for label, value in enumerate(self.accuracy_per_label)}
         return named | {"0-4": self.accuracy_0_4, "5-9": self.accuracy_5_9, "all": self.accuracy}
 
-    def _mean(self, labels: Iterable[int]) -> float:
+    def accuracy_of(self, labels: Iterable[int]) -> float:
+        """Return the mean of some labels' accuracies (AI3607's "group accuracy")."""
         accuracies = [self.accuracy_per_label[label] for label in labels]
         return sum(accuracies) / len(accuracies)
+
+    def of_groups(self, groups: Groups) -> dict[str, float]:
+        """Return the accuracy of each group by its name; one that holds all labels is left out."""
+        return {
+            name: self.accuracy_of(labels)
+            for name, labels in groups.items()
+            if len(labels) < len(self.confusion)
+        }
+
+    def named(self, groups: Groups) -> dict[str, float]:
+        """Return loss, accuracy, each group's accuracy (``accuracy_0_4``) and the other metrics."""
+        return {
+            "loss": self.loss,
+            "accuracy": self.accuracy,
+            **{
+                f"accuracy_{name.replace('-', '_')}": accuracy
+                for name, accuracy in self.of_groups(groups).items()
+            },
+            **{name: math.nan if value is None else value for name, value in self.metrics.items()},
+        }

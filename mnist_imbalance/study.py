@@ -198,14 +198,14 @@ def check_before_training(keys: StudyKeys, runs: Sequence[PlannedRun]) -> None:
     Raises:
         ConfigError: A value or a folder cannot work.
     """
-    from mnist_imbalance.config import build, check  # slow to import
+    from mnist_imbalance.config import check  # slow to import
+    from mnist_imbalance.training import build_parts
 
     first_of = {run.experiment: run for run in reversed(runs)}
     for run in first_of.values():
-        config = compose_with(run.overrides)
+        config = compose_with([*run.overrides, *(["loss=plain"] if run.waits else [])])
         check(config)
-        for group in ("data", "model", "optimizer", *([] if run.waits else ["loss"])):
-            build(config, group)
+        build_parts(config)
     for key, folder in (("runs_dir", keys.runs_dir), ("study.report_dir", keys.study.report_dir)):
         path = Path(folder).absolute()
         there = next(each for each in (path, *path.parents) if each.exists())

@@ -6,9 +6,9 @@ from math import isnan
 from rich.box import SIMPLE
 from rich.table import Table
 
-from mnist_imbalance.labels import GROUPS
 from mnist_imbalance.published import published, published_accuracy, published_in_text
 from mnist_imbalance.runs import Result
+from mnist_imbalance.scores import Groups, Scores
 
 
 def published_condition(result: Result) -> str | None:
@@ -26,6 +26,12 @@ def published_condition(result: Result) -> str | None:
     return None
 
 
+def by_name(scores: Scores, groups: Groups) -> dict[str, float]:
+    """Return the accuracy of each label, of each group, and of "all" images."""
+    labels = {str(label): accuracy for label, accuracy in enumerate(scores.accuracy_per_label)}
+    return labels | scores.of_groups(groups) | {"all": scores.accuracy}
+
+
 def tabulate_run(result: Result) -> Table:
     """Lay out test accuracy by label, by group and overall, AI3607's beside it."""
     named = published_condition(result) or ""
@@ -39,10 +45,11 @@ def tabulate_run(result: Result) -> Table:
     table = Table(*columns, title=title, min_width=len(title))
     for column in table.columns[1:]:
         column.justify = "right"
-    for label, accuracy in result.test.by_name().items():
+    first_group = next(iter(result.groups))
+    for label, accuracy in by_name(result.test, result.groups).items():
         values = [accuracy, published_accuracy(named, label), published_in_text(named, label)]
         shown = ["" if isnan(value) else f"{100 * value:.1f}" for value in values]
-        if label == "0-4":
+        if label == first_group:
             table.add_section()
         table.add_row(label, *shown[: len(columns) - 1])
     return table
@@ -54,6 +61,7 @@ def tabulate_sweep(runs: Sequence[tuple[Sequence[str], Result]]) -> Table:
     Args:
         runs: Each run's overrides, ``key=value``, and its result. What all share is not shown.
     """
+    groups = runs[0][1].groups
     overrides = [dict(override.split("=", 1) for override in given) for given, _ in runs]
     swept = [key for key in overrides[0] if len({given[key] for given in overrides}) > 1]
     title = "accuracy %: choose by validation, report the test"
@@ -61,10 +69,10 @@ def tabulate_sweep(runs: Sequence[tuple[Sequence[str], Result]]) -> Table:
     for key in swept:
         table.add_column(key, no_wrap=True)
     for scored in ("val", "test"):
-        for group in GROUPS:
+        for group in groups:
             table.add_column(f"{scored} {group}", justify="right")
     for given, (_, result) in zip(overrides, runs, strict=True):
-        accuracies = [scores.by_name() for scores in (result.val, result.test)]
-        shown = [f"{100 * named[group]:.1f}" for named in accuracies for group in GROUPS]
+        accuracies = [by_name(scores, groups) for scores in (result.val, result.test)]
+        shown = [f"{100 * named[group]:.1f}" for named in accuracies for group in groups]
         table.add_row(*(given[key] for key in swept), *shown)
     return table

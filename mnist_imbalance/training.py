@@ -3,7 +3,7 @@
 import logging
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile, ZipFile
@@ -23,7 +23,6 @@ from mnist_imbalance.conditions import changes, name_condition
 from mnist_imbalance.config import build, check
 from mnist_imbalance.data import MNISTData
 from mnist_imbalance.errors import ConfigError
-from mnist_imbalance.labels import GROUPS, MINORITY
 from mnist_imbalance.pictures import draw_confusion, lay_out
 from mnist_imbalance.progress import EpochBar
 from mnist_imbalance.provenance import code, describe, versions
@@ -142,14 +141,13 @@ def make_trainer(
             f"trainer: Lightning would read {variables[0]} from the environment, which no record "
             "tells; unset it and write +trainer.key=value"
         )
-    ours = {
+    ours: dict[str, Any] = {
         "default_root_dir": folder.path,
         "logger": logger or False,
         "callbacks": [keep_last, *callbacks],
         "plugins": [AtomicCheckpointIO()],
         "enable_model_summary": False,
         "num_sanity_val_steps": 0,
-        "reload_dataloaders_every_n_epochs": 1,
     }
     if taken := sorted(ours.keys() & config.trainer.keys()):
         raise ConfigError(f"trainer.{taken[0]}: cannot be set, a run has its own")
@@ -204,7 +202,7 @@ def check_images(config: DictConfig, folder: RunFolder, result: Result) -> None:
 
 
 def build_parts(config: DictConfig) -> tuple[MNISTData, Classifier]:
-    """Make a run's data and its classifier with the initial weights of its seed.
+    """Return a run's data, set up, and its classifier with the initial weights of its seed.
 
     Raises:
         ConfigError: One of them cannot be made with these values.
@@ -214,8 +212,15 @@ def build_parts(config: DictConfig) -> tuple[MNISTData, Classifier]:
     deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # 5 % of a step
     lightning.seed_everything(config.seed, verbose=False)
     data: MNISTData = build(config, "data")
+    data.setup()
+    asked = ("num_classes", "image_shape", "class_counts", "minority")
+    known = {name: getattr(data, name) for name in asked}
     classifier = Classifier(
-        build(config, "model"), build(config, "loss"), build(config, "optimizer")
+        build(config, "model", known),
+        build(config, "loss", known),
+        build(config, "optimizer"),
+        data.groups,
+        build(config, "metrics", known),
     )
     try:
         classifier.configure_optimizers()
@@ -247,8 +252,6 @@ def train_and_score(
     callbacks = [timer, SeedEveryEpoch(config.seed), Origin(data)]
     callbacks += [EpochBar()] if show_progress else []
     trainer = make_trainer(config, folder, logger, callbacks)
-    data.trainer = trainer  # now, so that a missing data set is told before anything is written
-    data.setup()
     fresh = folder.is_fresh()
     folder.begin(config, hydra)
     try:
@@ -307,6 +310,25 @@ def end_history(classifier: Classifier) -> None:
     classifier.history["val"].setdefault(last, classifier.scores["val"])
 
 
+def condition_of(values: Mapping[str, Any], choices: Mapping[str, str]) -> str:
+    """Return a run's condition as it would be called on the command line.
+
+    Args:
+        values: All that determines the run.
+        choices: The name chosen in each config group, those below ``data`` among them.
+    """
+    named = {group: choices[group] for group in CHOICES}
+    config = compose_with([f"{group}={choice}" for group, choice in named.items()], with_hydra=True)
+    below = {
+        group: choices[group]
+        for group, choice in config.hydra.runtime.choices.items()
+        if group.startswith("data/") and choices[group] != choice
+    }
+    everything = named | below
+    plain = determining(compose_with([f"{group}={choice}" for group, choice in everything.items()]))
+    return name_condition(everything, changes(values, plain))
+
+
 def make_result(
     config: DictConfig,
     hydra: HydraConf,
@@ -319,17 +341,16 @@ def make_result(
     """Put together what ``result.json`` holds of a run that has been trained and tested."""
     values = determining(config)
     choices = {group: hydra.runtime.choices[group] for group in CHOICES}
-    plain = determining(compose_with([f"{group}={choice}" for group, choice in choices.items()]))
     return Result(
         config_hash=hash_config(values),
-        condition=name_condition(choices, changes(values, plain)),
+        condition=condition_of(values, hydra.runtime.choices),
         **choices,
         seed=config.seed,
         data_seed=config.data.seed,
         epochs=max(classifier.history["train"]) + 1,
         steps=steps,
         train_counts=data.counts["expanded"],
-        groups={name: list(labels) for name, labels in GROUPS.items()},
+        groups=data.groups,
         data_sha256=data.sha256,
         train=classifier.scores["train"],
         val=classifier.scores["val"],
@@ -346,7 +367,8 @@ def show_in_tensorboard(logger: TensorBoardLogger, result: Result, data: MNISTDa
     """Add what is known at the end: the confusion matrix, a sample, the HPARAMS row."""
     writer = logger.experiment
     writer.add_figure("test/confusion", draw_confusion(result.test.confusion), result.epochs)
-    writer.add_image("data/copies", lay_out(data.sample(), columns=len(MINORITY)), result.epochs)
+    sample = lay_out(data.sample(), columns=len(data.minority))
+    writer.add_image("data/copies", sample, result.epochs)
     parts = ("model.", "loss.", "optimizer.")
     logger.log_hyperparams(
         {
@@ -356,17 +378,12 @@ def show_in_tensorboard(logger: TensorBoardLogger, result: Result, data: MNISTDa
                 for key, value in result.config.items()
                 if key.startswith(parts) and not key.endswith("_")
             },
-            "data.keep": data.keep,
+            "data.keep": str(result.config.get("data.keep")),
             "data.seed": result.data_seed,
             "seed": result.seed,
             "epochs": result.epochs,
         },
-        {
-            "test/accuracy": result.test.accuracy,
-            "test/accuracy_0_4": result.test.accuracy_0_4,
-            "test/accuracy_5_9": result.test.accuracy_5_9,
-            "test/loss": result.test.loss,
-        },
+        {f"test/{name}": value for name, value in result.test.named(result.groups).items()},
         step=result.epochs,
     )
     logger.finalize("success")

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mnist_imbalance.augment import add_noise, rotate
+from mnist_imbalance.data.augment import add_noise, rotate
 from mnist_imbalance.seeds import generator
 
 

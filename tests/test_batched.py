@@ -66,14 +66,14 @@ def test_other_lstms_are_refused() -> None:
         MappableLSTM.adopt(nn.LSTM(5, 7, num_layers=2))
 
 
-@pytest.mark.parametrize("make", [LeNet5, lambda: RowLSTM(5.0, True)])
+@pytest.mark.parametrize("make", [lambda: LeNet5(10), lambda: RowLSTM(10)])
 @pytest.mark.parametrize("sizes", [[3], [1, 2]])
 def test_a_stack_has_each_modules_output_and_gradients(
     make: Callable[[], nn.Module], sizes: list[int]
 ) -> None:
     torch.manual_seed(0)
     models = [make() for _ in range(3)]
-    losses = [MinorityWeightedCrossEntropy(weight, "weight_sum") for weight in (2, 4, 7)]
+    losses = [MinorityWeightedCrossEntropy(weight, [0, 1], 10) for weight in (2, 4, 7)]
     images, labels = torch.rand(3, 8, 1, 28, 28), torch.randint(0, 10, (3, 8))
     stack, stacked_loss = Stacked(models, sizes), Stacked(losses, [3])
     reached = stacked_loss(stack(images), labels)
@@ -91,7 +91,7 @@ def test_a_stack_moves_without_cudnns_own_layout(monkeypatch: pytest.MonkeyPatch
     def flatten(lstm: nn.LSTM) -> None:
         raise AssertionError("cuDNN lays out the parameters of one run only")
 
-    stack = Stacked([RowLSTM(5.0, True) for _ in range(2)], [2])
+    stack = Stacked([RowLSTM(10) for _ in range(2)], [2])
     monkeypatch.setattr(nn.LSTM, "flatten_parameters", flatten)
     assert stack.double()(torch.zeros(2, 1, 1, 28, 28).double()).shape == (2, 1, 10)
 

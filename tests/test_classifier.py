@@ -77,7 +77,11 @@ def test_what_is_logged() -> None:
         def on_train_end(self, trainer: lightning.Trainer, *_: object) -> None:
             names.update(trainer.callback_metrics)
 
-    fitted(Classifier(linear(1.0), nn.CrossEntropyLoss(), frozen), Names())
+    groups = {"0-4": range(5), "5-9": range(5, 10), "all": range(10)}
+    metrics = {"always_half": lambda logits, labels: 0.5}
+    classifier = Classifier(linear(1.0), make_optimizer=frozen, groups=groups, metrics=metrics)
+    fitted(classifier, Names())
+    assert classifier.scores["test"].metrics == {"always_half": 0.5}
     assert names == {"step"} | {
         f"{stage}{name}"
         for stage in ("train", "val")
@@ -86,6 +90,7 @@ def test_what_is_logged() -> None:
             "/accuracy",
             "/accuracy_0_4",
             "/accuracy_5_9",
+            "/always_half",
             *(f"_per_label/{label}" for label in range(10)),
         )
     }

@@ -1,15 +1,26 @@
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any
 
+import lightning
 import pytest
 import torch
 from conftest import REPOSITORY, composed
+from torch import nn
+from torchvision.datasets import MNIST
 
 from mnist_imbalance import counts
-from mnist_imbalance import data as data_module
+from mnist_imbalance.classifier import Classifier
 from mnist_imbalance.config import build
-from mnist_imbalance.data import MNISTData, hold_out, load, subsample
+from mnist_imbalance.data import MNISTData
+from mnist_imbalance.data.imbalance import (
+    hold_out,
+    kept_counts,
+    name_group,
+    scored_groups,
+    subsample,
+)
+from mnist_imbalance.data.source import load
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.seeds import generator
 
@@ -47,20 +58,22 @@ def labels() -> torch.Tensor:
 
 
 def test_the_choice_depends_on_the_seed_alone(labels: torch.Tensor) -> None:
-    first, second, other = (hold_out(labels, 500, generator("test", seed)) for seed in (0, 0, 1))
+    first, second, other = (
+        hold_out(labels, 500, 10, generator("test", seed)) for seed in (0, 0, 1)
+    )
     assert torch.equal(first[0], second[0])
     assert torch.equal(first[1], second[1])
     assert not torch.equal(first[1], other[1])
 
 
 def test_training_and_validation_images_are_disjoint_and_complete(labels: torch.Tensor) -> None:
-    train, val = hold_out(labels, 500, generator("test", 0))
+    train, val = hold_out(labels, 500, 10, generator("test", 0))
     assert torch.equal(torch.cat([train, val]).sort().values, torch.arange(60_000))
 
 
 def test_a_smaller_part_is_kept_of_a_larger_one(labels: torch.Tensor) -> None:
-    train, _ = hold_out(labels, 500, generator("test", 0))
-    few, many = (set(subsample(train, labels, keep).tolist()) for keep in (0.01, 0.1))
+    train, _ = hold_out(labels, 500, 10, generator("test", 0))
+    few, many = (set(subsample(train, labels, [count] * 10).tolist()) for count in (50, 500))
     assert few < many < set(train.tolist())
 
 
@@ -89,18 +102,10 @@ def test_copies_are_augmented_images_of_the_kept_ones() -> None:
         assert (kept == image).flatten(1).all(dim=1).any()
 
 
-def test_all_sets_live_on_the_trainers_device() -> None:
-    data: MNISTData = build(composed(), "data")
-    strategy = SimpleNamespace(root_device=torch.device("meta"))
-    data.trainer = SimpleNamespace(strategy=strategy)  # type: ignore[assignment]
-    data.setup()
+def test_all_sets_move_to_a_device() -> None:
+    data = prepared("data/source=debug")
+    data.to(torch.device("meta"))
     assert all(tensor.is_meta for part in (data.train, data.val, data.test) for tensor in part)
-
-
-def in_epoch(data: MNISTData, epoch: int) -> MNISTData:
-    strategy = SimpleNamespace(root_device=torch.device("cpu"))
-    data.trainer = SimpleNamespace(current_epoch=epoch, strategy=strategy)  # type: ignore[assignment]
-    return data
 
 
 @pytest.mark.parametrize("redraw", [True, False])
@@ -108,7 +113,7 @@ def test_noise_is_drawn_anew_if_asked_for(redraw: bool) -> None:
     data = prepared("data=augmented_40", f"data.redraw={redraw}")
     samples = []
     for epoch in (0, 1, 1):
-        in_epoch(data, epoch).train_dataloader()
+        data.epoch(epoch)
         samples.append(data.sample().unflatten(0, (4, 5)))
     clean, noisy = 0, 1
     assert torch.equal(samples[0][clean], samples[1][clean])
@@ -116,14 +121,54 @@ def test_noise_is_drawn_anew_if_asked_for(redraw: bool) -> None:
     assert torch.equal(samples[1], samples[2])
 
 
-def test_every_epoch_has_an_order_of_its_own() -> None:
-    data = prepared()
-    orders = [
-        torch.cat([labels for _, labels in in_epoch(data, epoch).train_dataloader()])
-        for epoch in (0, 1, 0)
-    ]
-    assert not torch.equal(orders[0], orders[1])
-    assert torch.equal(orders[0], orders[2])
+class Orders(lightning.Callback):
+    """Keeps the labels of each epoch, in the order in which they are trained on."""
+
+    def __init__(self) -> None:
+        self.labels: list[list[int]] = []
+
+    def on_train_epoch_start(self, *_: object) -> None:
+        self.labels.append([])
+
+    def on_train_batch_start(self, trainer: object, module: object, batch: object, _: int) -> None:
+        self.labels[-1] += batch[1].tolist()  # type: ignore[index]
+
+
+def test_an_ordinary_trainer_shuffles_every_epoch_anew() -> None:
+    orders = Orders()
+    trainer = lightning.Trainer(
+        accelerator="cpu",
+        max_epochs=3,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[orders],
+    )
+    data = prepared("data/source=debug")
+    model = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+    trainer.fit(Classifier(model), datamodule=data)
+    assert orders.labels == [data.epoch(number)[1].tolist() for number in range(3)]
+    assert len({tuple(labels) for labels in orders.labels}) == 3
+    [validated], [tested] = (
+        reach(datamodule=data, verbose=False) for reach in (trainer.validate, trainer.test)
+    )
+    assert 0 <= validated["val/accuracy"] <= 1
+    assert {"test/accuracy_0_4", "test/accuracy_5_9", "test/loss"} <= tested.keys()
+
+
+def test_a_loader_alone_shuffles_every_pass_anew() -> None:
+    data = prepared("data/source=debug")
+    loader = data.train_dataloader()
+    passes = [torch.cat([labels for _, labels in loader]).tolist() for _ in range(2)]
+    assert passes == [data.epoch(number)[1].tolist() for number in range(2)]
+
+
+def test_without_arguments_it_is_all_of_mnist() -> None:
+    data = MNISTData()
+    data.setup()
+    assert sum(data.class_counts) == 55_000
+    assert data.groups == {"all": list(range(10))}
 
 
 def test_a_batch_is_a_slice_and_reaches_the_model_in_0_to_1() -> None:
@@ -154,7 +199,7 @@ def test_an_unpacking_that_was_killed_is_repaired(tmp_path: Path) -> None:
 def test_missing_or_damaged_archives(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
-    monkeypatch.setattr(data_module.MNIST, "mirrors", [])  # no download, on any machine
+    monkeypatch.setattr(MNIST, "mirrors", [])  # no download, on any machine
     raw = tmp_path / "MNIST" / "raw"
     if damage == "damaged":
         raw.mkdir(parents=True)
@@ -172,7 +217,7 @@ def test_missing_or_damaged_archives(
 def test_unpacked_files_without_archives_are_never_deleted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(data_module.MNIST, "mirrors", [])
+    monkeypatch.setattr(MNIST, "mirrors", [])
     raw = tmp_path / "MNIST" / "raw"
     load(REPOSITORY / "data", train=True)
     shutil.copytree(REPOSITORY / "data/MNIST/raw", raw, ignore=shutil.ignore_patterns("*.gz"))
@@ -184,8 +229,36 @@ def test_unpacked_files_without_archives_are_never_deleted(
 
 
 @pytest.mark.parametrize(
+    ("keep", "kept"),
+    [
+        (0.5, [5, 10, 8]),
+        ([1.0, 0.25, 0.5], [10, 5, 4]),
+        (lambda available: [min(available)] * 3, [8, 8, 8]),
+    ],
+)
+def test_a_profile_is_a_fraction_a_list_of_them_or_a_function(keep: Any, kept: list[int]) -> None:
+    assert kept_counts(keep, minority=[0, 1], available=[10, 20, 8]) == kept
+
+
+def test_a_profile_that_gives_too_many_or_too_few() -> None:
+    with pytest.raises(ConfigError, match=r"^data\.keep: label 1 has 2 images, not 3$"):
+        kept_counts(lambda available: [1, 3], minority=[], available=[2, 2])
+    with pytest.raises(ConfigError, match=r"^data\.keep: gives 1 counts for 2 labels$"):
+        kept_counts(lambda available: [1], minority=[], available=[2, 2])
+    with pytest.raises(ConfigError, match=r"^data\.keep: must hold 2 fractions"):
+        kept_counts([0.5], minority=[], available=[2, 2])
+
+
+def test_groups_are_named_by_their_labels() -> None:
+    assert list(scored_groups([0, 1, 2, 3, 4], 10)) == ["0-4", "5-9", "all"]
+    assert scored_groups([1], 3) == {"1": [1], "0,2": [0, 2], "all": [0, 1, 2]}
+    assert name_group([3]) == "3"
+
+
+@pytest.mark.parametrize(
     ("override", "message"),
     [
+        ("data.minority=[3,10]", r"data\.minority: there is no label 10"),
         ("data.keep=0.00005", r"data\.keep: 5e-05 leaves no training image of label 0"),
         ("data.val_per_label=5421", r"data\.val_per_label: must be below 5421"),
     ],

@@ -1,40 +1,90 @@
-"""The examples of docs/extend.md."""
+"""The examples of docs/extend.md, exactly as they are printed."""
 
+import os
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from conftest import REPOSITORY
 
 from mnist_imbalance.runs import find_records
 
 PAGE = (REPOSITORY / "docs" / "extend.md").read_text(encoding="utf-8")
-NAMED = r"`((?:conf|mnist_imbalance)/[\w/]+\.\w+)`[^`]*\n\n```\w+\n(.*?)```"
-FILES = re.findall(NAMED, PAGE, re.DOTALL)
+SECTIONS = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL))
+FILE = re.compile(r"`((?:conf|mnist_imbalance)/[\w/]+\.\w+)`:\n\n```\w+\n(.*?)```", re.DOTALL)
+COMMAND = re.compile(r"```bash\n(.*?)```", re.DOTALL)
 
 
-def test_what_extend_shows_can_be_trained(tmp_path: Path) -> None:
-    for folder in ("conf", "mnist_imbalance"):
-        shutil.copytree(REPOSITORY / folder, tmp_path / folder)
-    (tmp_path / "data").symlink_to(REPOSITORY / "data")
-    added = {file for file, _ in FILES}
-    assert {path.rpartition("/")[0] for path in added} >= {
-        *("conf/loss", "conf/model", "conf/data", "conf/experiment"),
-        *("mnist_imbalance", "mnist_imbalance/models"),
-    }
-    for file, text in FILES:
-        assert not (tmp_path / file).exists()
-        (tmp_path / file).write_text(text, encoding="utf-8")
-    command = [
-        *("-m", "mnist_imbalance.train", "model=linear", "loss=smoothed", "data=balanced"),
-        *("trainer=cpu", "trainer.max_epochs=1", "+trainer.limit_train_batches=60"),
-    ]
-    done = subprocess.run([sys.executable, *command], cwd=tmp_path, capture_output=True, text=True)
+@pytest.fixture(scope="module")
+def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the house with the files of all examples."""
+    place = tmp_path_factory.mktemp("extended")
+    for folder in ("conf", "mnist_imbalance", "hydra_plugins"):
+        shutil.copytree(REPOSITORY / folder, place / folder)
+    (place / "data").symlink_to(REPOSITORY / "data")
+    (place / "results").mkdir()
+    for file, text in FILE.findall(PAGE):
+        assert not (place / file).exists(), file
+        (place / file).write_text(text, encoding="utf-8")
+    return place
+
+
+def run(place: Path, section: str) -> None:
+    [command] = COMMAND.findall(SECTIONS[section])
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(place)}
+    done = subprocess.run(
+        command, shell=True, cwd=place, env=environment, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
-    [result] = find_records([tmp_path / "runs"]).results.values()
-    assert (result.model, result.loss, result.data) == ("linear", "smoothed", "balanced")
-    assert result.config["loss.label_smoothing"] == 0.1
-    seen = [sum(row) for row in result.train.confusion]
-    assert min(seen) > 0.8 * sum(seen) / 10  # of each label alike
+
+
+def test_every_part_has_an_example() -> None:
+    parts = ("loss", "sampler", "profile", "source", "model", "metric")
+    assert list(SECTIONS) == [*(f"A {part}" for part in parts), "An overlay"]
+    for part in parts:
+        files = FILE.findall(SECTIONS[f"A {part}"])
+        assert [Path(file).suffix for file, _ in files] == [".py", ".yaml"]
+
+
+@pytest.mark.parametrize(
+    ("section", "known_by"),
+    [
+        ("A loss", {"loss": "balanced_softmax"}),
+        ("A sampler", {"condition": "imbalanced, data/sampler=balanced, data/source=debug"}),
+        ("A profile", {"condition": "imbalanced, data/profile=exponential, data/source=debug"}),
+        ("A source", {"groups": {"1": [1], "0": [0], "all": [0, 1]}}),
+        ("A model", {"model": "linear"}),
+        ("A metric", {"condition": "imbalanced, data/source=debug"}),
+    ],
+)
+def test_an_example_can_be_trained(
+    extended: Path, section: str, known_by: dict[str, object]
+) -> None:
+    shutil.rmtree(extended / "runs", ignore_errors=True)
+    run(extended, section)
+    [result] = find_records([extended / "runs"]).results.values()
+    record = result.model_dump()
+    assert {key: record[key] for key in known_by} == known_by
+    if section == "A sampler":
+        seen = [sum(row) for row in result.train.confusion]
+        assert min(seen) > 0.6 * sum(seen) / 10  # of each label alike, though few of 0-4
+    if section == "A profile":
+        assert result.train_counts == sorted(result.train_counts, reverse=True)
+        assert result.train_counts[0] == 10 * result.train_counts[-1]
+    if section == "A metric":
+        worst = result.test.metrics["worst_label"]
+        assert worst == min(result.test.accuracy_per_label)
+        assert -1 <= (result.test.metrics["mcc"] or 0) <= 1
+
+
+def test_an_overlay_is_a_condition_of_the_report(extended: Path) -> None:
+    shutil.rmtree(extended / "runs", ignore_errors=True)
+    run(extended, "An overlay")
+    tables = extended / "runs" / "report" / "tables"
+    conditions = (tables / "all_conditions.csv").read_text()
+    assert "balanced_softmax" in conditions
+    assert "linear" in conditions

@@ -79,7 +79,6 @@ def test_an_epoch_does_not_wait_for_the_device(tmp_path: Path, model: str, toget
         classifier = StackedClassifier(classifiers, [run.optimizer_keys for run in runs])
     else:
         data, classifier = build_parts(runs[0].config)
-    data.trainer = trainer
     trainer.fit(classifier, datamodule=data)
     assert trainer.current_epoch == 2
 

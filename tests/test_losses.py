@@ -5,6 +5,7 @@ import torch
 from pydantic import ValidationError
 from torch.nn import functional
 
+from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.losses import MinorityWeightedCrossEntropy, Normalize, WeightedCrossEntropy
 
 NORMALIZE: list[Normalize] = ["weight_sum", "count"]
@@ -44,9 +45,9 @@ def test_both_normalizations_against_a_batch_worked_by_hand() -> None:
     assert by_count.item() == pytest.approx(weighted_sum / 2)
 
 
-def test_minority_weight_goes_to_labels_0_to_4() -> None:
-    loss = MinorityWeightedCrossEntropy(7, "weight_sum")
-    assert loss.weights.tolist() == [7, 7, 7, 7, 7, 1, 1, 1, 1, 1]
+def test_minority_weight_goes_to_the_minority() -> None:
+    loss = MinorityWeightedCrossEntropy(7, minority=[0, 3], num_classes=4)
+    assert loss.weights.tolist() == [7, 1, 1, 7]
 
 
 def test_weights_move_and_are_saved_with_the_module() -> None:
@@ -56,9 +57,13 @@ def test_weights_move_and_are_saved_with_the_module() -> None:
     assert not list(loss.parameters())
 
 
-@pytest.mark.parametrize(
-    "weights", [[1.0] * 9, [1.0] * 11, [1.0] * 9 + [0.0], [1.0] * 9 + [math.inf]]
-)
+@pytest.mark.parametrize("weights", [[1.0] * 9, [1.0] * 11])
+def test_there_is_a_weight_for_each_label(weights: list[float]) -> None:
+    with pytest.raises(ConfigError, match=r"^loss\.weights: there must be 10, .* got (9|11)$"):
+        WeightedCrossEntropy(weights, num_classes=10)
+
+
+@pytest.mark.parametrize("weights", [[1.0] * 9 + [0.0], [1.0] * 9 + [math.inf]])
 def test_impossible_weights_are_refused(weights: list[float]) -> None:
     with pytest.raises(ValidationError, match="weights"):
         WeightedCrossEntropy(weights=weights, normalize="count")

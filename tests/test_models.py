@@ -13,7 +13,7 @@ def images() -> torch.Tensor:
 
 @pytest.mark.parametrize(
     ("model", "parameters"),
-    [(RowLSTM(output_bias=5.0, output_relu=True), 44_042), (LeNet5(), 61_706)],
+    [(RowLSTM(10, output_bias=5.0, output_relu=True), 44_042), (LeNet5(10), 61_706)],
     ids=["lstm", "cnn"],
 )
 def test_shapes_and_parameter_counts(
@@ -24,7 +24,7 @@ def test_shapes_and_parameter_counts(
 
 
 def test_the_feature_is_the_last_hidden_unit_at_every_row(images: torch.Tensor) -> None:
-    model = RowLSTM(output_bias=5.0, output_relu=True)
+    model = RowLSTM(10, output_bias=5.0, output_relu=True)
     state: tuple[torch.Tensor, torch.Tensor] | None = None
     for row in range(28):
         output, state = model.lstm(images[:, 0, row : row + 1, :], state)
@@ -32,7 +32,7 @@ def test_the_feature_is_the_last_hidden_unit_at_every_row(images: torch.Tensor) 
 
 
 def test_the_rows_are_the_time_steps(images: torch.Tensor) -> None:
-    model = RowLSTM(output_bias=5.0, output_relu=True)
+    model = RowLSTM(10, output_bias=5.0, output_relu=True)
     changed = images.clone()
     changed[:, :, 20] = 0
     same = (model.feature(images) == model.feature(changed)).all(dim=0)
@@ -41,8 +41,8 @@ def test_the_rows_are_the_time_steps(images: torch.Tensor) -> None:
 
 
 def test_output_relu_leaves_nothing_below_zero(images: torch.Tensor) -> None:
-    literal = RowLSTM(output_bias=-0.01, output_relu=True)
-    linear = RowLSTM(output_bias=-0.01, output_relu=False)
+    literal = RowLSTM(10, output_bias=-0.01, output_relu=True)
+    linear = RowLSTM(10, output_bias=-0.01, output_relu=False)
     linear.load_state_dict(literal.state_dict())
     assert literal(images).min() == 0
     assert linear(images).min() < 0
@@ -50,7 +50,7 @@ def test_output_relu_leaves_nothing_below_zero(images: torch.Tensor) -> None:
 
 
 def test_output_bias_starts_where_it_is_told() -> None:
-    assert (RowLSTM(output_bias=5.0, output_relu=True).head[2].bias == 5).all()
+    assert (RowLSTM(10, output_bias=5.0, output_relu=True).head[2].bias == 5).all()
     torch.manual_seed(0)
-    default = RowLSTM(output_bias=None, output_relu=True).head[2].bias
+    default = RowLSTM(10, output_bias=None, output_relu=True).head[2].bias
     assert default.abs().max() <= 512**-0.5  # PyTorch's bound for a layer with 512 inputs

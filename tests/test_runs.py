@@ -61,7 +61,7 @@ def test_a_result_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert kept["test"].tolist() == list(range(10))
     assert folder.predictions_file.stat().st_size < 1000
     assert record["seed"] == 3
-    assert record["test"]["accuracy_5_9"] == 1.0
+    assert record["accuracy_of_groups"]["test"] == {"0-4": 1.0, "5-9": 1.0}
     assert hash_config(record["config"]) == record["config_hash"]
 
 

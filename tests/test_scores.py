@@ -18,12 +18,12 @@ def scores() -> Scores:
 
 def test_accuracies(scores: Scores) -> None:
     assert scores.accuracy_per_label == pytest.approx([0.1] * 5 + [1.0] * 5)
-    assert scores.accuracy_0_4 == pytest.approx(0.1)
-    assert scores.accuracy_5_9 == pytest.approx(1.0)
+    groups = {"0-4": range(5), "5-9": range(5, 10), "all": range(10)}
+    assert scores.of_groups(groups) == pytest.approx({"0-4": 0.1, "5-9": 1.0})
     assert scores.accuracy == pytest.approx((15 + 400) / 550)  # by images, not by label
 
 
 def test_a_record_holds_the_accuracies_and_is_read_back(scores: Scores) -> None:
     text = scores.model_dump_json()
-    assert json.loads(text)["accuracy_0_4"] == pytest.approx(0.1)
+    assert json.loads(text)["balanced_accuracy"] == pytest.approx(0.55)
     assert Scores.model_validate_json(text) == scores

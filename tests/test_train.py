@@ -17,7 +17,7 @@ import torch
 from conftest import REPOSITORY
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from mnist_imbalance.data import load
+from mnist_imbalance.data.source import load
 from mnist_imbalance.runs import Result, RunFolder
 
 COMMAND = [sys.executable, "-m", "mnist_imbalance.train"]

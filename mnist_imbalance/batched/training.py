@@ -4,7 +4,7 @@ import contextlib
 import copy
 import gc
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -26,7 +26,9 @@ from mnist_imbalance.batched.stacked import Stacked
 from mnist_imbalance.classifier import Classifier, Staged, tally, to_metrics
 from mnist_imbalance.commandline import explain
 from mnist_imbalance.config import check
-from mnist_imbalance.data import Batch, MNISTData, batches
+from mnist_imbalance.data import MNISTData
+from mnist_imbalance.data.module import Slices
+from mnist_imbalance.data.source import Batch
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.files import remove_if_empty
 from mnist_imbalance.progress import EpochBar
@@ -86,37 +88,41 @@ Outcomes = dict[Path, Result | str]  # by run folder a run's result, or why it h
 
 
 class StackedData(lightning.LightningDataModule):
-    """The data of R runs: a batch is images (R, N, 1, 28, 28) in [0, 1] and labels (R, N).
+    """The data of R runs: a batch is images (R, N, C, H, W) in [0, 1] and labels (R, N).
 
     Args:
-        parts: The data of each; of equal size.
+        parts: The data of each, set up; of equal size.
     """
 
     def __init__(self, parts: Sequence[MNISTData]) -> None:
         super().__init__()
         self.parts = parts
 
-    def setup(self, stage: str | None = None) -> None:
-        """Set every run's data up."""
-        for part in self.parts:
-            part.trainer = self.trainer
-            part.setup()
+    def _loader(self, draw: Callable[[int], list[Batch]], images: int) -> DataLoader[Any]:
+        if self.trainer:
+            for part in self.parts:
+                part.to(self.trainer.strategy.root_device)
 
-    def _batches(self, sets: Sequence[Batch]) -> DataLoader[Batch]:
-        images, labels = (torch.stack(tensors) for tensors in zip(*sets, strict=True))
-        return batches((images, labels), self.parts[0].batch_size, dim=1)
+        def stack(epoch: int) -> Batch:
+            pixels, labels = zip(*draw(epoch), strict=True)
+            return torch.stack(pixels), torch.stack(labels)
 
-    def train_dataloader(self) -> DataLoader[Batch]:
-        """One epoch's batches, every run in its own order."""
-        return self._batches([part.ordered() for part in self.parts])
+        return Slices(stack, images, self.parts[0].batch_size, dim=1).loader()
 
-    def val_dataloader(self) -> DataLoader[Batch]:
-        """Every run's held-out images."""
-        return self._batches([part.val for part in self.parts])
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Return the training batches, every run in its own order."""
+        images = len(self.parts[0].order(0))
+        return self._loader(lambda epoch: [part.epoch(epoch) for part in self.parts], images)
 
-    def test_dataloader(self) -> DataLoader[Batch]:
-        """The test set, once a run."""
-        return self._batches([part.test for part in self.parts])
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Return the batches of every run's held-out images."""
+        return self._loader(lambda _: [part.val for part in self.parts], len(self.parts[0].val[1]))
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """Return the batches of the test set, once a run."""
+        return self._loader(
+            lambda _: [part.test for part in self.parts], len(self.parts[0].test[1])
+        )
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Scale the pixels to [0, 1], on the device."""
@@ -170,7 +176,8 @@ class StackedClassifier(Staged):
         self._seen[stage].clear()
         fitting = self.trainer.state.fn == TrainerFn.FITTING
         sound = []
-        tallied = zip(*tally(logits, labels, self.loss(logits, labels)), strict=True)
+        metrics = self.classifiers[0].metrics
+        tallied = zip(*tally(logits, labels, self.loss(logits, labels), metrics), strict=True)
         for number, (scores, predicted) in enumerate(tallied):
             try:
                 self.classifiers[number].keep(
@@ -205,7 +212,9 @@ class StackedClassifier(Staged):
         }
 
 
-def rehearse(classifier: StackedClassifier, device: torch.device) -> None:
+def rehearse(
+    classifier: StackedClassifier, image_shape: Sequence[int], device: torch.device
+) -> None:
     """Take a step on copies of the modules, on the device that they are to be trained on.
 
     Raises:
@@ -213,8 +222,10 @@ def rehearse(classifier: StackedClassifier, device: torch.device) -> None:
     """
     if next(classifier.model.buffers(), None) is not None:
         raise CannotShareError("the model has buffers, which training may change")
+    if hasattr(classifier.classifiers[0].loss, "start_epoch"):
+        raise CannotShareError("the loss changes from epoch to epoch")
     runs = len(classifier.classifiers)
-    images = torch.zeros(runs, 2, 1, 28, 28, device=device)
+    images = torch.zeros(runs, 2, *image_shape, device=device)
     labels = torch.zeros(runs, 2, dtype=torch.long, device=device)
     model, loss = (copy.deepcopy(each).to(device) for each in (classifier.model, classifier.loss))
     try:
@@ -251,6 +262,8 @@ def train_group(runs: Sequence[Run], shared: RunFolder, show_progress: bool) -> 
     datas, classifiers = zip(*(build_parts(run.config) for run in runs), strict=True)
     if not all(isinstance(data, MNISTData) for data in datas):
         raise CannotShareError("their data is no MNISTData")
+    if len({len(data.order(0)) for data in datas}) > 1:
+        raise CannotShareError("their epochs have different numbers of images")
     try:
         classifier = StackedClassifier(classifiers, [run.optimizer_keys for run in runs])
     except NotImplementedError as error:  # an LSTM that cannot be mapped
@@ -259,10 +272,8 @@ def train_group(runs: Sequence[Run], shared: RunFolder, show_progress: bool) -> 
     show_progress = show_progress and first.trainer.enable_progress_bar
     callbacks = [timer, Origin(datas[0]), *([EpochBar()] if show_progress else [])]
     trainer = make_trainer(first, shared, None, callbacks)
-    rehearse(classifier, trainer.strategy.root_device)
+    rehearse(classifier, datas[0].image_shape, trainer.strategy.root_device)
     data = StackedData(datas)
-    data.trainer = trainer
-    data.setup()
     fresh = [run for run in runs if run.folder.is_fresh()]
     for run in runs:
         run.folder.begin(run.config, run.hydra)
@@ -304,7 +315,7 @@ def finish(folder: RunFolder, result: Result, data: MNISTData, classifier: Class
     logger = make_logger(folder, done=0)
     for stage, epochs in classifier.history.items():
         for epoch, scores in epochs.items():
-            logger.log_metrics(to_metrics(stage, scores), step=epoch)
+            logger.log_metrics(to_metrics(stage, scores, result.groups), step=epoch)
     show_in_tensorboard(logger, result, data)
     folder.finish(result, classifier.history, classifier.predictions)
 

@@ -31,12 +31,11 @@ def read_images(overrides: Sequence[str]) -> "MNISTData | str":
     Args:
         overrides: Of every run of the study.
     """
-    from mnist_imbalance.data import MNISTData  # here only: the rest needs no torch
+    from mnist_imbalance.config import build  # here only: the rest needs no torch
 
-    of_data = [override for override in overrides if override.lstrip("+~").startswith("data.")]
-    values = compose_with(["data=augmented_100", *of_data]).data
-    data = MNISTData(**{key: value for key, value in values.items() if key != "_target_"})
+    of_data = [override for override in overrides if override.lstrip("+~").startswith("data")]
     try:
+        data: MNISTData = build(compose_with(["data=augmented_100", *of_data]), "data")
         data.setup()
     except ConfigError as error:
         return str(error)

@@ -1,0 +1,242 @@
+"""The LightningDataModule: a source, held out, made imbalanced, expanded, in batches."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import lightning
+import torch
+from pydantic import Field, NonNegativeInt, PositiveInt, validate_call
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+
+from mnist_imbalance.data.augment import Copy, expand
+from mnist_imbalance.data.imbalance import (
+    Profile,
+    count_labels,
+    hold_out,
+    kept_counts,
+    scored_groups,
+    subsample,
+)
+from mnist_imbalance.data.samplers import shuffle
+from mnist_imbalance.data.source import Batch, Images, read_torchvision
+from mnist_imbalance.errors import ConfigError
+from mnist_imbalance.seeds import Seed, generator
+
+MNIST = partial(read_torchvision, name="MNIST")
+UNCHANGED = Copy(angle=0, noise=0)
+
+
+class Slices(Sampler[int]):
+    """Passes over images and labels, in batches that are slices of an order drawn for each pass.
+
+    It is the sampler and the dataset of its loader: Lightning tells a sampler the epoch, with
+    which a run that goes on draws the order that it would have drawn. Without Lightning every pass
+    is the next epoch.
+
+    Args:
+        draw: Epoch → its images and labels, in order.
+        images: In a pass.
+        size: Images a batch.
+        dim: The tensors' dimension that is cut.
+    """
+
+    def __init__(self, draw: Callable[[int], Batch], images: int, size: int, dim: int = 0) -> None:
+        self.draw = draw
+        self.images = images
+        self.size = size
+        self.dim = dim
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch of the next pass."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-self.images // self.size)
+
+    def __iter__(self) -> Iterator[int]:
+        cut = (torch.split(tensor, self.size, self.dim) for tensor in self.draw(self.epoch))
+        self.slices = list(zip(*cut, strict=True))
+        self.epoch += 1
+        yield from range(len(self.slices))
+
+    def __getitem__(self, number: int) -> Batch:
+        return self.slices[number]
+
+    def loader(self) -> DataLoader[Any]:
+        """Return the loader of these batches."""
+        dataset: Any = self  # all that a DataLoader asks of one
+        return DataLoader(dataset, batch_size=None, sampler=self)
+
+
+class MNISTData(lightning.LightningDataModule):
+    """Images in memory: held out, subsampled and expanded, in batches that are slices.
+
+    Without arguments these are all of MNIST's. A batch is ``(images, labels)``: (N, C, H, W) float
+    in [0, 1] and (N,) int64. The tensors live on the trainer's device.
+
+    Args:
+        dir: Where ``source`` looks for its files.
+        seed: Chooses the images that are held out and kept, and the noise.
+        order_seed: With the epoch, chooses the order of the training images; None is ``seed``.
+        val_per_label: Training images of each label held out for validation.
+        minority: The labels that lose images; their accuracy and the others' are given apart.
+        keep: Fraction of the minority's other images that is kept, in (0, 1]; or a fraction for
+            each label; or a function of the images a label to the numbers that are kept.
+        copies: What is done to each copy of a kept image; one copy at least.
+        copied: The labels whose images are copied: ``minority``, or ``all``.
+        redraw: Draw the copies' noise anew for every epoch.
+        batch_size: Images a batch.
+        source: ``dir`` → all images and labels.
+        sampler: Labels → an epoch's indices, see `mnist_imbalance.data.samplers.Sampler`.
+
+    Attributes:
+        counts: Images of each label by step, once it is set up; so are those below.
+        num_classes: Labels that there are.
+        image_shape: Channels, height and width.
+        class_counts: Training images of each label.
+        groups: The labels of each group that accuracies are given for.
+        sha256: Checksum of all images and labels of the source.
+    """
+
+    @validate_call
+    def __init__(
+        self,
+        dir: Path = Path("data"),
+        seed: Seed = 0,
+        order_seed: Seed | None = None,
+        val_per_label: PositiveInt = 500,
+        minority: Sequence[NonNegativeInt] = (),
+        keep: Profile = 1.0,
+        copies: Annotated[Sequence[Copy], Field(min_length=1)] = (UNCHANGED,),
+        copied: Literal["minority", "all"] = "minority",
+        redraw: bool = False,
+        batch_size: PositiveInt = 128,
+        source: Callable[[Path], Images] = MNIST,
+        sampler: Callable[..., Tensor] = shuffle,
+    ) -> None:
+        super().__init__()
+        self.dir = dir
+        self.seed = seed
+        self.order_seed = seed if order_seed is None else order_seed
+        self.val_per_label = val_per_label
+        self.minority = sorted(set(minority))
+        self.keep = keep
+        self.copies = copies
+        self.copied = copied
+        self.redraw = redraw
+        self.batch_size = batch_size
+        self.source = source
+        self.sampler = sampler
+        self.counts: dict[str, list[int]] = {}
+
+    def setup(self, stage: str | None = None) -> None:
+        """Load and prepare all sets, once.
+
+        Raises:
+            ConfigError: The data set cannot be had, has no such label, or a label would be left
+                without images.
+        """
+        if self.counts:
+            return
+        images = self.source(self.dir)
+        pixels, labels = images.train
+        self.num_classes = images.num_classes
+        self.image_shape = images.shape
+        if unknown := [label for label in self.minority if label >= self.num_classes]:
+            raise ConfigError(f"data.minority: there is no label {unknown[0]}")
+        self.groups = scored_groups(self.minority, self.num_classes)
+        self.sha256 = images.checksum()
+
+        held_in, held_out = hold_out(
+            labels, self.val_per_label, self.num_classes, generator("hold-out", self.seed)
+        )
+        available = count_labels(labels[held_in], self.num_classes)
+        kept = subsample(held_in, labels, kept_counts(self.keep, self.minority, available))
+        self.kept = pixels[kept], labels[kept]
+        self.train = self._expand(epoch=0)
+        self.val = pixels[held_out], labels[held_out]
+        self.test = images.test
+        self.class_counts = count_labels(self.train[1], self.num_classes)
+        self.counts = {
+            "archive": count_labels(labels, self.num_classes),
+            "held in": available,
+            "subsampled": count_labels(labels[kept], self.num_classes),
+            "expanded": self.class_counts,
+            "validation": count_labels(labels[held_out], self.num_classes),
+            "test": count_labels(images.test[1], self.num_classes),
+        }
+
+    def _is_minority(self, labels: Tensor) -> Tensor:
+        return torch.isin(labels, torch.tensor(self.minority, device=labels.device))
+
+    def _expand(self, epoch: int) -> Batch:
+        images, labels = self.kept
+        of_all = self.copied == "all"
+        copied = torch.ones_like(labels, dtype=torch.bool) if of_all else self._is_minority(labels)
+        return expand(images, labels, copied, self.copies, generator("noise", self.seed, epoch))
+
+    def to(self, device: torch.device) -> None:
+        """Move all sets to a device."""
+        self.train, self.val, self.test = (
+            (images.to(device), labels.to(device))
+            for images, labels in (self.train, self.val, self.test)
+        )
+
+    def order(self, epoch: int) -> Tensor:
+        """Return the indices of an epoch's training images, in order, (M,) on the CPU."""
+        _, labels = self.train
+        return self.sampler(labels.cpu(), generator=generator("order", self.order_seed, epoch))
+
+    def epoch(self, number: int) -> Batch:
+        """Return the training images and labels of an epoch, in order."""
+        device = self.train[1].device
+        if self.redraw and number > 0:
+            images, labels = self._expand(number)
+            self.train = images.to(device), labels.to(device)
+        images, labels = self.train
+        order = self.order(number).to(device)
+        return images[order], labels[order]
+
+    def _on_the_trainers_device(self) -> None:
+        if self.trainer:
+            self.to(self.trainer.strategy.root_device)
+
+    def _whole(self, part: Batch) -> DataLoader[Any]:
+        return Slices(lambda epoch: part, len(part[1]), self.batch_size).loader()
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Return the training batches, in an order of its own for each epoch."""
+        self._on_the_trainers_device()
+        return Slices(self.epoch, len(self.order(0)), self.batch_size).loader()
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Return the batches of the held-out training images."""
+        self._on_the_trainers_device()
+        return self._whole(self.val)
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """Return the batches of the whole test set, as the source has it."""
+        self._on_the_trainers_device()
+        return self._whole(self.test)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Scale the pixels to [0, 1], on the device."""
+        images, labels = batch
+        return images / 255, labels
+
+    def sample(self) -> Tensor:
+        """Return one training image of each minority label in all its copies (AI3607, Figure 3).
+
+        Returns:
+            (copies * minority labels, C, H, W) uint8: copy by copy, the minority in each.
+        """
+        images, labels = self.train
+        minority = self._is_minority(labels)
+        copies = torch.stack(images[minority].chunk(len(self.copies)))
+        of_each = labels[minority].chunk(len(self.copies))[0]
+        first = torch.stack([(of_each == label).nonzero()[0, 0] for label in self.minority])
+        return copies[:, first].flatten(0, 1)
