@@ -92,26 +92,37 @@ class SeedEveryEpoch(lightning.Callback):
             torch.manual_seed(derive("epoch", self.seed, trainer.current_epoch))
 
 
-def epochs_done(checkpoint: Path) -> int:
-    """Count the whole epochs that a checkpoint comes after; 0 if there is none.
+def read_checkpoint(checkpoint: Path) -> dict[str, Any]:
+    """Return what a checkpoint holds.
 
     Raises:
         ConfigError: The file is damaged.
     """
-    if not checkpoint.exists():
-        return 0
     try:
         with ZipFile(checkpoint) as archive:  # torch.load reads past a wrong checksum
             if damaged := archive.testzip():
                 raise BadZipFile(damaged)
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        parts = ("epoch", "state_dict", "optimizer_states", "loops", "history")
-        missing = [part for part in parts if part not in state or state[part] in ([], {})]
+        missing = {"epoch", "state_dict", "history"} - state.keys()
     except Exception as error:  # torch.load fails in many ways
         raise ConfigError(
             f"runs_dir: {checkpoint} is damaged; delete it and start the run again"
         ) from error
     if missing:
+        raise ConfigError(f"runs_dir: {checkpoint} is no checkpoint of a training; delete it")
+    return dict(state)
+
+
+def epochs_done(checkpoint: Path) -> int:
+    """Return how many epochs a checkpoint comes after, the last perhaps in part; 0 without one.
+
+    Raises:
+        ConfigError: The file is damaged, or nothing that training can go on from.
+    """
+    if not checkpoint.exists():
+        return 0
+    state = read_checkpoint(checkpoint)
+    if not (state.get("optimizer_states") and state.get("loops")):
         raise ConfigError(f"runs_dir: {checkpoint} is no checkpoint of a training; delete it")
     return int(state["epoch"]) + 1
 

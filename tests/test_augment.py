@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mnist_imbalance.data.augment import add_noise, rotate
+from mnist_imbalance.data.augment import Copy, add_noise, expand, rotate
 from mnist_imbalance.seeds import generator
 
 
@@ -47,3 +47,13 @@ def test_noise_is_clipped_and_differs_by_image() -> None:
 
 def test_no_noise_is_the_identity(images: torch.Tensor) -> None:
     assert torch.equal(add_noise(images, 0, generator("test", 0)), images)
+
+
+def test_noise_comes_after_rotation_and_so_into_the_corners(images: torch.Tensor) -> None:
+    copied = torch.tensor([True, False, False, False])
+    copies = [Copy(angle=0, noise=0), Copy(angle=45, noise=0.1)]
+    expanded, labels = expand(images, torch.arange(4), copied, copies, generator("test", 0))
+    assert labels.tolist() == [1, 2, 3, 0, 0]
+    assert torch.equal(expanded[3], images[0])
+    corner = expanded[4, 0, :4, :4]
+    assert 2 <= (corner > 0).sum() <= 14  # rotation fills it with black, noise lifts half of it

@@ -23,10 +23,10 @@ def linear(scale: float) -> nn.Module:
     return nn.Sequential(nn.Flatten(), layer)
 
 
-def fitted(classifier: Classifier, *callbacks: lightning.Callback) -> None:
+def fitted(classifier: Classifier, *callbacks: lightning.Callback, max_epochs: int = 1) -> None:
     trainer = lightning.Trainer(
         accelerator="cpu",
-        max_epochs=1,
+        max_epochs=max_epochs,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -101,6 +101,33 @@ def test_training_lowers_the_loss() -> None:
     classifier = Classifier(linear(0.0), nn.CrossEntropyLoss(), optimizer)
     fitted(classifier)
     assert classifier.scores["test"].loss < 0.99 * math.log(10)
+
+
+class Infinite(nn.CrossEntropyLoss):
+    def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return super().forward(logits, labels) + math.inf
+
+
+def test_an_infinite_loss_ends_the_run() -> None:
+    with pytest.raises(
+        ConfigError, match=r"^optimizer\.lr: the (train|val) loss is inf in epoch 0"
+    ):
+        fitted(Classifier(linear(1.0), Infinite(), frozen))
+
+
+class Epochs(nn.CrossEntropyLoss):
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard: list[float] = []
+
+    def start_epoch(self, done: float) -> None:
+        self.heard.append(done)
+
+
+def test_a_loss_hears_what_fraction_of_training_is_done() -> None:
+    loss = Epochs()
+    fitted(Classifier(linear(1.0), loss, frozen), max_epochs=4)
+    assert loss.heard == [0, 0.25, 0.5, 0.75]
 
 
 def test_a_loss_that_is_not_finite_ends_the_run() -> None:

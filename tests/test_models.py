@@ -54,3 +54,18 @@ def test_output_bias_starts_where_it_is_told() -> None:
     torch.manual_seed(0)
     default = RowLSTM(10, output_bias=None, output_relu=True).head[2].bias
     assert default.abs().max() <= 512**-0.5  # PyTorch's bound for a layer with 512 inputs
+
+
+def test_the_cnn_is_positively_homogeneous_but_for_its_biases(images: torch.Tensor) -> None:
+    model = LeNet5(10)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):
+                parameter.zero_()
+        torch.testing.assert_close(model(2 * images), 2 * model(images))  # ReLU and maxima alone
+
+
+@pytest.mark.parametrize("make", [RowLSTM, LeNet5])
+def test_shapes_and_classes_are_the_datas(make: type[nn.Module]) -> None:
+    images = torch.rand(2, 3, 32, 20)
+    assert make(num_classes=4, image_shape=(3, 32, 20))(images).shape == (2, 4)

@@ -38,6 +38,7 @@ from mnist_imbalance.training import (
     AtomicCheckpointIO,
     Origin,
     build_parts,
+    check_whole,
     end_history,
     epochs_done,
     make_logger,
@@ -295,9 +296,13 @@ def train_group(runs: Sequence[Run], shared: RunFolder, show_progress: bool) -> 
     )
     outcomes: Outcomes = {}
     for number, (run, part, each) in enumerate(zip(runs, datas, classifiers, strict=True)):
-        if why := classifier.failures.get(number):
+        try:
+            if why := classifier.failures.get(number):
+                raise ConfigError(why)
+            check_whole(run.config, part, each)
+        except ConfigError as error:
             run.folder.discard()
-            outcomes[run.folder.path] = why
+            outcomes[run.folder.path] = str(error)
             continue
         end_history(each)
         result = run.folder.result()

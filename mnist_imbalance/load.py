@@ -1,0 +1,50 @@
+"""A run folder → the trained model, its data and its config."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from mnist_imbalance.classifier import Classifier
+from mnist_imbalance.data import MNISTData
+from mnist_imbalance.errors import ConfigError
+from mnist_imbalance.runs import Result, RunFolder
+from mnist_imbalance.training import build_parts, read_checkpoint
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """What a run folder gives back.
+
+    Attributes:
+        config: As it was composed.
+        data: Set up, on the CPU.
+        classifier: With the weights of the last checkpoint, in evaluation mode; called with images
+            (N, C, H, W) in [0, 1] it returns logits (N, K).
+        result: None if the run is not complete.
+    """
+
+    config: DictConfig
+    data: MNISTData
+    classifier: Classifier
+    result: Result | None
+
+
+def load_run(folder: str | Path) -> TrainedRun:
+    """Return the trained run that a folder holds.
+
+    Raises:
+        ConfigError: There is none, or its checkpoint is damaged or of other parts.
+    """
+    run = RunFolder(Path(folder))
+    for file in (run.config_file, run.last_checkpoint):
+        if not file.exists():
+            raise ConfigError(f"{folder}: no run folder with a checkpoint, {file} is missing")
+    config = DictConfig(OmegaConf.load(run.config_file))
+    checkpoint = read_checkpoint(run.last_checkpoint)
+    data, classifier = build_parts(config)
+    try:
+        classifier.load_state_dict(checkpoint["state_dict"])
+    except RuntimeError as error:
+        raise ConfigError(f"{folder}: its checkpoint does not fit its config") from error
+    return TrainedRun(config, data, classifier.eval(), run.result())

@@ -1,0 +1,30 @@
+"""Every part works with every other: all combinations on a few images of each label."""
+
+from itertools import product
+from pathlib import Path
+
+import pytest
+from test_batched import make_run
+
+from mnist_imbalance.training import train
+
+CHOICES = {
+    "model": ["lstm", "cnn"],
+    "loss": ["plain", "weighted", "per_label"],
+    "data/profile": ["step", "none"],
+    "data/copies": ["unchanged", "augmented_40", "noise_100"],
+}
+SHORT = ("data/source=debug", "trainer=cpu", "trainer.max_epochs=1", "metrics=mcc")
+
+
+@pytest.mark.parametrize("combination", list(product(*CHOICES.values())), ids=",".join)
+def test_a_combination_is_trained_and_scored(tmp_path: Path, combination: tuple[str, ...]) -> None:
+    chosen = [f"{group}={choice}" for group, choice in zip(CHOICES, combination, strict=True)]
+    run = make_run(tmp_path, *SHORT, *chosen)
+    result = train(run.config, run.hydra, run.folder, show_progress=False)
+    assert [sum(row) for row in result.test.confusion] == [100] * 10
+    *_, profile, copies = combination
+    kept = 8 if profile == "step" else 80
+    times = {"unchanged": 1, "augmented_40": 4, "noise_100": 10}[copies]
+    assert result.train_counts == [kept * times] * 5 + [80] * 5
+    assert ("data/source=debug" in result.condition) and "mcc" in result.test.metrics
