@@ -51,7 +51,6 @@ def ours(model: str, epochs: int) -> list[float]:
         data, classifier = build_parts(config)
         timer = EpochTimer()
         trainer = make_trainer(config, folder, make_logger(folder, done=0), [timer])
-        data.trainer = trainer
         trainer.fit(classifier, datamodule=data)
     return timer.seconds()
 
@@ -60,7 +59,6 @@ def bare(model: str, epochs: int) -> list[float]:
     """As little as PyTorch needs, on the same tensors."""
     config = compose_with([f"model={model}"])
     data, classifier = build_parts(config)
-    data.setup()
     images, labels = (tensor.to(DEVICE) for tensor in data.train)
     network = classifier.model.to(DEVICE)
     optimizer = classifier.configure_optimizers()
@@ -104,7 +102,6 @@ def template(model: str, epochs: int) -> list[float]:
     """The usual pipeline: images one by one through transforms, in a DataLoader."""
     config = compose_with([f"model={model}"])
     data, classifier = build_parts(config)
-    data.setup()
     transform = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
     images = Subset(MNIST(data.dir, transform=transform), range(sum(data.counts["expanded"])))
     loader = DataLoader(images, batch_size=data.batch_size, shuffle=True)

@@ -29,7 +29,6 @@ def point(model: str, images: int, runs: int, batch_size: int) -> dict[str, floa
         strict=True,
     )
     data = datas[0]
-    data.setup()
     trained: Any = classifiers[0]
     if runs > 1:
         trained = StackedClassifier(classifiers, [{"lr": config.optimizer.lr}] * runs)

@@ -155,7 +155,7 @@ class Classifier(Staged):
         return logits
 
     def configure_optimizers(self) -> Optimizer:
-        """Make the optimizer of all parameters."""
+        """Return the optimizer of all parameters."""
         return self.make_optimizer(self.parameters())
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

@@ -112,7 +112,7 @@ def asked_for(path: str) -> set[str]:
 def build(
     config: DictConfig, group: str, known: Mapping[str, Any] | None = None, **more: Any
 ) -> Any:
-    """Make what a config group describes.
+    """Return what a config group describes.
 
     Args:
         config: The whole config.

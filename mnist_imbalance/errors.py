@@ -8,7 +8,7 @@ class ConfigError(ValueError):
 
 
 def as_config_error(error: ValidationError, prefix: str = "") -> ConfigError:
-    """Name the key, what would be right and what was given, for every mistake."""
+    """Return an error that names, for every mistake, the key, what would be right and the value."""
     return ConfigError(
         "; ".join(
             f"{prefix}{'.'.join(map(str, mistake['loc']))}: {mistake['msg']}, "

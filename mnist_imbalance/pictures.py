@@ -17,7 +17,7 @@ def draw_confusion(confusion: list[list[int]]) -> Figure:
 
 
 def lay_out(images: Tensor, columns: int) -> Tensor:
-    """Lay images (N, 1, 28, 28) uint8 out in a grid (3, H, W), four times as large."""
+    """Return images (N, C, H, W) uint8 in a grid (3, H, W), four times as large."""
     large = images.repeat_interleave(4, dim=2).repeat_interleave(4, dim=3)
     grid: Tensor = make_grid(large, nrow=columns, pad_value=96)
     return grid

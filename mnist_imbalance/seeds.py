@@ -18,7 +18,7 @@ def derive(purpose: str, *seeds: int) -> int:
 
 
 def generator(purpose: str, *seeds: int) -> "torch.Generator":
-    """Make a CPU generator from a derived seed."""
+    """Return a CPU generator from a derived seed."""
     import torch  # here, since who plans runs needs seeds and no torch
 
     return torch.Generator().manual_seed(derive(purpose, *seeds))

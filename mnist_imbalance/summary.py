@@ -33,7 +33,7 @@ def by_name(scores: Scores, groups: Groups) -> dict[str, float]:
 
 
 def tabulate_run(result: Result) -> Table:
-    """Lay out test accuracy by label, by group and overall, AI3607's beside it."""
+    """Return the table of test accuracy by label, by group and overall, AI3607's beside it."""
     named = published_condition(result) or ""
     columns = ["label", "test accuracy %"]
     columns += ["AI3607's Table 1"] if named in published()["table_1"] else []
@@ -56,7 +56,7 @@ def tabulate_run(result: Result) -> Table:
 
 
 def tabulate_sweep(runs: Sequence[tuple[Sequence[str], Result]]) -> Table:
-    """Lay out the accuracies of a sweep's runs, a row a run; choices belong on validation.
+    """Return the table of a sweep's accuracies, a row a run; choices belong on validation.
 
     Args:
         runs: Each run's overrides, ``key=value``, and its result. What all share is not shown.

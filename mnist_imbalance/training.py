@@ -133,7 +133,7 @@ def make_trainer(
     logger: TensorBoardLogger | None,
     callbacks: Sequence[lightning.Callback],
 ) -> lightning.Trainer:
-    """Make the Trainer that keeps its checkpoint in a folder.
+    """Return the Trainer that keeps its checkpoint in a folder.
 
     Raises:
         ConfigError: A key of the trainer cannot work here.
@@ -241,7 +241,7 @@ def build_parts(config: DictConfig) -> tuple[MNISTData, Classifier]:
 
 
 def make_logger(folder: RunFolder, done: int) -> TensorBoardLogger:
-    """Make the logger of a run; what it logged after ``done`` whole epochs is dropped."""
+    """Return the logger of a run; what it logged after ``done`` whole epochs is dropped."""
     return TensorBoardLogger(
         folder.path,
         name=None,

@@ -62,7 +62,7 @@ class LoopedLSTM(Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        """Give the gradients of the loss in all of `forward`'s arguments."""
+        """Return the gradients of the loss in all of `forward`'s arguments."""
         rows, from_rows, from_hidden, hidden, gates, cells, squashed = ctx.saved_tensors
         steps = rows.shape[1]
         size = from_hidden.shape[1]

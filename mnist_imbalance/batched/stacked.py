@@ -49,7 +49,7 @@ class Stacked(nn.Module):
             begin += size
 
     def tensors(self) -> dict[str, Tensor]:
-        """Give all parameters and buffers by name, (R, ...) each."""
+        """Return all parameters and buffers by name, (R, ...) each."""
         states = [dict([*part.named_parameters(), *part.named_buffers()]) for part in self.parts]
         if len(states) == 1:
             return states[0]

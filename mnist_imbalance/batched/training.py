@@ -70,12 +70,12 @@ class Run:
 
     @property
     def is_finished(self) -> bool:
-        """Tell whether it has a result."""
+        """Return whether it has a result."""
         return self.folder.result() is not None
 
     @property
     def is_begun_alone(self) -> bool:
-        """Tell whether it has a checkpoint of its own to go on from."""
+        """Return whether it has a checkpoint of its own to go on from."""
         return self.folder.last_checkpoint.exists()
 
     @property
@@ -154,7 +154,7 @@ class StackedClassifier(Staged):
         self._seen: dict[str, list[Batch]] = {"train": [], "val": [], "test": []}
 
     def configure_optimizers(self) -> Optimizer:
-        """Make one elementwise optimizer with a parameter group for all runs treated alike."""
+        """Return one elementwise optimizer with a parameter group for all runs treated alike."""
         groups: Any = [
             {"params": [*model.parameters(), *loss.parameters()], **keys}
             for model, loss, (keys, _) in zip(
@@ -164,7 +164,7 @@ class StackedClassifier(Staged):
         return self.classifiers[0].make_optimizer(groups)
 
     def step(self, batch: Batch, stage: str) -> Tensor:
-        """Give the sum of the runs' losses: the gradient of each is its own."""
+        """Return the sum of the runs' losses: the gradient of each is its own."""
         images, labels = batch
         logits = self.model(images)
         self._seen[stage].append((logits.detach(), labels))
@@ -205,7 +205,7 @@ class StackedClassifier(Staged):
             classifier.on_load_checkpoint({"history": history})
 
     def state_of(self, number: int) -> dict[str, Tensor]:
-        """Give a run's tensors as its own classifier's state."""
+        """Return a run's tensors as its own classifier's state."""
         return {
             f"{name}.{key}": tensor[number].cpu().clone()
             for name, stacked in (("model", self.model), ("loss", self.loss))
@@ -238,7 +238,7 @@ def rehearse(
 
 
 def folder_of(runs: Sequence[Run]) -> RunFolder:
-    """Give the place of what these runs share while they are trained."""
+    """Return the place of what these runs share while they are trained."""
     named = "".join(sorted(f"{run.folder.path}{run.config_hash}" for run in runs))
     root = Path(runs[0].config.runs_dir).absolute()
     return RunFolder(root / ".batched" / sha256(named.encode()).hexdigest()[:16])

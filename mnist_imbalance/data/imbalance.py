@@ -87,7 +87,7 @@ def scored_groups(minority: Sequence[int], num_classes: int) -> dict[str, list[i
 def hold_out(
     labels: Tensor, per_label: int, num_classes: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Draw a validation set with the same number of images of each label.
+    """Return a validation set with the same number of images of each label.
 
     Args:
         labels: (N,) of the whole training set.
