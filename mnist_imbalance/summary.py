@@ -6,6 +6,7 @@ from math import isnan
 from rich.box import SIMPLE
 from rich.table import Table
 
+from mnist_imbalance.jobs import Outcome
 from mnist_imbalance.labels import GROUPS
 from mnist_imbalance.published import published, published_accuracy, published_in_text
 from mnist_imbalance.runs import Result
@@ -48,11 +49,11 @@ def tabulate_run(result: Result) -> Table:
     return table
 
 
-def tabulate_sweep(runs: Sequence[tuple[Sequence[str], Result]]) -> Table:
+def tabulate_sweep(runs: Sequence[tuple[Sequence[str], Outcome]]) -> Table:
     """Lay out the accuracies of a sweep's runs, a row a run; choices belong on validation.
 
     Args:
-        runs: Each run's overrides, ``key=value``, and its result. What all share is not shown.
+        runs: Each run's overrides, ``key=value``, and how it ended. What all share is not shown.
     """
     overrides = [dict(override.split("=", 1) for override in given) for given, _ in runs]
     swept = [key for key in overrides[0] if len({given[key] for given in overrides}) > 1]
@@ -63,8 +64,8 @@ def tabulate_sweep(runs: Sequence[tuple[Sequence[str], Result]]) -> Table:
     for scored in ("val", "test"):
         for group in GROUPS:
             table.add_column(f"{scored} {group}", justify="right")
-    for given, (_, result) in zip(overrides, runs, strict=True):
-        accuracies = [scores.by_name() for scores in (result.val, result.test)]
+    for given, (_, outcome) in zip(overrides, runs, strict=True):
+        accuracies = (outcome["val"], outcome["test"])
         shown = [f"{100 * named[group]:.1f}" for named in accuracies for group in GROUPS]
         table.add_row(*(given[key] for key in swept), *shown)
     return table
