@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
-from pydantic import BaseModel, Field, PositiveInt, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from mnist_imbalance.commandline import compose_with
 from mnist_imbalance.conditions import BUDGET, SEEDS, changes, name_condition
@@ -51,7 +51,6 @@ class StudyKeys(BaseModel, strict=True, extra="forbid"):
     study: Study
     runs_dir: str
     records_dirs: list[str]
-    workers: PositiveInt | None
 
 
 @dataclass(frozen=True)

@@ -1,195 +1,163 @@
-"""Train all runs of a study, as many at a time as there are cores, and write its report.
+"""Train all runs of a study with one of Hydra's launchers, and write its report.
 
 It can be stopped at any time; the same command does the rest. study=quick does it all in minutes.
+hydra/launcher=... chooses what trains the runs, by default one process a core.
 """
 
-import multiprocessing
 import os
-import signal
 import sys
 import threading
+import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from omegaconf import DictConfig
 
 from mnist_imbalance.commandline import (
     compose_with,
-    explain,
     hush_libraries,
-    one_line,
     one_line_errors,
     overrides_from_arguments,
-    take_apart,
 )
 from mnist_imbalance.errors import ConfigError
+from mnist_imbalance.jobs import launch
 from mnist_imbalance.plan import PlannedRun, StudyKeys, plan, read_study, with_chosen_weights
 from mnist_imbalance.runs import Result, RunFolder, find_records
 
 
-def as_override(key: str, value: str) -> str:
-    """Quote a value for Hydra, whatever it holds."""
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-    return f"{key}='{escaped}'"
-
-
-def train_planned(overrides: Sequence[str], runs_dir: str) -> Result:
-    """Train one run as the training command line would, in the folder that it would use.
-
-    Raises:
-        ConfigError: Whatever went wrong, in one line; of the unexpected, the traceback is printed.
-    """
-    from mnist_imbalance.training import train  # in the workers only
-
-    try:
-        config = compose_with([*overrides, as_override("runs_dir", runs_dir)], with_hydra=True)
-        task, hydra = take_apart(config)
-        folder = RunFolder(Path(hydra.run.dir).absolute())
-        return train(task, hydra, folder, show_progress=False)
-    except Exception as error:
-        raise ConfigError(explain(error)) from None
-
-
-@contextmanager
-def leave_ctrl_c_to_us() -> Iterator[None]:
-    """Let the processes that are started meanwhile not hear it, from their first moment on."""
-    heard_by = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, heard_by)
-
-
-def begin_worker() -> None:
-    """End with the study's own process, however it ends."""
-
-    def follow() -> None:
-        if study := multiprocessing.parent_process():
-            study.join()
-            os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
-
-
 def title(run: PlannedRun) -> str:
-    """Name a run for a line of the screen."""
+    """Return the name of a run for a line of the screen."""
     return " ".join(run.overrides).removeprefix("experiment=")
 
 
 def estimate_left(
-    left: Sequence[PlannedRun], finished: Sequence[Result], workers: int
+    left: Collection[PlannedRun], trained: Collection[Result], elapsed: float
 ) -> timedelta | None:
-    """Estimate when all runs are done, in whole seconds; None as long as nothing is known.
+    """Return when all runs will be done, in whole seconds; None as long as nothing is known.
 
     Args:
         left: Runs to come.
-        finished: Runs of the same study.
-        workers: Runs at a time.
+        trained: Runs of the same study that are done.
+        elapsed: Seconds in which they were; less than their sum where runs are trained at once.
     """
 
     def kind(values: Mapping[str, Any]) -> tuple[Any, ...]:
         return values["model._target_"], values["data.keep"], len(values["data.copies"])
 
-    if not finished:
+    if not trained:
         return None
     seconds = defaultdict(list)
-    for result in finished:
+    for result in trained:
         seconds[kind(result.config)].append(result.seconds.fit + result.seconds.test)
-    overall = fmean(value for values in seconds.values() for value in values)
-    each = (fmean(seconds.get(kind(run.values), [overall])) for run in left)
-    return timedelta(seconds=round(sum(each) / workers))
+    every = [value for values in seconds.values() for value in values]
+    to_come = sum(fmean(seconds.get(kind(run.values), every)) for run in left)
+    return timedelta(seconds=round(to_come * elapsed / sum(every)))
+
+
+@contextmanager
+def watching(
+    runs_dir: str, wave: Collection[str], tell: Callable[[Collection[Result], float], None]
+) -> Iterator[None]:
+    """Meanwhile look for records, which the jobs of every launcher leave, and tell when one comes.
+
+    Args:
+        runs_dir: Root of the folders of the runs.
+        wave: Config hashes of the runs that are being trained.
+        tell: Given the results that there are of them, and the seconds since the beginning.
+    """
+    ended = threading.Event()
+
+    def watch() -> None:
+        started = time.monotonic()
+        seen: set[str] = set()
+        trained: dict[str, Result] = {}
+        while not ended.wait(2):
+            there = {folder for folder, _, names in os.walk(runs_dir) if "result.json" in names}
+            for folder in there - seen:
+                with suppress(ConfigError):  # a damaged record, which its own job tells
+                    result = RunFolder(Path(folder)).result()
+                    if result and result.config_hash in wave:
+                        trained[result.config_hash] = result
+            seen |= there
+            tell(trained.values(), time.monotonic() - started)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()
 
 
 def train_all(
-    runs: Sequence[PlannedRun], records: Mapping[str, Result], runs_dir: str, workers: int
-) -> tuple[dict[str, Result], list[str]]:
-    """Train the runs that are not finished, and show how far it is.
+    runs: Sequence[PlannedRun], keys: StudyKeys, launcher: DictConfig
+) -> tuple[int, list[str]]:
+    """Train the runs that are not finished, in waves, and show how far it is.
+
+    A run that waits for weights is in the wave after the runs that choose them.
 
     Args:
         runs: All of the study.
-        records: Finished runs by config hash.
-        runs_dir: Root of the folders of the others.
-        workers: Runs at a time.
+        keys: Where records are and come to.
+        launcher: A choice in ``hydra/launcher``.
 
     Returns:
-        The finished runs by config hash, and a line for each run that failed.
+        The number of finished runs, and a line for each run that failed.
 
     Raises:
         ConfigError: Another study is at work in the same place.
     """
+    roots = [keys.runs_dir, *keys.records_dirs]
+    records = find_records(roots).results
     known: dict[str, PlannedRun] = {}
     for run in runs:
         known.setdefault(run.config_hash, run)
-    finished = {key: records[key] for key in known if key in records}
-    waiting = [run for key, run in known.items() if key not in finished]
-    trained: list[Result] = []
-    running: dict[Future[Result], PlannedRun] = {}
-    failures: list[str] = []
-    progress = Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    failures: dict[str, str] = {}  # by config hash
+    shown = (-1, -1)  # runs done and failed
 
-    def how_far() -> str:
-        left = [*running.values(), *waiting]
-        time_left = estimate_left(left, trained or list(finished.values()), workers)
-        return (
-            f"{len(known) - len(left) - len(failures)} of {len(known)} runs done, "
-            f"{len(running)} running, {len(waiting)} waiting, {len(failures)} failed"
-            + (f", about {time_left} left" if time_left else "")
+    def tell(trained: Collection[Result] = (), elapsed: float = 0) -> None:
+        nonlocal shown
+        done = records.keys() | {result.config_hash for result in trained} | failures.keys()
+        left = [run for run in ready if run.config_hash not in done]
+        counts = (len(ready) - len(left) - len(failures), len(failures))
+        if counts == shown:
+            return
+        shown = counts
+        time_left = estimate_left(left, trained, elapsed)
+        print(
+            f"{counts[0]} of {len(ready)} runs done, {len(left)} to come, {counts[1]} failed"
+            + (f", about {time_left} left" if time_left else ""),
+            flush=True,
         )
 
-    spawn = multiprocessing.get_context("spawn")
-    with (
-        RunFolder(Path(runs_dir)).lock() if waiting else nullcontext(),
-        progress,
-        ProcessPoolExecutor(workers, mp_context=spawn, initializer=begin_worker) as pool,
-    ):
-        study_line = progress.add_task(how_far())
-        lines = {}
-        progress.console.print(how_far())
-        try:
-            while True:
-                for run in waiting.copy():
-                    if len(running) == workers:
-                        break
-                    ready = with_chosen_weights(run, runs, finished) if run.waits else run
-                    if ready.waits:
-                        continue
-                    waiting.remove(run)
-                    if record := records.get(ready.config_hash):
-                        finished[ready.config_hash] = record
-                    if ready.config_hash in finished:
-                        continue
-                    with leave_ctrl_c_to_us():  # a worker starts with its first run
-                        future = pool.submit(train_planned, ready.overrides, runs_dir)
-                    running[future] = ready
-                    lines[future] = progress.add_task(title(ready))
-                progress.update(study_line, description=how_far())
-                if not running:
-                    break
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    run = running.pop(future)
-                    progress.remove_task(lines.pop(future))
-                    error = future.exception()
-                    if error is None:
-                        finished[run.config_hash] = future.result()
-                        trained.append(future.result())
-                    elif isinstance(error, BrokenExecutor):
-                        raise error
-                    else:
-                        failures.append(f"{title(run)}: {one_line(error)}")
-                    end = "failed" if error else "done"
-                    progress.console.print(f"{end}: {title(run)}\n{how_far()}", soft_wrap=True)
-        except BaseException:
-            for process in multiprocessing.active_children():
-                process.kill()
-            raise
+    while True:
+        ready = [
+            with_chosen_weights(run, runs, records) if run.waits else run for run in known.values()
+        ]
+        wave = {
+            run.config_hash: run
+            for run in ready
+            if not run.waits and run.config_hash not in records.keys() | failures.keys()
+        }
+        tell()
+        if not wave:
+            break
+        with RunFolder(Path(keys.runs_dir)).lock(), watching(keys.runs_dir, wave, tell):
+            outcomes = launch([run.overrides for run in wave.values()], keys.runs_dir, launcher)
+        records = find_records(roots).results
+        for (key, run), outcome in zip(wave.items(), outcomes, strict=True):
+            if key not in records:
+                reason = outcome["failure"] or f"its record, in {outcome['folder']}, is not here"
+                failures[key] = f"{title(run)}: {reason}"
     incomplete = "its weight sweep is not complete, or not in study.experiments"
-    return finished, failures + [f"{title(run)}: {incomplete}" for run in waiting]
+    lines = [*failures.values(), *(f"{title(run)}: {incomplete}" for run in ready if run.waits)]
+    return sum(run.config_hash in records for run in ready), lines
 
 
 def check_before_training(keys: StudyKeys, runs: Sequence[PlannedRun]) -> None:
@@ -217,13 +185,13 @@ def main() -> None:
     """Run the command line."""
     hush_libraries()
     with one_line_errors():
-        overrides = overrides_from_arguments(__doc__, "study")
+        given = overrides_from_arguments(__doc__, "study")
+        overrides = ["hydra/launcher=joblib", *given]  # of two launchers, Hydra takes the last
         keys = read_study(overrides)
         runs = plan(keys.study)
-        records = find_records([keys.runs_dir, *keys.records_dirs]).results
         check_before_training(keys, runs)
-        workers = keys.workers or os.cpu_count() or 1
-        finished, failures = train_all(runs, records, keys.runs_dir, workers)
+        launcher = compose_with(overrides, name="study", with_hydra=True).hydra.launcher
+        finished, failures = train_all(runs, keys, launcher)
         if finished:
             from mnist_imbalance.report.write import write_report  # its imports wait till now
 

@@ -6,9 +6,9 @@ from math import isnan
 from rich.box import SIMPLE
 from rich.table import Table
 
+from mnist_imbalance.jobs import Outcome
 from mnist_imbalance.published import published, published_accuracy, published_in_text
 from mnist_imbalance.runs import Result
-from mnist_imbalance.scores import Groups, Scores
 
 
 def published_condition(result: Result) -> str | None:
@@ -26,12 +26,6 @@ def published_condition(result: Result) -> str | None:
     return None
 
 
-def by_name(scores: Scores, groups: Groups) -> dict[str, float]:
-    """Return the accuracy of each label, of each group, and of "all" images."""
-    labels = {str(label): accuracy for label, accuracy in enumerate(scores.accuracy_per_label)}
-    return labels | scores.of_groups(groups) | {"all": scores.accuracy}
-
-
 def tabulate_run(result: Result) -> Table:
     """Return the table of test accuracy by label, by group and overall, AI3607's beside it."""
     named = published_condition(result) or ""
@@ -46,7 +40,9 @@ def tabulate_run(result: Result) -> Table:
     for column in table.columns[1:]:
         column.justify = "right"
     first_group = next(iter(result.groups))
-    for label, accuracy in by_name(result.test, result.groups).items():
+    labels = {str(label): each for label, each in enumerate(result.test.accuracy_per_label)}
+    accuracies = labels | result.test.of_groups(result.groups) | {"all": result.test.accuracy}
+    for label, accuracy in accuracies.items():
         values = [accuracy, published_accuracy(named, label), published_in_text(named, label)]
         shown = ["" if isnan(value) else f"{100 * value:.1f}" for value in values]
         if label == first_group:
@@ -55,13 +51,13 @@ def tabulate_run(result: Result) -> Table:
     return table
 
 
-def tabulate_sweep(runs: Sequence[tuple[Sequence[str], Result]]) -> Table:
+def tabulate_sweep(runs: Sequence[tuple[Sequence[str], Outcome]]) -> Table:
     """Return the table of a sweep's accuracies, a row a run; choices belong on validation.
 
     Args:
-        runs: Each run's overrides, ``key=value``, and its result. What all share is not shown.
+        runs: Each run's overrides, ``key=value``, and how it ended. What all share is not shown.
     """
-    groups = runs[0][1].groups
+    groups = list(dict.fromkeys(group for _, outcome in runs for group in outcome["test"]))
     overrides = [dict(override.split("=", 1) for override in given) for given, _ in runs]
     swept = [key for key in overrides[0] if len({given[key] for given in overrides}) > 1]
     title = "accuracy %: choose by validation, report the test"
@@ -71,8 +67,12 @@ def tabulate_sweep(runs: Sequence[tuple[Sequence[str], Result]]) -> Table:
     for scored in ("val", "test"):
         for group in groups:
             table.add_column(f"{scored} {group}", justify="right")
-    for given, (_, result) in zip(overrides, runs, strict=True):
-        accuracies = [by_name(scores, groups) for scores in (result.val, result.test)]
-        shown = [f"{100 * named[group]:.1f}" for named in accuracies for group in groups]
+    for given, (_, outcome) in zip(overrides, runs, strict=True):
+        accuracies = (outcome["val"], outcome["test"])
+        shown = [
+            f"{100 * named[group]:.1f}" if group in named else ""
+            for named in accuracies
+            for group in groups
+        ]
         table.add_row(*(given[key] for key in swept), *shown)
     return table

@@ -11,6 +11,7 @@ from zipfile import BadZipFile, ZipFile
 import lightning
 import torch
 from hydra.conf import HydraConf
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
@@ -258,7 +259,11 @@ def train_and_score(
     data, classifier = build_parts(config)
     done = epochs_done(folder.last_checkpoint)
     logger = make_logger(folder, done)
-    timer = Timer(config.trainer.get("max_time"))
+    max_time: Any = OmegaConf.to_container(config.trainer, resolve=True).get("max_time")  # type: ignore[union-attr]
+    try:
+        timer = Timer(max_time)
+    except (AttributeError, TypeError, MisconfigurationException) as error:
+        raise ConfigError(f"trainer.max_time: {error}") from error
     show_progress = show_progress and config.trainer.enable_progress_bar
     callbacks = [timer, SeedEveryEpoch(config.seed), Origin(data)]
     callbacks += [EpochBar()] if show_progress else []

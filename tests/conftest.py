@@ -1,4 +1,7 @@
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,8 +17,31 @@ REPOSITORY = CONF.parent
 @pytest.fixture(autouse=True)
 def in_repository(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(REPOSITORY)  # data.dir is relative
-    for variable in ("HYDRA_FULL_ERROR", "PYTHONWARNINGS", "MNIST_IMBALANCE_OUTCOMES"):
+    for variable in ("HYDRA_FULL_ERROR", "PYTHONWARNINGS"):
         monkeypatch.setenv(variable, "")  # restored after the command line has set it
+
+
+def wait_for(count: Callable[[], int], at_least: int, process: subprocess.Popen[str]) -> None:
+    """Wait until a running process has made as much of something as is asked."""
+    deadline = time.monotonic() + 200
+    while count() < at_least:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def end_by(process: subprocess.Popen[str], how: signal.Signals) -> str:
+    """Stop the leader of a session alone and return its errors; no process of it may be left."""
+    process.send_signal(how)
+    _, errors = process.communicate(timeout=60)  # whoever holds its stdout has ended, too
+    assert process.returncode != 0
+    deadline = time.monotonic() + 10
+    while (
+        subprocess.run(["pgrep", "-s", str(process.pid)], stdout=subprocess.DEVNULL).returncode == 0
+    ):
+        assert time.monotonic() < deadline, "a worker is left"
+        time.sleep(0.2)
+    return errors
 
 
 def composed(*overrides: str) -> DictConfig:

@@ -1,10 +1,12 @@
 import io
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 from rich.table import Table
 from test_runs import perfect_run
 
+from mnist_imbalance.jobs import as_outcome
 from mnist_imbalance.published import published
 from mnist_imbalance.runs import Result
 from mnist_imbalance.summary import published_condition, tabulate_run, tabulate_sweep
@@ -53,7 +55,8 @@ def test_conditions() -> None:
 
 
 def test_a_sweep_shows_what_differs() -> None:
-    runs = [([f"seed={seed}", "model=lstm"], perfect_run(f"seed={seed}")) for seed in (0, 1)]
+    outcome = as_outcome(Path("a folder"), perfect_run())
+    runs = [([f"seed={seed}", "model=lstm"], outcome) for seed in (0, 1)]
     table = tabulate_sweep(runs)
     assert [column.header for column in table.columns][:2] == ["seed", "val 0-4"]
     console = Console(file=io.StringIO())

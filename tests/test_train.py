@@ -14,7 +14,7 @@ from zipfile import ZipFile
 import pandas
 import pytest
 import torch
-from conftest import REPOSITORY
+from conftest import REPOSITORY, end_by, wait_for
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mnist_imbalance.data.source import load
@@ -281,18 +281,50 @@ def test_a_parallel_sweep_outlives_a_failing_job(tmp_path: Path) -> None:
     assert light.test != heavy.test
 
 
+def test_a_parallel_sweep_leaves_no_worker_when_it_is_killed_and_goes_on(tmp_path: Path) -> None:
+    sweep = [*COMMAND, "-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "model=cnn"]
+    sweep += ["seed=0,1", "trainer.max_epochs=30", "+trainer.limit_train_batches=10"]
+    sweep += [f"runs_dir={tmp_path}"]
+
+    def epochs() -> int:
+        return len({path.stat().st_mtime_ns for path in tmp_path.rglob("last.ckpt")} - before)
+
+    before: set[int] = set()
+    for how in (signal.SIGTERM, signal.SIGKILL):
+        begun = subprocess.Popen(
+            sweep,
+            cwd=REPOSITORY,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        wait_for(epochs, 2, begun)
+        end_by(begun, how)
+        before = {path.stat().st_mtime_ns for path in tmp_path.rglob("last.ckpt")}
+    assert not list(tmp_path.rglob("result.json"))
+    done = subprocess.run(sweep, cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(list(tmp_path.rglob("result.json"))) == 2
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
         (["data=none"], "data: no choice none; there are augmented_100, augmented_40, augme"),
-        (["data.keep=1.7"], "data.keep: Input should be less than or equal to 1, got 1.7"),
+        (["data.keep=1.7"], "data.keep: Input should be a fraction above 0 and at most 1"),
         (["data.kep=1"], "Could not override 'data.kep'"),
         (["loss=weighted", "loss.minority_weight=-1"], "loss.minority_weight: Input should be gr"),
-        (["loss=per_label", "loss.weights=[1,1,1,1,1,1,1,1,1]"], "loss.weights: List should have"),
+        (
+            ["loss=per_label", "loss.weights=[1,1,1,1,1,1,1,1,1]"],
+            "loss.weights: there must be 10, one for each",
+        ),
         (["data.dir=data/MNIST/raw/train-labels-idx1-ubyte.gz"], "data.dir: no whole MNIST arch"),
         (["trainer.accelerator=none"], "trainer: You selected an invalid accelerator name"),
         (["seed"], "seed: "),
         (["+modle=cnn"], "modle: Extra inputs are not permitted, got 'cnn'"),
+        (["+trainer.max_time={hour: 1}"], "trainer.max_time: "),
+        (["+trainer.max_time=soon"], "trainer.max_time: "),
         (["+trainer.logger=false"], "trainer.logger: cannot be set, a run has its own"),
         (["experiment=normalize"], "experiment: this overlay sweeps loss.minority_weight, loss.no"),
         (["+optimizer.speed=1"], "optimizer: SGD.__init__() got an unexpected keyword argument"),
@@ -338,9 +370,10 @@ def test_a_diverging_loss_removes_only_its_own(train_here: Train, tmp_path: Path
     assert theirs.exists()
 
 
-def test_half_a_training_has_no_result(train_here: Train, tmp_path: Path) -> None:
+@pytest.mark.parametrize("no_time", ["00:00:00:00", "{hours: 0}"])
+def test_half_a_training_has_no_result(train_here: Train, tmp_path: Path, no_time: str) -> None:
     with pytest.raises(SystemExit, match=r"^error: trainer: training was ended after 0 of 2 epoch"):
-        train_here("+trainer.max_time=00:00:00:00", *SHORT)
+        train_here(f"+trainer.max_time={no_time}", *SHORT)
     assert not list(tmp_path.rglob("result.json"))
 
 

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from mnist_imbalance.batched.training import Run, train_side_by_side
 from mnist_imbalance.commandline import STOPPED, take_apart
-from mnist_imbalance.outcomes import note
+from mnist_imbalance.jobs import told
 from mnist_imbalance.runs import Result, RunFolder, determining
 
 if TYPE_CHECKING:
@@ -88,12 +88,11 @@ def launch(
                 hydra_context=launcher.hydra_context,
             )
     for runs in programs.values():
-        for run, why in do_together(runs):
-            note(run.hydra, why)
-            returned[run.hydra.job.num] = JobReturn(
-                overrides=run.hydra.overrides.task, cfg=run.config, status=JobStatus.COMPLETED
-            )
-            returned[run.hydra.job.num].return_value = None
+        for run, reached in do_together(runs):
+            overrides = list(run.hydra.overrides.task)
+            job = JobReturn(overrides=overrides, cfg=run.config, status=JobStatus.COMPLETED)
+            job.return_value = told(overrides, run.folder.path, reached)
+            returned[run.hydra.job.num] = job
     return [returned[config.hydra.job.num] for config in configs]
 
 
@@ -106,11 +105,11 @@ def as_run(config: DictConfig) -> Run:
     return Run(*take_apart(config), RunFolder(folder))
 
 
-def do_together(runs: Sequence[Run]) -> list[tuple[Run, str | None]]:
+def do_together(runs: Sequence[Run]) -> list[tuple[Run, Result | str]]:
     """Train runs that share a program; a failure stops no other program.
 
     Returns:
-        Every run and why it has no result, None if it has.
+        Every run and its result, or why it has none.
     """
     once: dict[Path, Run] = {}
     for run in runs:
@@ -121,8 +120,8 @@ def do_together(runs: Sequence[Run]) -> list[tuple[Run, str | None]]:
         sys.exit(STOPPED)
     ended = []
     for run in runs:
-        reached: Result | str = outcomes[run.folder.path]
+        reached = outcomes[run.folder.path]
         if once[run.folder.path].config_hash != run.config_hash:
             reached = f"runs_dir: {run.folder.path} is the folder of another run of this sweep, too"
-        ended.append((run, reached if isinstance(reached, str) else None))
+        ended.append((run, reached))
     return ended

@@ -1,0 +1,199 @@
+"""What a job of a sweep or a study does, and what it gives back to the command."""
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict
+
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn
+from hydra.experimental.callback import Callback
+from hydra.types import HydraContext, RunMode
+from omegaconf import DictConfig, open_dict, read_write
+
+from mnist_imbalance.commandline import CONF, STOPPED, compose_with, explain
+from mnist_imbalance.errors import ConfigError
+from mnist_imbalance.files import remove_if_empty
+
+if TYPE_CHECKING:
+    from mnist_imbalance.runs import Result
+
+
+class Outcome(TypedDict):
+    """How a job ended, small and plain, for it may come from another machine.
+
+    Attributes:
+        folder: The run folder.
+        failure: Why there is no result, in one line; None if there is one.
+        val_balanced_accuracy: Mean of the labels' validation accuracies, in [0, 1], for sweepers
+            that optimise; None without a result.
+        val: Validation accuracies by group and of "all" images; empty without a result.
+        test: Test accuracies likewise.
+    """
+
+    folder: str
+    failure: str | None
+    val_balanced_accuracy: float | None
+    val: dict[str, float]
+    test: dict[str, float]
+
+
+def as_outcome(folder: Path, reached: "Result | str") -> Outcome:
+    """Return how a job ended.
+
+    Args:
+        folder: The run folder.
+        reached: The run's result, or why it has none.
+    """
+    if isinstance(reached, str):
+        return Outcome(
+            folder=str(folder), failure=reached, val_balanced_accuracy=None, val={}, test={}
+        )
+    return Outcome(
+        folder=str(folder),
+        failure=None,
+        val_balanced_accuracy=reached.val.balanced_accuracy,
+        val=reached.val.of_groups(reached.groups) | {"all": reached.val.accuracy},
+        test=reached.test.of_groups(reached.groups) | {"all": reached.test.accuracy},
+    )
+
+
+@contextmanager
+def leave_ctrl_c_to_us() -> Iterator[None]:
+    """Let the processes that are started meanwhile not hear it, from their first moment on.
+
+    They inherit what the main thread blocks. Another thread hears it instead, and Python answers in
+    the main one, whichever hears it.
+    """
+    multiprocessing.get_context("spawn").Lock()  # starts a tracker, which unblocks
+    ended = threading.Event()
+    threading.Thread(target=ended.wait, daemon=True).start()
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        ended.set()
+
+
+@cache
+def end_with_parent() -> None:
+    """Let this process, if it is another's worker, end with that one, however that ends."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def follow() -> None:
+        while os.getppid() == parent.pid:  # joblib's workers have no sentinel to wait for
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def run(config: DictConfig) -> "Result":
+    """Train in the folder that Hydra gives and return the result."""
+    from mnist_imbalance.runs import RunFolder  # the heavy imports wait, --help does not
+    from mnist_imbalance.training import train
+
+    settings = HydraConfig.get()
+    folder = RunFolder(Path(settings.runtime.output_dir))
+    in_main_process = multiprocessing.parent_process() is None
+    try:
+        if settings.mode == RunMode.RUN and settings.sweeper.params:
+            swept = ", ".join(settings.sweeper.params)
+            raise ConfigError(f"experiment: this overlay sweeps {swept}; add -m")
+        return train(config, settings, folder, show_progress=in_main_process)
+    except SystemExit:  # Lightning's answer to SIGINT and SIGTERM
+        sys.exit(STOPPED)
+    finally:
+        remove_if_empty(folder.path, top=Path(settings.sweep.dir).absolute())
+
+
+def run_in_sweep(config: DictConfig) -> Outcome:
+    """Do one job of many and return how it ended, so that a failure stops no other job."""
+    end_with_parent()
+    settings = HydraConfig.get()
+    reached: Result | str
+    try:
+        reached = run(config)
+    except Exception as error:
+        reached = explain(error)
+    return told(settings.overrides.task, Path(settings.runtime.output_dir), reached)
+
+
+def told(overrides: Iterable[str], folder: Path, reached: "Result | str") -> Outcome:
+    """Print at once that a job ended, and return how."""
+    ended = "failed" if isinstance(reached, str) else "done"
+    print(f"{ended}: {' '.join(overrides)}", flush=True)
+    return as_outcome(folder, reached)
+
+
+def as_override(key: str, value: str) -> str:
+    """Return ``key=value`` as Hydra reads it, whatever the value holds."""
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"{key}='{escaped}'"
+
+
+def launch(jobs: Sequence[Sequence[str]], runs_dir: str, launcher: DictConfig) -> list[Outcome]:
+    """Train runs as a sweep of the training command line would, but of any overrides.
+
+    Args:
+        jobs: What each run's command line would be given, ``key=value``.
+        runs_dir: Root of the run folders.
+        launcher: What a choice in ``hydra/launcher`` describes.
+
+    Returns:
+        How each ended.
+    """
+    place = as_override("runs_dir", runs_dir)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        keys = ["hydra.mode=MULTIRUN", "hydra/hydra_logging=none", place]
+        config = compose_with(keys, with_hydra=True)
+        with read_write(config), open_dict(config):
+            config.hydra.launcher = launcher
+        chosen = Plugins.instance().instantiate_launcher(
+            hydra_context=HydraContext(
+                GlobalHydra.instance().config_loader(),
+                Callback(),  # type: ignore[arg-type]  # Hydra's class for several is private
+            ),
+            task_function=run_in_sweep,
+            config=config,
+        )
+        with leave_ctrl_c_to_us():
+            returned = chosen.launch([[*each, place] for each in jobs], initial_job_idx=0)
+    return [job.return_value for job in returned]
+
+
+def show_sweep(returned: Iterable[JobReturn]) -> None:
+    """Print what the jobs of a sweep reached.
+
+    Raises:
+        SystemExit: Some failed; the text has a line for each.
+    """
+    from rich.console import Console
+
+    from mnist_imbalance.summary import tabulate_sweep
+
+    jobs: list[tuple[list[str], Outcome]] = [
+        (list(job.overrides or []), job.return_value) for job in returned
+    ]
+    if done := [job for job in jobs if job[1]["failure"] is None]:
+        Console().print(tabulate_sweep(done))
+    failed = [
+        f"{' '.join(overrides)}: {outcome['failure']}"
+        for overrides, outcome in jobs
+        if outcome["failure"] is not None
+    ]
+    if failed:
+        sys.exit("\n".join([f"error: {len(failed)} of {len(jobs)} jobs failed", *failed]))
