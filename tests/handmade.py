@@ -93,8 +93,9 @@ def predict(scores: Scores) -> numpy.ndarray:
 
 
 def finish(folder: RunFolder, result: Result) -> None:
-    """Keep a finished run, as if its only epoch were its last."""
-    history = {"train": {0: result.train}, "val": {0: result.val}}
+    """Keep a finished run, as if its last epoch alone had been scored."""
+    last = result.epochs - 1
+    history = {"train": {last: result.train}, "val": {last: result.val}}
     predictions = {"val": predict(result.val), "test": predict(result.test)}
     folder.finish(result, history, predictions)
 
