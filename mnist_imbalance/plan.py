@@ -17,14 +17,11 @@ from mnist_imbalance import commandline
 from mnist_imbalance.commandline import compose_with
 from mnist_imbalance.conditions import BUDGET, SEEDS, changes, name_condition
 from mnist_imbalance.errors import ConfigError, as_config_error
-from mnist_imbalance.published import published
 from mnist_imbalance.runs import CHOICES, Result, determining, hash_config
 from mnist_imbalance.seeds import Seed
-from mnist_imbalance.selection import best_weights
+from mnist_imbalance.selection import CHOSEN, best_weights, sweep_of
 
 Seeds = Annotated[list[Seed], Field(min_length=1)]
-SWEPT = "loss.minority_weight"
-CHOSEN = "loss.weights"
 NO_SEED = "seed=-1"  # so that what follows the seed differs from what an overlay sets
 
 
@@ -75,6 +72,11 @@ class PlannedRun:
     changes: Mapping[str, Any]
     overrides: tuple[str, ...]
     values: Mapping[str, Any]
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """What its record will call ``config``."""
+        return self.values
 
     @cached_property
     def config_hash(self) -> str:
@@ -148,12 +150,6 @@ def check_overrides(overrides: Sequence[str], experiment: str, swept: Iterable[s
             raise ConfigError(
                 f"study.overrides: {key} is swept by conf/experiment/{experiment}.yaml"
             )
-
-
-def without_weights(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out what tells one weighted loss from another."""
-    free = {SWEPT, CHOSEN, "loss._target_"}
-    return {key: value for key, value in values.items() if key not in free}
 
 
 def check_names(runs: Iterable[PlannedRun]) -> None:
@@ -343,16 +339,13 @@ def with_chosen_weights(
     Returns:
         The run with weights; the run itself if its sweep is not complete.
     """
-    ours = without_weights(run.values)
-    weights = published()["uniform_weights"]  # AI3607's, however far the study's sweeps go
-    sweep = [
-        other
-        for other in runs
-        if other.values.get(SWEPT) in weights and without_weights(other.values) == ours
-    ]
-    if not sweep or not all(other.config_hash in records for other in sweep):
+    sweep = sweep_of(run.values, runs)
+    found = {weight: records.get(other.config_hash) for weight, other in sweep.items()}
+    scored = {weight: result.val for weight, result in found.items() if result}
+    if not sweep or len(scored) < len(sweep):
         return run
-    best = best_weights({other.values[SWEPT]: records[other.config_hash].val for other in sweep})
+    rare = next(iter(next(filter(None, found.values())).groups.values()))
+    best = best_weights(scored, rare)
     return replace(
         run,
         overrides=(*run.overrides, f"{CHOSEN}=[{','.join(map(str, best))}]"),

@@ -346,6 +346,9 @@ class RunFolder:
                     {key: cell if key == "stage" else float(cell) for key, cell in row.items()}
                     for row in csv.DictReader(lines, strict=True)
                 ]
+            labels = [f"accuracy_{label}" for label in range(len(result.train_counts))]
+            if any(row[label] is None for row in rows for label in labels):
+                raise ValueError("no accuracy of some label")
             for stage in ("train", "val"):
                 if max(row["epoch"] for row in rows if row["stage"] == stage) != result.epochs - 1:
                     raise ValueError(f"not all epochs of {stage}")
