@@ -302,7 +302,8 @@ def confusion(gathered: Gathered, model: str, optimizer: str, condition: str) ->
     labels = len(gathered.groups[ALL])
     total = numpy.zeros((labels, labels), dtype=int)
     for config_hash in hashes:
-        total += numpy.array(gathered.results[config_hash].test.confusion)
+        counts = numpy.array(gathered.results[config_hash].test.confusion)
+        total += counts if counts.shape == total.shape else 0
     return total
 
 
@@ -321,6 +322,8 @@ def learning_curves(gathered: Gathered) -> pandas.DataFrame:
             if epoch["stage"] == "val":
                 step = min(int(epoch["epoch"] + 1) * per_epoch, result.steps)
                 for group in (gathered.rare, gathered.frequent):
+                    if group not in result.groups:
+                        continue
                     accuracy = fmean(epoch[f"accuracy_{each}"] for each in result.groups[group])
                     rows.append((run.model, run.optimizer, run.condition, group, step, accuracy))
     by = ["model", "optimizer", "condition", "label", "step"]

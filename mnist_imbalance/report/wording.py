@@ -28,15 +28,12 @@ class Table:
     rows: list[list[str]]
 
 
-def or_missing(row: Any, text: str) -> str:
-    """Give the text, unless it is an estimate of no run."""
-    return text if row.n else "missing"
-
-
 def percent(row: Any, signed: bool = False) -> str:
     """Say a mean in % and half the width of its interval: "55.1 ± 3.6"."""
     mean = f"{100 * row.mean:+.1f}" if signed else f"{100 * row.mean:.1f}"
-    return or_missing(row, mean if row.n < 2 else f"{mean} ± {50 * (row.high - row.low):.1f}")
+    if not row.n:
+        return "missing"
+    return mean if row.n < 2 else f"{mean} ± {50 * (row.high - row.low):.1f}"
 
 
 def points(value: float) -> str:
@@ -210,8 +207,8 @@ def selection_table(tidy: pandas.DataFrame) -> Table:
             model_title(row.model),
             optimizer_title(row.optimizer),
             row.choice,
-            or_missing(row, f"{100 * row.on_validation:.2f}"),
-            or_missing(row, f"{100 * row.on_test:.2f}"),
+            f"{100 * row.on_validation:.2f}",
+            f"{100 * row.on_test:.2f}",
             percent(row, signed=True),
             str(row.n),
         ]
@@ -257,9 +254,9 @@ def dead_labels_table(tidy: pandas.DataFrame) -> Table:
             optimizer_title(row.optimizer),
             "yes" if row.output_relu else "no",
             "PyTorch's" if pandas.isna(row.output_bias) else f"{row.output_bias:g}",
-            row.by_seed or "missing",
-            or_missing(row, f"{row.mean:.1f}"),
-            or_missing(row, f"{100 * row.accuracy:.1f}"),
+            row.by_seed or "no seed has all",
+            f"{row.mean:.1f}",
+            f"{100 * row.accuracy:.1f}",
             str(row.n),
         ]
         for row in tidy.itertuples()
