@@ -1,27 +1,27 @@
 """Which runs a study is made of, and which of them are finished."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import chain, product
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import OverrideType
 from omegaconf import DictConfig, OmegaConf
 from pydantic import BaseModel, Field, ValidationError
 
+from mnist_imbalance import commandline
 from mnist_imbalance.commandline import compose_with
 from mnist_imbalance.conditions import BUDGET, SEEDS, changes, name_condition
 from mnist_imbalance.errors import ConfigError, as_config_error
-from mnist_imbalance.published import published
 from mnist_imbalance.runs import CHOICES, Result, determining, hash_config
 from mnist_imbalance.seeds import Seed
-from mnist_imbalance.selection import best_weights
+from mnist_imbalance.selection import CHOSEN, best_weights, sweep_of
 
 Seeds = Annotated[list[Seed], Field(min_length=1)]
-SWEPT = "loss.minority_weight"
-CHOSEN = "loss.weights"
 NO_SEED = "seed=-1"  # so that what follows the seed differs from what an overlay sets
 
 
@@ -72,6 +72,11 @@ class PlannedRun:
     overrides: tuple[str, ...]
     values: Mapping[str, Any]
 
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """What its record will call ``config``."""
+        return self.values
+
     @cached_property
     def config_hash(self) -> str:
         """What the run's record is known by."""
@@ -105,19 +110,21 @@ def read_study(overrides: Sequence[str]) -> StudyKeys:
     return keys
 
 
-def swept_values(experiment: str) -> dict[str, list[str]]:
-    """Read which values an overlay sweeps, by key.
+def swept_values(experiment: str, composed: "Composed") -> dict[str, list[str]]:
+    """Return which values an overlay sweeps, by key.
+
+    Args:
+        experiment: The overlay.
+        composed: With it.
 
     Raises:
         ConfigError: The overlay is not what it must be.
     """
-    config = compose_with([f"experiment={experiment}"], with_hydra=True)
     file = f"conf/experiment/{experiment}.yaml"
-    if "experiment" in config:
+    if "experiment" in composed.config:
         raise ConfigError(f"{file}: its first line must be `# @package _global_`")
-    params = config.hydra.sweeper.params or {}
     swept = {}
-    for key, values in params.items():
+    for key, values in composed.params.items():
         if OmegaConf.is_config(values):
             raise ConfigError(f"{file}: hydra.sweeper.params.{key}: write a,b instead of [a, b]")
         [override] = OverridesParser.create().parse_overrides([f"{key}={values}"])
@@ -144,12 +151,6 @@ def check_overrides(overrides: Sequence[str], experiment: str, swept: Iterable[s
             )
 
 
-def without_weights(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out what tells one weighted loss from another."""
-    free = {SWEPT, CHOSEN, "loss._target_"}
-    return {key: value for key, value in values.items() if key not in free}
-
-
 def check_names(runs: Iterable[PlannedRun]) -> None:
     """Refuse different runs that the report could not tell apart.
 
@@ -170,6 +171,111 @@ def check_names(runs: Iterable[PlannedRun]) -> None:
             )
 
 
+def read_value(override: str) -> tuple[str, Any] | None:
+    """Return the key and the value that an override sets; None if it does anything else.
+
+    Such are a choice of a group, ``+key=value``, ``~key`` and keys at the top, ``threads=2``.
+    """
+    [parsed] = OverridesParser.create().parse_overrides([override])
+    key = parsed.key_or_group
+    sets = parsed.type == OverrideType.CHANGE and not parsed.is_sweep_override()
+    sets = sets and "." in key and parsed.package is None
+    return (key, parsed.value()) if sets else None
+
+
+def own_keys(experiment: str) -> set[str] | None:
+    """Return the keys that an overlay's file changes itself; None if it builds on another one."""
+    file = OmegaConf.load(commandline.CONF / "experiment" / f"{experiment}.yaml")
+    if not isinstance(file, DictConfig):
+        return set()
+    for entry in file.get("defaults", []):
+        if not OmegaConf.is_config(entry) or not all(
+            str(key).startswith("override ") for key in entry
+        ):
+            return None
+    return {str(key) for key in file} - {"defaults", "hydra"}
+
+
+class Composed(NamedTuple):
+    """A config without a seed, and what Hydra's part of it says.
+
+    Attributes:
+        config: Without Hydra's part.
+        choices: The name chosen in each config group.
+        params: What ``hydra.sweeper.params`` holds.
+    """
+
+    config: DictConfig
+    choices: Mapping[str, str]
+    params: Mapping[str, Any]
+
+
+def compose_once(*overrides: str) -> Composed:
+    """Compose a run's config, whose seed is set later."""
+    config = compose_with([*overrides, NO_SEED], with_hydra=True)
+    return Composed(
+        OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]),
+        dict(config.hydra.runtime.choices),
+        config.hydra.sweeper.params or {},
+    )
+
+
+def put_together(
+    first: Composed,
+    choices: Mapping[str, str],
+    values: Iterable[tuple[str, Any]],
+    compose: Callable[..., Composed],
+) -> Composed:
+    """Return a config with other choices and values, as Hydra would compose it, but faster.
+
+    Args:
+        first: The config to change.
+        choices: By config group; each fills the part of the config that has the group's name.
+        values: To set, by dotted key.
+        compose: `compose_once`, with a memory.
+    """
+    config = copy.deepcopy(first.config)
+    for group, choice in choices.items():
+        if choice != first.choices[group]:
+            part = compose(f"{group}={choice}").config[group]
+            OmegaConf.update(config, group, part, merge=False)
+    for key, value in values:
+        OmegaConf.update(config, key, value)
+    return first._replace(config=config, choices={**first.choices, **choices})
+
+
+def compose_runs(
+    study: Study, experiment: str, swept: Mapping[str, list[str]], compose: Callable[..., Composed]
+) -> Iterator[tuple[tuple[str, ...], Composed]]:
+    """Go through the runs of an overlay: what is swept, and the config.
+
+    Hydra takes 0.1 seconds for a config. So they are put together from few, unless the overlay
+    changes a part itself of which it sweeps the choice, or an override does more than set a value.
+    """
+    touched = own_keys(experiment)
+    for combined in product(*([f"{key}={value}" for value in swept[key]] for key in swept)):
+        given = [each for each in combined if each.partition("=")[0] not in CHOICES]
+        groups = dict(each.split("=", 1) for each in combined if each not in given)
+        values = [read_value(override) for override in (*given, *study.overrides)]
+        known = [value for value in values if value]
+        if touched is None or touched & groups.keys() or len(known) < len(values):
+            yield combined, compose(f"experiment={experiment}", *combined, *study.overrides)
+        else:
+            first = compose(f"experiment={experiment}")
+            yield combined, put_together(first, groups, known, compose)
+
+
+def plain_values(
+    study: Study, chosen: Mapping[str, str], compose: Callable[..., Composed]
+) -> dict[str, Any]:
+    """Return what determines a run of some choices of which nothing else is changed."""
+    values = [read_value(override) for override in study.overrides]
+    if None in values:
+        named = [f"{group}={choice}" for group, choice in chosen.items()]
+        return determining(compose(*named, *study.overrides).config)
+    return determining(put_together(compose(), chosen, filter(None, values), compose).config)
+
+
 def plan(study: Study) -> list[PlannedRun]:
     """List all runs of a study, seed by seed.
 
@@ -182,35 +288,34 @@ def plan(study: Study) -> list[PlannedRun]:
     """
     found: dict[str, list[tuple[PlannedRun, DictConfig]]] = {}
     own_seeds: dict[str, list[int]] = {}
+
     plain: dict[tuple[str, ...], dict[str, Any]] = {}  # values by choices
+    compose = cache(compose_once)
     for experiment in dict.fromkeys([*study.experiments, *study.extensions]):
         found[experiment] = []
-        swept = swept_values(experiment)
+        swept = swept_values(experiment, compose(f"experiment={experiment}"))
         own_seeds[experiment] = [int(seed) for seed in swept.pop("seed", [])]
         check_overrides(study.overrides, experiment, swept)
-        for combined in product(*([f"{key}={value}" for value in swept[key]] for key in swept)):
-            overrides = (f"experiment={experiment}", *combined, *study.overrides)
-            config = compose_with([*overrides, NO_SEED], with_hydra=True)
-            choices = dict(config.hydra.runtime.choices)
-            config = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+        for combined, (config, choices, _) in compose_runs(study, experiment, swept, compose):
             values = determining(config)
-            chosen = tuple(f"{group}={choices[group]}" for group in CHOICES)
-            if chosen not in plain:
-                plain[chosen] = determining(compose_with([*chosen, *study.overrides, NO_SEED]))
-            changed = changes(values, plain[chosen])
+            chosen = {group: choices[group] for group in CHOICES}
+            if tuple(chosen.values()) not in plain:
+                plain[tuple(chosen.values())] = plain_values(study, chosen, compose)
+            changed = changes(values, plain[tuple(chosen.values())])
+            overrides = (f"experiment={experiment}", *combined, *study.overrides)
             run = PlannedRun(experiment, choices, changed, overrides, values)
             found[experiment].append((run, config))
 
     every_seed = {*study.seeds, *study.extension_seeds, *chain.from_iterable(own_seeds.values())}
     runs = []
     for seed in sorted(every_seed):
-        for experiment, of_experiment in found.items():
+        for experiment, planned in found.items():
             seeds = [
                 *(study.seeds if experiment in study.experiments else []),
                 *(study.extension_seeds if experiment in study.extensions else []),
             ]
             if seed in (own_seeds[experiment] or seeds):
-                for run, config in of_experiment:
+                for run, config in planned:
                     config.seed = seed
                     overrides = (*run.overrides, f"seed={seed}")
                     runs.append(replace(run, overrides=overrides, values=determining(config)))
@@ -233,16 +338,13 @@ def with_chosen_weights(
     Returns:
         The run with weights; the run itself if its sweep is not complete.
     """
-    ours = without_weights(run.values)
-    weights = published()["uniform_weights"]  # AI3607's, however far the study's sweeps go
-    sweep = [
-        other
-        for other in runs
-        if other.values.get(SWEPT) in weights and without_weights(other.values) == ours
-    ]
-    if not sweep or not all(other.config_hash in records for other in sweep):
+    sweep = sweep_of(run.values, runs)
+    found = {weight: records.get(other.config_hash) for weight, other in sweep.items()}
+    scored = {weight: result.val for weight, result in found.items() if result}
+    if not sweep or len(scored) < len(sweep):
         return run
-    best = best_weights({other.values[SWEPT]: records[other.config_hash].val for other in sweep})
+    rare = next(iter(next(filter(None, found.values())).groups.values()))
+    best = best_weights(scored, rare)
     return replace(
         run,
         overrides=(*run.overrides, f"{CHOSEN}=[{','.join(map(str, best))}]"),

@@ -5,17 +5,27 @@ import hashlib
 import io
 import json
 import shutil
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy
 from filelock import FileLock, Timeout
 from hydra.conf import HydraConf
 from omegaconf import DictConfig, OmegaConf
-from pydantic import BaseModel, Field, ValidationError, computed_field, model_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    FiniteFloat,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+    computed_field,
+    model_validator,
+)
 
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.files import write_whole
@@ -45,11 +55,33 @@ WITHOUT_EFFECT = {  # on what is trained, but for rounding: where and how it is 
 }
 
 
+MOST_IMAGES = 10**9  # what is more is no count of images
+NonNegative = Annotated[FiniteFloat, Field(ge=0)]
+
+
 class Seconds(BaseModel, frozen=True):
     """Wall-clock time: of training with its validation, resumed parts included, and of the test."""
 
-    fit: float
-    test: float
+    fit: NonNegative
+    test: NonNegative
+
+
+def check_scores(scores: Scores, labels: int) -> None:
+    """Refuse scores that cannot be of so many labels, or that contradict themselves.
+
+    Raises:
+        ValueError: They do.
+    """
+    own = [sum(row) for row in scores.confusion]
+    if {labels} != {len(own), len(scores.positive), *map(len, scores.confusion)}:
+        raise ValueError(f"scores are not of {labels} labels, as train_counts is")
+    if not 0 < sum(own) <= MOST_IMAGES:
+        raise ValueError(f"a confusion matrix of {sum(own)} images")
+    if max(scores.positive) > sum(own):
+        raise ValueError("more images have a positive output than there are")
+    of_own = scores.positive_of_own or [0] * labels
+    if any(map(int.__gt__, of_own, own)) or any(map(int.__gt__, of_own, scores.positive)):
+        raise ValueError("more of a label's images have a positive output than there are")
 
 
 class Result(BaseModel, frozen=True, populate_by_name=True):
@@ -85,12 +117,12 @@ class Result(BaseModel, frozen=True, populate_by_name=True):
     data: str
     loss: str
     optimizer: str
-    seed: int
-    data_seed: int
-    epochs: int
-    steps: int
-    train_counts: list[int]
-    groups: dict[str, list[int]]
+    seed: NonNegativeInt
+    data_seed: NonNegativeInt
+    epochs: PositiveInt
+    steps: PositiveInt
+    train_counts: list[NonNegativeInt]
+    groups: dict[str, list[NonNegativeInt]]
     data_sha256: str | None
     train: Scores
     val: Scores
@@ -117,6 +149,25 @@ class Result(BaseModel, frozen=True, populate_by_name=True):
             return record | complete(record)
         except (KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
             raise ValueError(f"{type(error).__name__} {error} in a record of schema 1") from error
+
+    @model_validator(mode="after")
+    def _agree_with_itself(self) -> Self:
+        """Refuse what cannot be of one run."""
+        labels = len(self.train_counts)
+        for scores in (self.train, self.val, self.test):
+            check_scores(scores, labels)
+        for group, members in self.groups.items():
+            if not members or len(set(members)) < len(members) or max(members) >= labels:
+                raise ValueError(f"groups: {group} is no group of {labels} labels")
+        numbers = {"steps": self.steps, "seed": self.seed, "data_seed": self.data_seed}
+        numbers |= {"epochs": self.epochs, "train_counts": max(self.train_counts)}
+        for name, number in numbers.items():
+            if number >= 2**63:
+                raise ValueError(f"{name}: {number} is too large")
+        seeds = (self.config.get("seed"), self.config.get("data.seed"))
+        if seeds != (self.seed, self.data_seed):
+            raise ValueError(f"seed, data_seed: config has {seeds}")
+        return self
 
 
 @dataclass(frozen=True)
@@ -286,35 +337,83 @@ class RunFolder:
 
         The validation images stand in the order in which they were held out, the test images in
         that of the data set. None for a record of schema 1, which has none.
+
+        Raises:
+            ConfigError: The file is damaged.
         """
         if not self.predictions_file.exists():
             return None
-        with numpy.load(self.predictions_file) as arrays:
-            return dict(arrays)
+        try:
+            self._check_file(self.predictions_file)
+            with numpy.load(self.predictions_file) as arrays:
+                found = {stage: arrays[stage] for stage in ("val", "test")}
+            if any(each.ndim != 1 or each.dtype != numpy.uint8 for each in found.values()):
+                raise ValueError("no list of labels")
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            raise ConfigError(f"{self.predictions_file} is damaged ({error})") from error
+        return found
+
+    def epochs(self, result: Result) -> list[dict[str, float | str]] | None:
+        """Return the rows of ``metrics.csv``, one an epoch and stage; None if there is no file.
+
+        Args:
+            result: Of the run, whose last epoch must be there.
+
+        Raises:
+            ConfigError: The file is damaged.
+        """
+        if not self.metrics_file.exists():
+            return None
+        try:
+            self._check_file(self.metrics_file)
+            with self.metrics_file.open(encoding="utf-8", newline="") as lines:
+                rows = [
+                    {key: cell if key == "stage" else float(cell) for key, cell in row.items()}
+                    for row in csv.DictReader(lines, strict=True)
+                ]
+            labels = [f"accuracy_{label}" for label in range(len(result.train_counts))]
+            if any(row[label] is None for row in rows for label in labels):
+                raise ValueError("no accuracy of some label")
+            for stage in ("train", "val"):
+                if max(row["epoch"] for row in rows if row["stage"] == stage) != result.epochs - 1:
+                    raise ValueError(f"not all epochs of {stage}")
+        except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+            raise ConfigError(f"{self.metrics_file} is damaged ({error})") from error
+        return rows
 
     def result(self) -> Result | None:
         """Read ``result.json``; None if the run is not complete.
 
         Raises:
-            ConfigError: The file is damaged.
+            ConfigError: The file is damaged, or tells what cannot be true of one run.
         """
         if not self.result_file.exists():
             return None
+        mend = "delete it and start the run again"
         try:
+            self._check_file(self.result_file)
             result = Result.model_validate_json(self.result_file.read_bytes())
-        except ValidationError as error:
-            problem = error.errors()[0]
-            where = ".".join(map(str, problem["loc"])) or "the whole file"
+        except OSError as error:
+            problem = error.strerror or str(error)
             raise ConfigError(
-                f"runs_dir: {self.result_file} is damaged ({where}: {problem['msg']}); "
-                "delete it and start the run again"
+                f"runs_dir: {self.result_file} is damaged ({problem}); {mend}"
+            ) from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "the whole file"
+            raise ConfigError(
+                f"runs_dir: {self.result_file} is damaged ({where}: {first['msg']}); {mend}"
             ) from error
         if hash_config(result.config) != result.config_hash:
             raise ConfigError(
                 f"runs_dir: {self.result_file} is damaged (config_hash is not that of config); "
-                "delete it and start the run again"
+                f"{mend}"
             )
         return result
+
+    def _check_file(self, path: Path) -> None:
+        if not path.is_file():  # a folder cannot be read, and a named pipe waits for a writer
+            raise OSError("it is no file")
 
 
 def find_records(roots: Iterable[str | Path]) -> Records:

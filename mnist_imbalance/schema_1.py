@@ -4,7 +4,7 @@ They were written by versions 0.1 and 0.2. The values below are those that their
 they stay as they are, whatever ``conf/`` says today.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from math import ceil
 from typing import Any
 
@@ -50,15 +50,24 @@ def plain(choices: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
+def batches(train_counts: Iterable[int], values: Mapping[str, Any]) -> int:
+    """Return the optimizer steps of an epoch.
+
+    Args:
+        train_counts: Images of each label.
+        values: All that determines the run, by dotted key.
+    """
+    return ceil(sum(train_counts) / int(values["data.batch_size"]))
+
+
 def complete(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of schema 2 that a record of schema 1 lacks."""
     values: Mapping[str, Any] = record["config"]
     choices = {group: record[group] for group in CHOICES}
     told = {key: value for key, value in values.items() if not key.endswith("_")}
-    steps_per_epoch = ceil(sum(record["train_counts"]) / values["data.batch_size"])
     return {
         "condition": name_condition(choices, changes(told, plain(choices))),
-        "steps": record["epochs"] * steps_per_epoch,
+        "steps": record["epochs"] * batches(record["train_counts"], values),
         "groups": {"0-4": [0, 1, 2, 3, 4], "5-9": [5, 6, 7, 8, 9], "all": list(range(10))},
         "data_sha256": None,
     }

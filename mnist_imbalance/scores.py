@@ -5,8 +5,6 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from pydantic import BaseModel, NonNegativeInt, computed_field, model_validator
 
-from mnist_imbalance.labels import MAJORITY, MINORITY
-
 Groups = Mapping[str, Sequence[int]]  # the labels of each group, by name
 
 
@@ -56,21 +54,6 @@ class Scores(BaseModel, frozen=True):
     def balanced_accuracy(self) -> float:
         """Mean of all labels' accuracies; nan if a label has no images."""
         return self.accuracy_of(range(len(self.confusion)))
-
-    @property
-    def accuracy_0_4(self) -> float:
-        """Mean of the accuracies of labels 0-4."""
-        return self.accuracy_of(MINORITY)
-
-    @property
-    def accuracy_5_9(self) -> float:
-        """Mean of the accuracies of labels 5-9."""
-        return self.accuracy_of(MAJORITY)
-
-    def by_name(self) -> dict[str, float]:
-        """Give the accuracy of "0" to "9", "0-4", "5-9" and "all"."""
-        named = {str(label): value for label, value in enumerate(self.accuracy_per_label)}
-        return named | {"0-4": self.accuracy_0_4, "5-9": self.accuracy_5_9, "all": self.accuracy}
 
     def accuracy_of(self, labels: Iterable[int]) -> float:
         """Return the mean of some labels' accuracies (AI3607's "group accuracy")."""

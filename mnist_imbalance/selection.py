@@ -1,24 +1,66 @@
 """Choosing loss weights by what a sweep of them reached."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
+from statistics import fmean
+from typing import Any, Protocol, TypeVar
 
 from mnist_imbalance.errors import ConfigError
-from mnist_imbalance.labels import MAJORITY, MINORITY
+from mnist_imbalance.published import published
 from mnist_imbalance.scores import Scores
 
+SWEPT = "loss.minority_weight"
+CHOSEN = "loss.weights"
 
-def best_minority_weight(sweep: Mapping[float, Scores]) -> float:
-    """Find the weight with the highest mean accuracy of labels 0-4 (AI3607, section 5.2).
+
+class Configured(Protocol):
+    """A run that tells its config."""
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """All that determines its result, by dotted key."""
+
+
+Run = TypeVar("Run", bound=Configured)
+
+
+def without_weights(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what tells one weighted loss from another."""
+    free = {SWEPT, CHOSEN, "loss._target_"}
+    return {key: value for key, value in values.items() if key not in free}
+
+
+def sweep_of(values: Mapping[str, Any], runs: Iterable[Run]) -> dict[float, Run]:
+    """Return the runs that differ from one in their weights alone, by the weight of AI3607's sweep.
 
     Args:
-        sweep: Scores by the weight of labels 0-4; of equals, the smallest weight wins.
+        values: All that determines the one.
+        runs: Among which its sweep may be.
     """
-    return max(sorted(sweep), key=lambda weight: sweep[weight].accuracy_0_4)
+    weights = published()["uniform_weights"]  # AI3607's, however far other sweeps go
+    ours = without_weights(values)
+    return {
+        run.config[SWEPT]: run
+        for run in runs
+        if run.config.get(SWEPT) in weights and without_weights(run.config) == ours
+    }
+
+
+def best_minority_weight(sweep: Mapping[float, Scores], rare: Collection[int]) -> float:
+    """Return the weight with the highest mean accuracy of the rare labels (AI3607, section 5.2).
+
+    Args:
+        sweep: Scores by the weight of the rare labels; of equals, the smallest weight wins.
+        rare: These labels.
+    """
+    return max(
+        sorted(sweep),
+        key=lambda weight: fmean(sweep[weight].accuracy_per_label[label] for label in rare),
+    )
 
 
 def best_weight(sweep: Mapping[float, Scores], label: int) -> float:
-    """Find the weight at which one label is most accurate, the smallest of equals.
+    """Return the weight at which one label is most accurate, the smallest of equals.
 
     Raises:
         ConfigError: The label has no images to choose by.
@@ -28,6 +70,7 @@ def best_weight(sweep: Mapping[float, Scores], label: int) -> float:
     return max(sorted(sweep), key=lambda weight: sweep[weight].accuracy_per_label[label])
 
 
-def best_weights(sweep: Mapping[float, Scores]) -> list[float]:
-    """Return the best weight for each of labels 0-4, and 1 for 5-9 (AI3607, section 5.2)."""
-    return [best_weight(sweep, label) for label in MINORITY] + [1] * len(MAJORITY)
+def best_weights(sweep: Mapping[float, Scores], rare: Collection[int]) -> list[float]:
+    """Return the best weight of each rare label, and 1 of the others (AI3607, section 5.2)."""
+    labels = range(len(next(iter(sweep.values())).accuracy_per_label))
+    return [best_weight(sweep, label) if label in rare else 1 for label in labels]

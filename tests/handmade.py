@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy
-import pytest
 
-from mnist_imbalance.labels import GROUPS
 from mnist_imbalance.plan import PlannedRun, StudyKeys, plan, read_study
-from mnist_imbalance.report.gather import Gathered, gather
+from mnist_imbalance.published import GROUPS
 from mnist_imbalance.runs import CHOICES, Result, RunFolder, Seconds, hash_config
 from mnist_imbalance.scores import Scores
 
@@ -41,13 +39,6 @@ def groups(minority: float, majority: float) -> list[float]:
 def study_of(*overrides: str) -> tuple[StudyKeys, list[PlannedRun]]:
     keys = read_study(overrides)
     return keys, plan(keys.study)
-
-
-def gather_planned(keys: StudyKeys, runs: list[PlannedRun]) -> Gathered:
-    """Gather a study that is planned already; planning takes longer than the rest."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("mnist_imbalance.report.gather.plan", lambda study: runs)
-        return gather(keys)
 
 
 def result_of(
@@ -93,8 +84,9 @@ def predict(scores: Scores) -> numpy.ndarray:
 
 
 def finish(folder: RunFolder, result: Result) -> None:
-    """Keep a finished run, as if its only epoch were its last."""
-    history = {"train": {0: result.train}, "val": {0: result.val}}
+    """Keep a finished run, as if its last epoch alone had been scored."""
+    last = result.epochs - 1
+    history = {"train": {last: result.train}, "val": {last: result.val}}
     predictions = {"val": predict(result.val), "test": predict(result.test)}
     folder.finish(result, history, predictions)
 

@@ -21,13 +21,14 @@ from mnist_imbalance.report.claims import (
     name_weight,
     seeds_for,
 )
-from mnist_imbalance.report.gather import EPOCHS, LABELS, STEPS, Gathered
+from mnist_imbalance.report.gather import EPOCHS, STEPS, Gathered
 from mnist_imbalance.report.statistics import seeds_to_decide
 from mnist_imbalance.report.verdicts import Judgement, judge
 
 ByLabel = Sequence[float]
 World = Mapping[str, ByLabel]  # by condition
 SEEDS = (0, 1, 2)
+LABELS = [*map(str, range(10)), "0-4", "5-9", "all"]
 WEIGHTS = range(2, 11)
 GOLDEN = (math.sqrt(5) - 1) / 2  # its multiples, less their whole part, are all different
 BY_NAME = {claim.name: claim for claim in CLAIMS}
@@ -386,7 +387,7 @@ def test_what_the_study_does_not_plan_is_no_claim() -> None:
 
 
 def gathered(scores: pandas.DataFrame) -> Gathered:
-    return Gathered(pandas.DataFrame(), scores, {}, {}, [], [])
+    return Gathered(pandas.DataFrame(), scores, {}, {}, {}, [])
 
 
 def noisy(scale: float, seeds: int = 5) -> pandas.DataFrame:

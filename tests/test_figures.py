@@ -68,6 +68,7 @@ def test_components_stand_one_after_the_other() -> None:
     rows = pandas.DataFrame(
         {
             "model": "lstm",
+            "optimizer": "sgd",
             "condition": "imbalanced",
             "component": ["choice of images", "rest"],
             "share": [0.7, 0.3],

@@ -8,7 +8,6 @@ import pytest
 
 from mnist_imbalance.report.gather import EPOCHS, STEPS
 from mnist_imbalance.report.opening import (
-    AUGMENTED,
     CHANGED,
     COPIES,
     INSTEAD,
@@ -22,6 +21,8 @@ from mnist_imbalance.report.opening import (
 from mnist_imbalance.report.remedies import REFERENCES, REMEDIES
 
 NAN = math.nan
+AUGMENTED = "augmented_100"
+GROUPS = {"rare": "0-4", "frequent": "5-9"}
 MARKS = ["above_0.5", "above_0.8", "above_0.95", "not_below_original"]
 MISSING = (
     "There is no finding yet: it takes two seeds of the original, the imbalanced and the copied "
@@ -37,6 +38,7 @@ def remedy(model: str, name: str, restored: float, **others: Any) -> dict[str, A
         **{"low": restored - 0.1, "high": restored + 0.1, "above_0.5": "holds"},
         **{"above_0.8": "undecided", "above_0.95": "contradicted"},
         **{"not_below_original": "contradicted", "minority": 0.84, "majority": 0.9567},
+        **GROUPS,
         **{"overall": 0.898} | others,
     }
 
@@ -51,6 +53,7 @@ def comparison(model: str, effect: float, verdict: str, **others: Any) -> dict[s
         **{"majority_low": -0.03, "majority_high": -0.01, "overall": 0.001},
         **{"overall_low": 0.0, "overall_high": 0.002, "n_images": 4},
         **{"low_images": effect - 0.02, "high_images": effect + 0.02},
+        **GROUPS,
         **{"gained": 120.0, "lost": 80.0, "p_images": 0.004} | others,
     }
 

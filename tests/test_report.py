@@ -1,5 +1,6 @@
 """The report of hand-made records."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -11,13 +12,13 @@ import pandas
 import pytest
 import vl_convert
 from conftest import REPOSITORY
-from handmade import groups, scores, study_of, write_record
+from handmade import groups, scores, study_of, write_record, write_study
 
 from mnist_imbalance.commandline import CONF
-from mnist_imbalance.plan import PlannedRun, plan, read_study
+from mnist_imbalance.plan import PlannedRun, StudyKeys, plan, read_study
 from mnist_imbalance.report import figures, tables
 from mnist_imbalance.report.claims import judge_claims
-from mnist_imbalance.report.gather import gather
+from mnist_imbalance.report.gather import EPOCHS, STEPS, Gathered, find_missing, gather
 from mnist_imbalance.report.render import render
 from mnist_imbalance.report.sections import claims_section, sections
 from mnist_imbalance.report.wording import summary
@@ -112,7 +113,7 @@ def test_table_1_holds_means_intervals_and_the_published_numbers(folder: Path) -
     assert group.published == pytest.approx((0.858 + 0.909 + 0.514 + 0.209 + 0.697) / 5)
     assert group.published_in_text == 0.665
     assert pandas.isna(rows.loc["cnn", "imbalanced", "3"].published)
-    assert len(table_1) == 2 * 6 * 13
+    assert len(table_1) == 2 * 5 * 13  # no validated weights: nothing was trained with them
 
 
 def test_claims_come_with_their_statistics(folder: Path) -> None:
@@ -135,18 +136,21 @@ def test_claims_come_with_their_statistics(folder: Path) -> None:
     assert "What AI3607 says and no run here can judge." in report
 
 
-def test_missing_runs_are_named_and_keep_their_row(folder: Path) -> None:
+def test_missing_runs_are_named(folder: Path) -> None:
     report = (folder / "report" / "report.md").read_text()
     assert "| CNN | SGD | weight_sweep | weight 5 | 2 |" in report
     assert "| CNN | SGD | per_label_chosen | validated weights | 0, 1, 2 |" in report
-    assert "| CNN | validated weights | missing | missing | missing |  | 0 |" in report
+    assert len(table(folder, "missing")) == 1 + 6
     runs = table(folder, "runs")
-    assert (~runs.finished).sum() == 1 + 6
     on_both = runs[runs["equal steps"] & runs["equal epochs"]]
     assert {"imbalanced", "weighted", "per_label"} <= set(on_both.condition)
     assert "original" not in set(on_both.condition)
-    assert runs[runs.experiment == "equal_steps"]["equal steps"].all()
-    assert not runs[runs.experiment == "equal_steps"]["equal epochs"].any()
+    original = runs[runs.condition == "original"]
+    assert set(zip(original["equal steps"], original["equal epochs"], strict=True)) == {
+        (True, False),
+        (False, True),
+    }
+    assert runs.left_out.isna().all()
 
 
 def test_a_damaged_record_is_named(folder: Path) -> None:
@@ -169,6 +173,7 @@ def test_the_divisors_are_paired(folder: Path) -> None:
     rows = table(folder, "normalization").set_index(["weight", "label", "normalize"])
     difference = rows.loc[7, "0-4", "count - weight_sum"]
     assert difference["mean"] == pytest.approx(-0.01)
+    assert difference.n == 2
     assert rows.loc[7, "5-9", "count - weight_sum"]["mean"] == pytest.approx(0)
 
 
@@ -187,6 +192,7 @@ def test_the_page_stands_alone_and_every_figure_is_written(folder: Path) -> None
     figures = {path.name for path in (folder / "report" / "figures").iterdir()}
     named = [f"figure_{number}" for number in range(1, 7)]
     named += ["restored", "differences", "learning_sgd", "learning_adam"]
+    named += [f"{name}_adam" for name in ("figure_1", "figure_2", "figure_6", "differences")]
     assert figures == {f"{name}.{kind}" for name in named for kind in ("png", "svg")}
     report = (folder / "report" / "report.md").read_text()
     for name in named:
@@ -217,7 +223,7 @@ def test_one_seed_gives_no_interval_and_no_verdict(tmp_path: Path) -> None:
             write_record(tmp_path, run, test)
     gathered = gather(keys)
     table_1 = tables.table_1(gathered)
-    assert set(table_1.n) == {0, 1}
+    assert set(table_1.n) == {1}
     assert table_1.low.isna().all()
     claims = judge_claims(gathered)
     assert set(claims.verdict) == {"undecided"}
@@ -279,9 +285,9 @@ def test_an_own_overlay_is_a_condition_of_its_own(
     assert rows.loc["lstm", "imbalanced", "0-4"]["mean"] == pytest.approx(0.6)
     assert rows.loc["lstm", "imbalanced, data.keep=0.05", "0-4"]["mean"] == pytest.approx(0.3)
     assert rows.loc["linear", "weighted, data.keep=0.05", "0-4"].n == 2
-    assert tables.confusion(gathered, "lstm", "imbalanced").sum() == 2 * 10 * 1000
+    assert tables.confusion(gathered, "lstm", "sgd", "imbalanced").sum() == 2 * 10 * 1000
     assert tables.weight_sweep(gathered).empty
-    report = render("report.md.j2", sections(gathered, tabulate(gathered, None), "no images"))
+    report = report_of(gathered, keys)
     assert "| LSTM | imbalanced, data.keep=0.05 |" in report
 
 
@@ -305,14 +311,13 @@ def test_runs_that_differ_are_conditions_apart(
     for run in plan(keys.study):
         write_record(tmp_path, run, scores(groups(0.6, 0.9)))
     gathered = gather(keys)
-    named = {of[0]: set(group.condition) for of, group in gathered.runs.groupby(["experiment"])}
-    assert named["own_weights"] == {"per_label, loss.weights=[2, 2, 2, 2, 2, 1, 1, 1, 1, 1]"}
-    assert named["same_images"] == {"imbalanced"}
+    named = set(gathered.runs.condition)
+    assert {"per_label, loss.weights=[2, 2, 2, 2, 2, 1, 1, 1, 1, 1]", "per_label"} < named
+    assert {"imbalanced", "imbalanced, data.keep=0.05"} < named
     of_other_images = gathered.runs[gathered.runs.seed != gathered.runs.data_seed]
-    assert set(of_other_images.experiment) == {"same_images"}
+    assert list(of_other_images.condition) == ["imbalanced"]
     shown = gathered.conditions
     assert (shown.seed == shown.data_seed).all()
-    assert named["rarer"] == {"imbalanced", "imbalanced, data.keep=0.05"}
     by = ["model", "condition", "seed", "data_seed"]
     assert set(gathered.runs.groupby(by).config_hash.nunique()) == {1}
 
@@ -336,10 +341,155 @@ def test_of_an_uncertain_loss_no_share_is_regained(tmp_path: Path) -> None:
 def test_a_study_without_any_record_has_a_report(tmp_path: Path) -> None:
     overrides = ("study=quick", f"runs_dir={tmp_path}", "records_dirs=[]")
     keys, runs = study_of(*overrides)
-    gathered = gather(keys)
-    report = render("report.md.j2", sections(gathered, tabulate(gathered, None), "no images"))
+    report = report_of(gather(keys), keys)
     assert f"0 of {len({run.config_hash for run in runs})} planned runs have a result" in report
     assert "Figure 3 is missing: no images" in report
+
+
+def report_of(gathered: Gathered, keys: StudyKeys) -> str:
+    missing = find_missing(keys.study, gathered.results)
+    tidy = tabulate(gathered, None)
+    return render("report.md.j2", sections(gathered, missing, [], tidy, "no images"))
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> tuple[StudyKeys, list[PlannedRun]]:
+    """Records of two seeds of the original and the imbalanced set, and what wrote them."""
+    keys, runs = study_of(
+        *("study.experiments=[data_sweep]", "study.extensions=[]", "study.seeds=[0,1]"),
+        *(f"runs_dir={tmp_path}", "records_dirs=[]"),
+    )
+    wanted = [run for run in runs if run.condition in ("original", "imbalanced")]
+    write_study(tmp_path, wanted, reached)
+    return keys, wanted
+
+
+def other(run: PlannedRun, choices: dict[str, str], **values: object) -> PlannedRun:
+    """A run that no study plans."""
+    named = {key.replace("__", "."): value for key, value in values.items()}
+    changed = {key: value for key, value in named.items() if not key.startswith("trainer.max")}
+    return replace(
+        run,
+        choices={**run.choices, **choices},
+        changes={**run.changes, **changed},
+        values={**run.values, **named, "model.of": choices.get("model")},
+    )
+
+
+def test_what_no_study_plans_is_in_the_report(
+    tmp_path: Path, trained: tuple[StudyKeys, list[PlannedRun]]
+) -> None:
+    keys, runs = trained
+    theirs = {"model": "transformer", "optimizer": "adagrad"}
+    of_lstm = [run for run in runs if run.choices["model"] == "lstm"]
+    write_study(tmp_path, [other(run, theirs) for run in of_lstm], reached)
+    focal = [other(run, {"loss": "focal"}, loss__gamma=2) for run in runs]
+    write_study(tmp_path, focal, reached)
+    gathered = gather(keys)
+    assert gathered.runs.left_out.isna().all()
+    report = report_of(gathered, keys)
+    lost = tables.differences(gathered).set_index(["model", "optimizer", "condition", "label"])
+    assert lost.loc["transformer", "adagrad", "original", "0-4"].n == 2
+    assert "| LSTM | focal, loss.gamma=2 |" in report
+    assert "| transformer | original |" in report
+    for picture in ("figure_1_adagrad", "figure_6_adagrad", "differences_adagrad"):
+        assert f"(figures/{picture}.png)" in report
+    assert "AI3607's claims with adagrad" in report
+
+
+def test_runs_of_another_length_are_in_no_comparison(
+    tmp_path: Path, trained: tuple[StudyKeys, list[PlannedRun]]
+) -> None:
+    keys, runs = trained
+    before = gather(keys)
+    on_trial = [other(run, {}, trainer__max_epochs=1) for run in runs]
+    longer = [other(run, {}, trainer__max_epochs=200) for run in runs[:2]]
+    limited = [other(run, {}, trainer__limit_train_batches=0.1) for run in runs]
+    for each in (on_trial, longer, limited):
+        write_study(tmp_path, each, lambda run: scores([0.1] * 10))
+    gathered = gather(keys)
+    for ground in (EPOCHS, STEPS):
+        pandas.testing.assert_frame_equal(
+            gathered.on(ground).reset_index(drop=True), before.on(ground).reset_index(drop=True)
+        )
+    assert set(gathered.runs.left_out.dropna()) == {
+        "of another length",
+        "trained on a part of the images",
+    }
+    report = report_of(gathered, keys)
+    assert "Runs of another length, and others that are in no comparison." in report
+    assert "| of another length | LSTM | SGD | imbalanced | 1 | 233 | 0, 1 |" in report
+
+
+def test_the_longest_of_equally_many_lengths_is_common(tmp_path: Path) -> None:
+    keys, runs = study_of(
+        *("study.experiments=[data_sweep]", "study.extensions=[]", "study.seeds=[0]"),
+        *(f"runs_dir={tmp_path}", "records_dirs=[]"),
+    )
+    for epochs in (1, 50):
+        write_study(tmp_path, [other(r, {}, trainer__max_epochs=epochs) for r in runs], reached)
+    runs_found = gather(keys).runs
+    assert set(runs_found[runs_found[EPOCHS]].epochs) == {50}
+
+
+def test_chosen_weights_are_those_of_the_sweep_in_the_records(tmp_path: Path) -> None:
+    keys, runs = study_of(
+        *("study.experiments=[weight_sweep,per_label_chosen]", "study.extensions=[]"),
+        *("study.seeds=[0]", f"runs_dir={tmp_path}", "records_dirs=[]"),
+    )
+    write_study(tmp_path, runs, reached)
+    waiting = next(run for run in runs if run.waits)
+    for weights in ([7] * 5 + [1] * 5, [3] * 5 + [1] * 5):
+        run = replace(waiting, values={**waiting.values, "loss.weights": weights})
+        write_record(tmp_path, run, scores([0.5] * 10))
+    known = set(gather(keys).runs.condition)
+    assert {name for name in known if name.startswith("per_label")} == {
+        "per_label_chosen",
+        "per_label_chosen, loss.weights=[3, 3, 3, 3, 3, 1, 1, 1, 1, 1]",
+    }
+
+
+def test_groups_and_labels_are_those_of_the_records(
+    tmp_path: Path, trained: tuple[StudyKeys, list[PlannedRun]]
+) -> None:
+    keys, _ = trained
+    for file in tmp_path.rglob("result.json"):
+        record = json.loads(file.read_text())
+        record["groups"] = {"few": [0, 9], "many": [*range(1, 9)], "all": [*range(10)]}
+        file.write_text(json.dumps(record))
+    gathered = gather(keys)
+    assert (gathered.rare, gathered.frequent) == ("few", "many")
+    rows = tables.all_conditions(gathered).set_index(["model", "condition", "label"])
+    assert rows.loc["lstm", "original", "few"]["mean"] == pytest.approx((0.905 + 0.805) / 2)
+    report = report_of(gathered, keys)
+    assert "| model | condition | labels few | labels many | all |" in report
+    assert "labels 0–4" not in report.partition("## Claims")[0]
+
+
+def test_damaged_files_beside_a_record_leave_the_rest(
+    tmp_path: Path, trained: tuple[StudyKeys, list[PlannedRun]]
+) -> None:
+    keys, runs = trained
+    folder = tmp_path / runs[0].config_hash[:12]
+    whole = (folder / "metrics.csv").read_text()
+    (folder / "metrics.csv").write_text(whole[: len(whole) // 2])
+    (folder / "predictions.npz").write_bytes(b"")
+    gathered = gather(keys)
+    assert len(gathered.results) == len(runs)
+    report = report_of(gathered, keys)
+    for name in ("metrics.csv", "predictions.npz"):
+        assert f"Damaged record: {folder / name} is damaged" in report
+
+
+def test_what_a_record_says_is_no_markup(
+    tmp_path: Path, trained: tuple[StudyKeys, list[PlannedRun]]
+) -> None:
+    keys, runs = trained
+    note = "<script>alert(1)</script>|[x](y)"
+    write_study(tmp_path, [other(run, {}, data__note=note) for run in runs], reached)
+    report = report_of(gather(keys), keys)
+    assert "<script>" not in report
+    assert "&lt;script>alert(1)&lt;/script>\\|[x\\](y)" in report
 
 
 def test_figure_3_shows_the_images_of_the_study() -> None:

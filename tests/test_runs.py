@@ -1,6 +1,10 @@
 import json
+import math
+import os
+from collections.abc import Callable
 from math import ceil
 from pathlib import Path
+from typing import Any
 
 import numpy
 import pytest
@@ -71,6 +75,82 @@ def test_a_damaged_result_is_named(tmp_path: Path, damage: str) -> None:
     folder.result_file.write_text(damage)
     with pytest.raises(ConfigError, match=r"^runs_dir: .*result\.json is damaged"):
         folder.result()
+
+
+CONTRADICTIONS = {
+    "a matrix without images": lambda r: r["test"].update(confusion=[[0] * 10] * 10),
+    "more images than anyone has": lambda r: r["val"]["confusion"][0].__setitem__(0, 10**30),
+    "a label too few": lambda r: r["train"].update(positive=[1] * 9),
+    "more positive outputs than images": lambda r: r["test"].update(positive=[10**7] * 10),
+    "more of a label's own than it has": lambda r: r["train"].update(positive_of_own=[1001] * 10),
+    "a group of a label that is not there": lambda r: r["groups"].update({"5-9": [5, 10]}),
+    "a group twice of one label": lambda r: r["groups"].update({"0-4": [0, 0]}),
+    "a group of none": lambda r: r["groups"].update({"0-4": []}),
+    "another seed than the config's": lambda r: r.update(seed=1),
+    "time that is no number": lambda r: r["seconds"].update(fit=math.nan),
+    "no epoch": lambda r: r.update(epochs=0),
+    "steps beyond all numbers": lambda r: r.update(steps=10**30),
+    "images less than none": lambda r: r.update(train_counts=[-1] * 10),
+}
+
+
+@pytest.mark.parametrize("contradict", CONTRADICTIONS.values(), ids=CONTRADICTIONS)
+def test_a_record_that_contradicts_itself_is_named(
+    tmp_path: Path, contradict: Callable[[dict[str, Any]], None]
+) -> None:
+    folder = RunFolder(tmp_path)
+    finish(folder, perfect_run())
+    record = json.loads(folder.result_file.read_text())
+    contradict(record)
+    folder.result_file.write_text(json.dumps(record))
+    records = find_records([tmp_path])
+    assert records.results == {}
+    [line] = records.damaged
+    assert line.startswith(f"runs_dir: {folder.result_file} is damaged (")
+
+
+def test_what_is_no_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "folder" / "result.json").mkdir(parents=True)
+    (tmp_path / "pipe").mkdir()
+    os.mkfifo(tmp_path / "pipe" / "result.json")
+    records = find_records([tmp_path])
+    assert records.results == {}
+    assert len(records.damaged) == 2
+    assert all("it is no file" in line for line in records.damaged)
+
+
+def test_the_epochs_are_read_as_they_were_written(tmp_path: Path) -> None:
+    folder, result = RunFolder(tmp_path), perfect_run()
+    assert folder.epochs(result) is None
+    finish(folder, result)
+    rows = folder.epochs(result)
+    assert rows is not None
+    assert [(row["epoch"], row["stage"]) for row in rows] == [(49, "train"), (49, "val")]
+    assert rows[0]["accuracy_0"] == 1
+
+
+@pytest.mark.parametrize("left", [0, 1, 2, 2.5])
+def test_half_a_table_of_epochs_is_named(tmp_path: Path, left: float) -> None:
+    folder, result = RunFolder(tmp_path), perfect_run()
+    finish(folder, result)
+    lines = folder.metrics_file.read_text().splitlines(keepends=True)
+    cut = lines[2][:20] if left == 2.5 else ""
+    folder.metrics_file.write_text("".join(lines[: int(left)]) + cut)
+    with pytest.raises(ConfigError, match=r"metrics\.csv is damaged"):
+        folder.epochs(result)
+
+
+def test_damaged_predictions_are_named(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    finish(folder, perfect_run())
+    whole = folder.predictions_file.read_bytes()
+    for content in (b"", b"no archive", whole[: len(whole) // 2]):
+        folder.predictions_file.write_bytes(content)
+        with pytest.raises(ConfigError, match=r"predictions\.npz is damaged"):
+            folder.predictions()
+    numpy.savez(folder.predictions_file, val=numpy.zeros(3), test=numpy.zeros(3))
+    with pytest.raises(ConfigError, match=r"predictions\.npz is damaged"):
+        folder.predictions()
 
 
 def test_a_folder_has_one_process_at_a_time(tmp_path: Path) -> None:

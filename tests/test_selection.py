@@ -17,17 +17,17 @@ def test_the_best_weight_of_a_label_is_the_smallest_of_equals() -> None:
 
 
 def test_labels_5_to_9_weigh_1() -> None:
-    assert best_weights(SWEEP) == [10, 2, 2, 5, 2, 1, 1, 1, 1, 1]
+    assert best_weights(SWEEP, range(5)) == [10, 2, 2, 5, 2, 1, 1, 1, 1, 1]
 
 
 def test_one_weight_is_chosen_by_labels_0_to_4_alone() -> None:
-    assert best_minority_weight(SWEEP) == 10
+    assert best_minority_weight(SWEEP, range(5)) == 10
     sweep = {2.0: scores(groups(0.6, 0.1)), 3.0: scores(groups(0.5, 0.9))}
-    assert best_minority_weight(sweep) == 2
+    assert best_minority_weight(sweep, range(5)) == 2
 
 
 def test_a_label_without_images_chooses_nothing() -> None:
     confusion = [*([0] * label + [9] + [0] * (9 - label) for label in range(9)), [0] * 10]
     blind = Scores(confusion=confusion[::-1], loss=0.5, positive=[9] * 10)
     with pytest.raises(ConfigError, match=r"^loss\.weights: label 0 has no validation image"):
-        best_weights(SWEEP | {3.0: blind})
+        best_weights(SWEEP | {3.0: blind}, range(5))

@@ -8,12 +8,12 @@ from dataclasses import replace
 import numpy
 import pandas
 import pytest
-from handmade import gather_planned, groups, scores, study_of, write_record
+from handmade import groups, scores, study_of, write_record
 
 from mnist_imbalance.plan import PlannedRun
 from mnist_imbalance.report import tables
 from mnist_imbalance.report.claims import judge_claims
-from mnist_imbalance.report.gather import EPOCHS, GROUNDS, STEPS, Gathered
+from mnist_imbalance.report.gather import EPOCHS, GROUNDS, STEPS, Gathered, gather
 from mnist_imbalance.report.remedies import compared, restored
 from mnist_imbalance.report.spread import NAMES, components, crossed
 
@@ -47,7 +47,7 @@ def gathered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gathered]:
         reached = minority(run)
         if reached is not None:
             write_record(place, run, scores(groups(reached, 0.9)))
-    yield gather_planned(keys, runs)
+    yield gather(keys)
     shutil.rmtree(place)
 
 
@@ -150,7 +150,7 @@ def test_only_runs_with_their_own_images_stand_on_a_ground(gathered: Gathered) -
         *(tables.table_1, tables.all_conditions, tables.at_equal_steps, tables.differences),
         *(tables.learning_curves, tables.weight_sweep, tables.selection, restored, judge_claims),
         lambda gathered: compared(gathered, numpy.repeat(numpy.arange(10), 1000)),
-        lambda gathered: pandas.DataFrame(tables.confusion(gathered, "lstm", "imbalanced")),
+        lambda gathered: pandas.DataFrame(tables.confusion(gathered, "lstm", "sgd", "imbalanced")),
     ],
 )
 def test_runs_with_other_images_appear_in_no_other_table(
@@ -168,6 +168,6 @@ def test_runs_with_other_images_appear_in_no_other_table(
 def test_the_tables_are_not_empty(gathered: Gathered) -> None:
     rows = tables.all_conditions(gathered).set_index(["model", "condition", "label"])
     assert rows.loc["lstm", "imbalanced", "0-4"].n == 5
-    assert tables.confusion(gathered, "lstm", "imbalanced").sum() == 5 * 10 * 1000
+    assert tables.confusion(gathered, "lstm", "sgd", "imbalanced").sum() == 5 * 10 * 1000
     curves = tables.learning_curves(gathered)
     assert set(curves.n) == {5}

@@ -138,7 +138,7 @@ def test_what_jobs_give_back(tmp_path: Path) -> None:
     assert result
     assert tmp_path / "it's" in Path(done["folder"]).parents
     assert done["val_balanced_accuracy"] == pytest.approx(result.val.accuracy)  # 500 of each label
-    assert done["test"]["0-4"] == result.test.accuracy_0_4
+    assert done["test"]["0-4"] == result.test.accuracy_of(range(5))
 
 
 def test_a_study_over_a_clusters_launcher(tmp_path: Path) -> None:

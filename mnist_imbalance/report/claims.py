@@ -6,19 +6,18 @@ are compared. The rules and margins are those of ``docs/protocol.md``.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy
 import pandas
 
-from mnist_imbalance.labels import MINORITY, NUM_LABELS
-from mnist_imbalance.plan import SWEPT
-from mnist_imbalance.published import published
-from mnist_imbalance.report.gather import EPOCHS, Gathered
+from mnist_imbalance.published import GROUPS, published
+from mnist_imbalance.report.gather import Gathered
 from mnist_imbalance.report.statistics import DECIMALS, estimate, seeds_to_decide
 from mnist_imbalance.report.verdicts import UNDECIDED, Judgement, correct, judge, two_sided
+from mnist_imbalance.selection import SWEPT
 
 TABLE_1 = ["original", "imbalanced", "augmented_40", "augmented_100", "per_label"]
 AUGMENTED = ["augmented_40", "augmented_100"]
@@ -50,6 +49,7 @@ class Accuracies:
         index = ["model", "condition", "scored", "label", "seed"]
         self.by_condition = scores.set_index(index).accuracy.sort_index()
         self.known = set(self.by_condition.index.droplevel([2, 3, 4]))
+        self.models = list(scores.model.unique())
 
     def __call__(
         self, model: str, condition: str, label: str, scored: str = "test"
@@ -57,7 +57,7 @@ class Accuracies:
         """Return accuracies in [0, 1] by seed.
 
         Raises:
-            KeyError: The study has no such runs.
+            KeyError: There are no such runs.
         """
         return self.by_condition.loc[model, condition, scored, label]
 
@@ -65,7 +65,7 @@ class Accuracies:
         """Return accuracies in [0, 1], a row a seed and a column one of AI3607's weights.
 
         Raises:
-            KeyError: The study has no such runs.
+            KeyError: There are no such runs.
         """
         named = {weight: name_weight(weight) for weight in PUBLISHED_WEIGHTS}
         swept = {weight: name for weight, name in named.items() if (model, name) in self.known}
@@ -74,6 +74,12 @@ class Accuracies:
         return pandas.DataFrame(
             {weight: self(model, name, label, scored) for weight, name in swept.items()}
         ).dropna()
+
+
+def by_optimizer(scores: pandas.DataFrame) -> Iterator[tuple[str, Accuracies]]:
+    """Go through the optimizers of the runs on one ground."""
+    for optimizer, shown in scores.groupby("optimizer", sort=False):
+        yield str(optimizer), Accuracies(shown)
 
 
 Effects: TypeAlias = pandas.DataFrame | pandas.Series  # rows are seeds, columns are comparisons
@@ -161,11 +167,6 @@ NOT_JUDGED = {  # sentence: (section, why)
 }
 
 
-def columns(effects: dict[str, pandas.Series]) -> pandas.DataFrame:
-    """Return effects side by side, a column a comparison."""
-    return pandas.DataFrame(effects)
-
-
 def lost(of: Accuracies, model: str) -> pandas.Series:
     """Return what the imbalance took from labels 0-4, by seed."""
     return of(model, "original", "0-4") - of(model, "imbalanced", "0-4")
@@ -213,7 +214,7 @@ def imbalance_raises_5_9(of: Accuracies, model: str) -> Effects:
 )
 def change_is_like_the_cnns(of: Accuracies, model: str) -> Effects:
     """Ask whether both models' accuracies change in the same direction."""
-    return columns(
+    return pandas.DataFrame(
         {
             f"{each}, {label}": sign * (of(each, "imbalanced", label) - of(each, "original", label))
             for each in ("lstm", "cnn")
@@ -231,7 +232,7 @@ def change_is_like_the_cnns(of: Accuracies, model: str) -> Effects:
 def augmentation_brings_no_bounce(of: Accuracies, model: str) -> Effects:
     """Ask whether the overall accuracy gains less than the margin."""
     before = of(model, "imbalanced", "all")
-    return columns(
+    return pandas.DataFrame(
         {name: margin_of(model) - (of(model, name, "all") - before) for name in AUGMENTED}
     )
 
@@ -243,7 +244,9 @@ def augmentation_brings_no_bounce(of: Accuracies, model: str) -> Effects:
 )
 def augmented_0_4_cannot_keep_up(of: Accuracies, model: str) -> Effects:
     """Compare the groups in the third and fourth column of Table 1."""
-    return columns({name: of(model, name, "5-9") - of(model, name, "0-4") for name in AUGMENTED})
+    return pandas.DataFrame(
+        {name: of(model, name, "5-9") - of(model, name, "0-4") for name in AUGMENTED}
+    )
 
 
 @claim(
@@ -274,7 +277,7 @@ def augmented_100_does_not_restore(of: Accuracies, model: str) -> Effects:
 def augmentation_does_not_rebalance(of: Accuracies, model: str) -> Effects:
     """Compare the groups' distance with and without the copies."""
     half = gap(of, model, "imbalanced") / 2
-    return columns({name: gap(of, model, name) - half for name in AUGMENTED})
+    return pandas.DataFrame({name: gap(of, model, name) - half for name in AUGMENTED})
 
 
 @claim(
@@ -285,7 +288,7 @@ def augmentation_does_not_rebalance(of: Accuracies, model: str) -> Effects:
 def augmented_stays_below_original(of: Accuracies, model: str) -> Effects:
     """Compare the third and fourth column of Table 1 with the first."""
     before = of(model, "original", "all")
-    return columns({name: before - of(model, name, "all") for name in AUGMENTED})
+    return pandas.DataFrame({name: before - of(model, name, "all") for name in AUGMENTED})
 
 
 @claim("The weighted loss restores labels 0–4.", "5.2", "regained − half of the loss, 0–4")
@@ -301,10 +304,10 @@ def weighting_restores(of: Accuracies, model: str) -> Effects:
 )
 def weighting_overtakes_on_each(of: Accuracies, model: str) -> Effects:
     """Compare the last column of Table 1 with the second, label by label."""
-    return columns(
+    return pandas.DataFrame(
         {
             label: of(model, "per_label", label) - of(model, "imbalanced", label)
-            for label in map(str, MINORITY)
+            for label in map(str, GROUPS["0-4"])
         }
     )
 
@@ -317,13 +320,15 @@ def weighting_overtakes_on_each(of: Accuracies, model: str) -> Effects:
 )
 def most_labels_keep_up(of: Accuracies, model: str) -> Effects:
     """Count the labels of the last column of Table 1 that reach its first column."""
-    by_label = columns(
+    by_label = pandas.DataFrame(
         {
             label: of(model, "per_label", label) - of(model, "original", label)
-            for label in map(str, range(NUM_LABELS))
+            for label in map(str, GROUPS["all"])
         }
     ).dropna()
-    return (by_label.round(DECIMALS) >= -margin_of(model)).sum(axis="columns") - NUM_LABELS / 2
+    return (by_label.round(DECIMALS) >= -margin_of(model)).sum(axis="columns") - len(
+        GROUPS["all"]
+    ) / 2
 
 
 @claim(
@@ -392,14 +397,16 @@ def minority_falls_after_7(of: Accuracies, model: str) -> Effects:
     """Follow Figure 5 behind the published peak."""
     curves = of.over_weights(model, "0-4")
     after = [weight for weight in PUBLISHED_WEIGHTS if weight >= PUBLISHED_PEAK]
-    return columns({str(weight): curves[weight] - curves[weight + 1] for weight in after[:-1]})
+    return pandas.DataFrame(
+        {str(weight): curves[weight] - curves[weight + 1] for weight in after[:-1]}
+    )
 
 
 def at_best_lower_less_largest(of: Accuracies, model: str, label: str) -> pandas.Series:
-    """Accuracy at the lower weight that is best on validation data, less that at the largest."""
+    """Return the accuracy at the lower weight best on validation data, less that at the largest."""
     test = of.over_weights(model, label)
     *lower, largest = test.columns
-    best = of.over_weights(model, label, "val")[lower].idxmax(axis="columns")
+    best = of.over_weights(model, label, "val")[lower].round(DECIMALS).idxmax(axis="columns")
     at_best = pandas.Series({seed: test.loc[seed, weight] for seed, weight in best.items()})
     return at_best - test[largest]
 
@@ -447,11 +454,11 @@ def chosen_weights_beat_one_weight(of: Accuracies, model: str) -> Effects:
 def others_less_2_3_4(of: Accuracies, model: str, names: Sequence[str]) -> pandas.DataFrame:
     """Return how far every other label lies above each of labels 2, 3 and 4."""
     worst = (2, 3, 4)
-    return columns(
+    return pandas.DataFrame(
         {
             f"{name}, {other} − {bad}": of(model, name, str(other)) - of(model, name, str(bad))
             for name in names
-            for other in range(NUM_LABELS)
+            for other in GROUPS["all"]
             for bad in worst
             if other not in worst
         }
@@ -480,7 +487,9 @@ def labels_2_3_4_are_worst_augmented(of: Accuracies, model: str) -> Effects:
 )
 def cnn_beats_lstm(of: Accuracies, model: str) -> Effects:
     """Compare the models within each condition of Figure 6."""
-    return columns({name: of("cnn", name, "all") - of("lstm", name, "all") for name in TABLE_1})
+    return pandas.DataFrame(
+        {name: of("cnn", name, "all") - of("lstm", name, "all") for name in TABLE_1}
+    )
 
 
 @claim(
@@ -491,7 +500,7 @@ def cnn_beats_lstm(of: Accuracies, model: str) -> Effects:
 )
 def best_lstm_is_below_the_cnn(of: Accuracies, model: str) -> Effects:
     """Compare the models across the conditions of Figure 6."""
-    return columns(
+    return pandas.DataFrame(
         {
             f"{theirs} − {ours}": of("cnn", theirs, "all") - of("lstm", ours, "all")
             for theirs in TABLE_1
@@ -527,7 +536,7 @@ def name_deciding(effects: Effects, judgement: Judgement) -> str:
 
 
 def judge_claims(gathered: Gathered) -> pandas.DataFrame:
-    """Judge every claim for which the study has runs, for each model and optimizer.
+    """Judge every claim for which there are runs, for each model and optimizer.
 
     A family, within which verdicts are corrected, is the claims about one model with one
     optimizer; those that compare the models belong to the first model's.
@@ -538,15 +547,12 @@ def judge_claims(gathered: Gathered) -> pandas.DataFrame:
         margin, seeds_to_decide, then sentence, statistic and unit; accuracies as fractions.
     """
     made: list[tuple[dict[str, object], Judgement, tuple[str, str]]] = []
-    scores = gathered.on(EPOCHS)
-    for optimizer, of_optimizer in scores.groupby("optimizer", sort=False):
-        of = Accuracies(of_optimizer)
-        models = list(of_optimizer.model.unique())
+    for optimizer, of in by_optimizer(gathered.conditions):
         for each in CLAIMS:
-            for model in [BOTH] if each.of_both else models:
+            for model in [BOTH] if each.of_both else of.models:
                 try:
                     effects = each.statistic(of, model)
-                except KeyError:  # the study asks for no such runs
+                except KeyError:  # there are no such runs
                     continue
                 margin = margin_of(model) if each.unit == POINTS else None
                 judgement = judge(effects, margin)
@@ -563,7 +569,7 @@ def judge_claims(gathered: Gathered) -> pandas.DataFrame:
                     "statistic": each.effect,
                     "unit": each.unit,
                 }
-                family = (models[0] if model == BOTH else model, optimizer)
+                family = (of.models[0] if model == BOTH else model, optimizer)
                 made.append((row, judgement, family))
     rows: list[dict[str, object]] = []
     for family in dict.fromkeys(family for *_, family in made):

@@ -11,13 +11,11 @@ import pandas
 import vl_convert
 from PIL import Image
 
-from mnist_imbalance.labels import GROUPS, MINORITY
 from mnist_imbalance.published import published_accuracy
 from mnist_imbalance.report import tables
-from mnist_imbalance.report.gather import Gathered
+from mnist_imbalance.report.gather import ALL, Gathered
 from mnist_imbalance.report.names import (
     CONDITIONS,
-    GROUP_COLORS,
     MODELS,
     condition_title,
     group_title,
@@ -33,10 +31,12 @@ TITLES = {
     "model": model_title,
     "optimizer": optimizer_title,
     "condition": condition_title,
-    "label": lambda label: group_title(label) if label in GROUPS else f"label {label}",
+    "label": lambda label: f"label {label}" if label.isdigit() else group_title(label),
 }
 HOVER = [*TITLES, "remedy", "budget", "weight", "epoch", "step", "component", "n"]
-# One meaning a colour: these, and those of the groups of labels.
+# One meaning a colour.
+GROUP_COLORS = ["#d95f02", "#1f78b4", "#7b9e2f", "#b0447c"]
+ALL_COLOR = "#7f7f7f"
 MODEL_COLORS = ["#8a5cc4", "#12987a", "#cf3d86", "#8a6d1d"]
 CONDITION_COLORS = [
     *["#7d7d7d", "#c0392b", "#e3b04b", "#a87400", "#93c54b", "#4c8f2f"],
@@ -86,9 +86,11 @@ def condition_colors(rows: pandas.DataFrame) -> dict[str, str]:
     return colors(rows.condition, CONDITION_COLORS, map(condition_title, CONDITIONS))
 
 
-def group_colors() -> dict[str, str]:
-    """Return the colours of the groups of labels."""
-    return {group_title(group): color for group, color in GROUP_COLORS.items()}
+def group_colors(groups: Iterable[str]) -> dict[str, str]:
+    """Return the colours of groups of labels, in their order, the rare labels' first."""
+    names = [group_title(group) for group in dict.fromkeys(groups)]
+    by_name = colors([name for name in names if name != group_title(ALL)], GROUP_COLORS)
+    return by_name | ({group_title(ALL): ALL_COLOR} if group_title(ALL) in names else {})
 
 
 def in_words(rows: pandas.DataFrame, form: str = "{:.1%}", of: str = "mean") -> pandas.DataFrame:
@@ -227,17 +229,22 @@ def intervals(
     return panels(layers, rows, panel, columns, width, height)
 
 
-def draw_confusion(gathered: Gathered, condition: str) -> Figure:
+def draw_confusion(gathered: Gathered, optimizer: str, condition: str) -> Figure:
     """Draw the confusion matrices of a condition, % of the true label (AI3607, Figures 1 and 2)."""
+    of_label = {
+        each: group_title(group)
+        for group, members in reversed(gathered.groups.items())
+        for each in members
+    }
     models = list(dict.fromkeys(gathered.runs.model))
     rows = []
     for model in models:
-        counts = tables.confusion(gathered, model, condition)
+        counts = tables.confusion(gathered, model, optimizer, condition)
         totals = counts.sum(axis=1)
         rows += [
             {
                 "model": model,
-                "group": group_title("0-4" if true in MINORITY else "5-9"),
+                "group": of_label[true],
                 "true": true,
                 "predicted": predicted,
                 "mean": count / totals[true],
@@ -257,7 +264,7 @@ def draw_confusion(gathered: Gathered, condition: str) -> Figure:
         [alt.Tooltip(field=field, type="nominal", title=title) for field, title in told.items()],
     )
     cells = base.mark_rect().encode(
-        color("group", group_colors()).legend(None),
+        color("group", group_colors(gathered.groups)).legend(None),
         alt.Opacity("mean:Q", scale=alt.Scale(domain=[0, 1], range=[0.05, 1]), legend=None),
     )
     numbers = base.mark_text(fontSize=11).encode(alt.Text("text:N"))
@@ -279,18 +286,18 @@ def data_url(pixels: numpy.ndarray) -> str:
 
 
 def draw_samples(samples: numpy.ndarray, copies: list[str]) -> Figure:
-    """Draw a kept image of each of labels 0-4 in all its copies (AI3607, Figure 3).
+    """Draw a kept image of each rare label in all its copies (AI3607, Figure 3).
 
     Args:
-        samples: (copies, 5, 28, 28) uint8.
+        samples: (copies, labels, 28, 28) uint8, of the first labels.
         copies: What was done to each.
     """
     rows = [
         {"copy": name.replace("-", "−"), "label": f"label {label}", "image": data_url(pixels)}
         for name, of_copy in zip(copies, samples, strict=True)
-        for label, pixels in zip(MINORITY, of_copy, strict=True)
+        for label, pixels in enumerate(of_copy)
     ]
-    width, height = 70 * len(copies), 70 * len(MINORITY)
+    width, height = 70 * len(copies), 70 * len(samples[0])
     below = alt.Axis(labelAngle=0, grid=False, labelExpr="split(datum.label, ', ')")
     chart = alt.Chart(pandas.DataFrame(rows), width=width, height=height)
     chart = chart.mark_image(width=66, height=66, smooth=False)
@@ -304,14 +311,16 @@ def draw_samples(samples: numpy.ndarray, copies: list[str]) -> Figure:
 
 
 def over_weight(sweep: pandas.DataFrame) -> alt.X:
-    """Return the axis of the weights of labels 0-4."""
+    """Return the axis of the weights of the rare labels."""
     axis = alt.Axis(grid=False, values=sorted(set(sweep.weight)))
-    return alt.X("weight:Q", title="weight of labels 0–4", axis=axis, scale=alt.Scale(zero=False))
+    return alt.X(
+        "weight:Q", title="weight of the rare labels", axis=axis, scale=alt.Scale(zero=False)
+    )
 
 
 def draw_labels_over_weight(sweep: pandas.DataFrame) -> Figure:
-    """Draw every label's accuracy over the weight of labels 0-4 (AI3607, Figure 4)."""
-    rows = in_words(sweep[~sweep.label.isin(GROUPS)])
+    """Draw every label's accuracy over the weight of the rare ones (AI3607, Figure 4)."""
+    rows = in_words(sweep[sweep.label.str.isdigit()])
     by_name, size = model_colors(rows), (140, 140)
     return curves(
         *(rows, "model"),
@@ -326,26 +335,32 @@ def draw_labels_over_weight(sweep: pandas.DataFrame) -> Figure:
 
 def draw_groups_over_weight(sweep: pandas.DataFrame) -> Figure:
     """Draw the groups' accuracies over the weight with their 95 % intervals (AI3607, Figure 5)."""
-    rows = in_words(sweep[sweep.label.isin(GROUPS)])
+    groups = sweep[~sweep.label.str.isdigit()]
+    rows = in_words(groups)
     return curves(
         rows,
         "label",
         x=over_weight(sweep),
         y="test accuracy",
-        by_name=group_colors(),
+        by_name=group_colors(groups.label),
         panel="model",
     )
 
 
 def draw_models(conditions: pandas.DataFrame) -> Figure:
-    """Draw the models in every condition, AI3607's LSTM beside (its Figure 6)."""
-    shown = conditions[(conditions.optimizer == "sgd") & conditions.condition.isin(CONDITIONS)]
+    """Draw the models in every condition, AI3607's LSTM beside (its Figure 6).
+
+    Args:
+        conditions: Of one optimizer.
+    """
+    shown = conditions[conditions.condition.isin(CONDITIONS)]
     published = shown.drop_duplicates(["condition", "label"]).assign(
         model=PUBLISHED, n="unknown", low=numpy.nan, high=numpy.nan
     )
     published["mean"] = [
         published_accuracy(row.condition, row.label) for row in published.itertuples()
     ]
+    published = published.dropna(subset="mean")
     by_name = model_colors(in_words(shown)) | {PUBLISHED: "#8c8c8c"}
     return intervals(
         in_words(pandas.concat([shown, published])),
@@ -361,9 +376,12 @@ def draw_models(conditions: pandas.DataFrame) -> Figure:
 
 
 def draw_differences(differences: pandas.DataFrame) -> Figure:
-    """Draw every condition's paired difference to ``imbalanced`` with its 95 % interval."""
-    rows = differences[differences.optimizer == "sgd"]
-    rows = rows.assign(**{end: 100 * rows[end].astype(float) for end in ENDS.values()})
+    """Draw every condition's paired difference to ``imbalanced`` with its 95 % interval.
+
+    Args:
+        differences: Of one optimizer.
+    """
+    rows = differences.assign(**{e: 100 * differences[e].astype(float) for e in ENDS.values()})
     at_zero = alt.condition(alt.datum.value == 0, alt.value(2), alt.value(0.5))
     return intervals(
         in_words(rows, "{:+.1f}"),
@@ -371,9 +389,16 @@ def draw_differences(differences: pandas.DataFrame) -> Figure:
         axis=alt.Axis(title="points more than imbalanced", gridWidth=at_zero, tickCount=5),
         y="condition",
         dodge="label",
-        by_name=group_colors(),
+        by_name=group_colors(rows.label),
         panel="model",
     )
+
+
+def with_panel(rows: pandas.DataFrame, *told_apart: str) -> pandas.DataFrame:
+    """Return rows with a title for their panel, which names the optimizer if there are several."""
+    first, *rest = told_apart
+    names = [first, *(["optimizer"] if rows.optimizer.nunique() > 1 else []), *rest]
+    return rows.assign(panel=rows[names].agg(", ".join, axis=1))
 
 
 def draw_curves(by_step: pandas.DataFrame) -> Figure:
@@ -383,11 +408,7 @@ def draw_curves(by_step: pandas.DataFrame) -> Figure:
         by_step: Columns model, optimizer, condition, step, label, n, mean, low, high.
     """
     within = {end: by_step[end].clip(0, 1) for end in ("low", "high")}
-    rows = in_words(by_step.assign(**within))
-    told_apart = (
-        ["model", "optimizer", "label"] if rows.optimizer.nunique() > 1 else ["model", "label"]
-    )
-    rows["panel"] = rows[told_apart].agg(", ".join, axis=1)
+    rows = with_panel(in_words(by_step.assign(**within)), "model", "label")
     x = alt.X("step:Q", title="optimizer steps", axis=alt.Axis(grid=False, tickCount=5))
     by_name = condition_colors(rows)
     y = "validation accuracy"
@@ -426,10 +447,10 @@ def draw_components(components: pandas.DataFrame) -> Figure:
     """Draw where the variance over runs comes from, as stacked bars.
 
     Args:
-        components: Columns model, condition, component, share, sd (in points).
+        components: Columns model, optimizer, condition, component, share, sd (in points).
     """
-    rows = in_words(components, of="share")
-    rows["to"] = rows.groupby(["model", "condition"], sort=False).share.cumsum()
+    rows = with_panel(in_words(components, of="share"), "model")
+    rows["to"] = rows.groupby(["panel", "condition"], sort=False).share.cumsum()
     rows["from"] = rows.to - rows.share
     rows["middle"] = rows.to - rows.share / 2
     rows["sd"] = rows.sd.map("{:.1f}".format)
@@ -442,7 +463,7 @@ def draw_components(components: pandas.DataFrame) -> Figure:
     numbers = base.mark_text(color="black", fontSize=12).encode(alt.X("middle:Q"), alt.Text("sd:N"))
     numbers = numbers.transform_filter("datum.share > 0.08")
     height = 30 * rows.condition.nunique()
-    return panels([bars, numbers], rows, "model", 2, 300, height)
+    return panels([bars, numbers], rows, "panel", 2, 300, height)
 
 
 def svg(figure: Figure) -> str:

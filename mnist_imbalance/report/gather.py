@@ -1,56 +1,86 @@
-"""What a study's runs reached, as data frames; planned runs without a result included."""
+"""What the runs on disk reached, as data frames, whatever wrote their records."""
 
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from statistics import fmean
+from typing import Any
 
 import numpy
 import pandas
 
-from mnist_imbalance.labels import GROUPS, NUM_LABELS
-from mnist_imbalance.plan import CHOSEN, SWEPT, StudyKeys, plan, with_chosen_weights
+from mnist_imbalance.errors import ConfigError
+from mnist_imbalance.plan import Study, StudyKeys, plan, with_chosen_weights
+from mnist_imbalance.report.names import place_of_condition, place_of_model, place_of_optimizer
 from mnist_imbalance.runs import Result, RunFolder, find_records
+from mnist_imbalance.scores import Scores
+from mnist_imbalance.selection import CHOSEN, SWEPT, best_weights, sweep_of
 
-LABELS = [*map(str, range(NUM_LABELS)), *GROUPS]
 STEPS, EPOCHS = GROUNDS = ("equal steps", "equal epochs")
+REFERENCE = "imbalanced"  # the condition whose length all are compared at
+VALIDATED = "per_label_chosen"  # the loss whose weights the sweep of the same seed chooses
+ALL = "all"  # its accuracy is that of all images, not the mean of the labels' own
+CUT_SHORT = ("trainer.limit_", "trainer.overfit_batches", "trainer.fast_dev_run")
+TOLD_APART = ["model", "optimizer", "condition", "seed", "data_seed"]
+OF_RUNS = [*TOLD_APART, "weight", "normalize", "output_bias", "output_relu", "epochs", "steps"]
+OF_RUNS += [*GROUNDS, "config_hash", "weights", "left_out"]
+
+
+def accuracies(result: Result, scores: Scores) -> dict[str, float]:
+    """Return the accuracy, in [0, 1], of each label, of each group and of all images, by name."""
+    of_labels = scores.accuracy_per_label
+    named = {str(label): accuracy for label, accuracy in enumerate(of_labels)}
+    for group, members in result.groups.items():
+        named[group] = fmean(of_labels[label] for label in members)
+    return named | {ALL: scores.accuracy}
 
 
 @dataclass(frozen=True)
 class Gathered:
-    """A study's runs.
+    """Finished runs.
 
     Attributes:
-        runs: A row a planned run: experiment, model, optimizer, condition, weight, normalize,
-            output_bias, output_relu, seed, data_seed, a column for each of `GROUNDS` that tells
-            whether it stands on it, config_hash, weights ("???" while they wait for their sweep)
-            and finished. Overlays may share a run.
-        scores: A row a planned run, scored set ("val", "test") and label: what tells the run
-            apart, and its accuracy in [0, 1], nan where the run is missing.
-        results: Finished runs of the study by config hash.
-        folders: Where each is kept.
-        damaged: A line for each record that cannot be read.
-        overrides: Of the study, for every run.
+        runs: A row a run: model, optimizer, condition, seed, data_seed, weight, normalize,
+            output_bias, output_relu, epochs, steps, a column for each of `GROUNDS` that tells
+            whether it stands on it, config_hash, weights, and left_out, why it stands on none.
+        scores: A row a run, scored set ("val", "test") and label: what tells the run apart, and
+            its accuracy in [0, 1].
+        results: By config hash.
+        predictions: The predicted label of every test image, (N,), by config hash, of the runs
+            that have them.
+        epochs: The rows of ``metrics.csv`` by config hash, of the runs that have them.
+        damaged: A line for each record, or file beside one, that cannot be read.
     """
 
     runs: pandas.DataFrame
     scores: pandas.DataFrame
-    results: dict[str, Result]
-    folders: dict[str, Path]
-    damaged: list[str]
-    overrides: list[str]
+    results: Mapping[str, Result]
+    predictions: Mapping[str, numpy.ndarray]
+    epochs: Mapping[str, Sequence[Mapping[str, Any]]]
+    damaged: Sequence[str]
+
+    @cached_property
+    def groups(self) -> dict[str, list[int]]:
+        """The groups of labels of most runs, the rare labels' first, and "all" last."""
+        if not self.results:
+            return {ALL: []}
+        counted = Counter(str(result.groups) for result in self.results.values())
+        most = max(self.results.values(), key=lambda result: counted[str(result.groups)])
+        labels = range(len(most.train_counts))
+        return {name: of for name, of in most.groups.items() if name != ALL} | {ALL: [*labels]}
 
     @property
-    def missing(self) -> pandas.DataFrame:
-        """The planned runs that have no result."""
-        return self.runs[~self.runs.finished]
+    def rare(self) -> str:
+        """The group of the labels that lost images."""
+        return next(iter(self.groups))
 
-    def how_complete(self) -> str:
-        """Say how many runs are finished."""
-        planned = self.runs.config_hash.nunique()
-        said = f"{len(self.results)} of {planned} planned runs have a result"
-        return f"{said}, {len(self.damaged)} records are damaged" if self.damaged else said
+    @property
+    def frequent(self) -> str:
+        """The group of the labels that lost none."""
+        return [*self.groups, ALL][1]
 
     def on(self, ground: str) -> pandas.DataFrame:
         """Return the scores of all runs on one of `GROUNDS`, each once.
@@ -59,12 +89,17 @@ class Gathered:
         """
         own = self.scores.seed == self.scores.data_seed
         shown = self.scores[own & self.scores[ground]]
-        return shown.drop_duplicates(["model", "optimizer", "condition", "seed", "scored", "label"])
+        return shown.drop_duplicates([*TOLD_APART, "scored", "label"])
 
     @cached_property
     def conditions(self) -> pandas.DataFrame:
         """The scores of all runs of as many epochs, as AI3607 trains."""
         return self.on(EPOCHS)
+
+    def runs_on(self, ground: str) -> pandas.DataFrame:
+        """Return the runs that `on` gives the scores of."""
+        own = self.runs.seed == self.runs.data_seed
+        return self.runs[own & self.runs[ground]].drop_duplicates(TOLD_APART)
 
     def correct(
         self, model: str, optimizer: str, condition: str, ground: str, labels: numpy.ndarray
@@ -81,72 +116,174 @@ class Gathered:
             ground: One of `GROUNDS`.
             labels: (N,) of the test set.
         """
-        runs = self.runs[self.runs.finished & self.runs[ground]]
+        runs = self.runs_on(ground)
         runs = runs[(runs.model == model) & (runs.optimizer == optimizer)]
-        runs = runs[(runs.condition == condition) & (runs.seed == runs.data_seed)]
+        runs = runs[runs.condition == condition]
         right = {}
         for seed, config_hash in zip(runs.seed, runs.config_hash, strict=True):
-            predictions = RunFolder(self.folders[config_hash]).predictions()
-            if predictions is None or len(predictions["test"]) != len(labels):
+            predicted = self.predictions.get(config_hash)
+            if predicted is None or len(predicted) != len(labels):
                 continue
-            predicted = predictions["test"]
-            pairs = numpy.bincount(labels * NUM_LABELS + predicted, minlength=NUM_LABELS**2)
             confusion = numpy.array(self.results[config_hash].test.confusion)
+            count = len(confusion)
+            pairs = numpy.bincount(labels * count + predicted, minlength=count**2)
             if numpy.array_equal(pairs, confusion.ravel()):
                 right[seed] = predicted == labels
         return right
 
 
-def gather(keys: StudyKeys) -> Gathered:
-    """Find the results of all runs of a study below its run and record folders."""
-    records = find_records([keys.runs_dir, *keys.records_dirs])
-    planned = plan(keys.study)
-    models = list(dict.fromkeys(run.choices["model"] for run in planned))
-    runs, scores, results = [], [], {}
-    for waiting in sorted(planned, key=lambda run: models.index(run.choices["model"])):
-        run = with_chosen_weights(waiting, planned, records.results) if waiting.waits else waiting
-        result = records.results.get(run.config_hash)
-        if result:
-            results[run.config_hash] = result
-        told_apart = {
-            "experiment": run.experiment,
-            "model": run.choices["model"],
-            "optimizer": run.choices["optimizer"],
-            "condition": run.condition,
-            "weight": run.values.get(SWEPT),
-            "normalize": run.values.get("loss.normalize"),
-            "output_bias": run.values.get("model.output_bias"),
-            "output_relu": run.values.get("model.output_relu"),
-            "seed": run.values["seed"],
-            "data_seed": run.values["data.seed"],
-            EPOCHS: "trainer.max_steps" not in run.values,
-            STEPS: result.steps if result else run.values.get("trainer.max_steps"),
+def name_of_run(result: Result, others: Sequence[Result]) -> str:
+    """Return the condition of a run; weights that no sweep in the records chooses are named.
+
+    Args:
+        result: Of the run.
+        others: All runs, among which its weight sweep may be.
+    """
+    if result.loss != VALIDATED:
+        return result.condition
+    sweep = {weight: each.val for weight, each in sweep_of(result.config, others).items()}
+    rare = next(iter(result.groups.values()))
+    with suppress(ConfigError):  # a label without validation images
+        if len(sweep) > 1 and result.config.get(CHOSEN) == best_weights(sweep, rare):
+            return result.condition
+    return f"{result.condition}, {CHOSEN}={result.config.get(CHOSEN)}"
+
+
+def common_length(results: Sequence[Result]) -> tuple[int | None, int | None]:
+    """Return the epochs and the steps at which runs are compared; None where there are none.
+
+    They are those that most runs of `REFERENCE` have, of equally many the longest: then a few runs
+    on trial, however short or long, move nothing. Runs whose last epoch was cut short do not count
+    among them, nor do those with a last step if there are others. Without runs of `REFERENCE` there
+    are no equal steps, and the epochs are those of most runs.
+    """
+    whole = [result for result in results if not is_cut_short(result)]
+    by_epochs = [result for result in whole if "trainer.max_steps" not in result.config]
+    for runs in (by_epochs, whole):
+        lengths = Counter((r.epochs, r.steps) for r in runs if r.condition == REFERENCE)
+        if lengths:
+            epochs, steps = max(lengths, key=lambda length: (lengths[length], length))
+            return epochs if runs is by_epochs else None, steps
+    of_others = Counter(result.epochs for result in by_epochs)
+    return max(of_others, key=lambda n: (of_others[n], n), default=None), None
+
+
+def is_cut_short(result: Result) -> bool:
+    """Tell whether a run saw only a part of its images, on trial."""
+    return any(key.startswith(CUT_SHORT) for key, value in result.config.items() if value)
+
+
+def number(value: Any) -> float:
+    """Return a config's value if it is a number, nan if not."""
+    return float(value) if isinstance(value, int | float) else math.nan
+
+
+def tabulate_runs(results: Mapping[str, Result]) -> pandas.DataFrame:
+    """Return a row a run, in the order in which a reader looks for them, see `Gathered.runs`.
+
+    On equal steps stand the runs of as many steps as `common_length` says, on equal epochs those of
+    as many epochs without a last step. Of different runs with one name, the first counts.
+    """
+    epochs, steps = common_length(list(results.values()))
+    known: set[tuple[Any, ...]] = set()
+    rows: list[dict[str, Any]] = []
+    for config_hash, result in results.items():
+        config = result.config
+        row = {
+            **{"model": result.model, "optimizer": result.optimizer},
+            "condition": name_of_run(result, list(results.values())),
+            **{"seed": result.seed, "data_seed": result.data_seed},
+            "weight": number(config.get(SWEPT)),
+            "normalize": config.get("loss.normalize"),
+            "output_bias": number(config.get("model.output_bias")),
+            "output_relu": config.get("model.output_relu"),
+            **{"epochs": result.epochs, "steps": result.steps},
+            STEPS: result.steps == steps,
+            EPOCHS: result.epochs == epochs and "trainer.max_steps" not in config,
+            **{"config_hash": config_hash, "weights": config.get(CHOSEN), "left_out": None},
         }
-        runs.append(
-            {
-                **told_apart,
-                "config_hash": run.config_hash,
-                "weights": run.values.get(CHOSEN),
-                "finished": result is not None,
-            }
+        name = (*(row[key] for key in TOLD_APART), result.epochs, result.steps)
+        if is_cut_short(result):
+            row["left_out"] = "trained on a part of the images"
+        elif (*name, row[EPOCHS]) in known:
+            row["left_out"] = "another run has the same name"
+        elif not row[STEPS] and not row[EPOCHS]:
+            row["left_out"] = "of another length"
+        if row["left_out"]:
+            row |= dict.fromkeys(GROUNDS, False)
+        known.add((*name, row[EPOCHS]))
+        rows.append(row)
+    table = pandas.DataFrame(rows, columns=OF_RUNS).astype(dict.fromkeys(GROUNDS, bool))
+    places = {"model": place_of_model, "optimizer": place_of_optimizer}
+    places["condition"] = place_of_condition
+
+    def place(column: pandas.Series) -> pandas.Series:
+        return column.map(places[column.name]) if column.name in places else column
+
+    return table.sort_values(TOLD_APART, key=place, kind="stable", ignore_index=True)
+
+
+def gather(keys: StudyKeys) -> Gathered:
+    """Read all records below a study's run and record folders, whatever wrote them."""
+    records = find_records([keys.runs_dir, *keys.records_dirs])
+    damaged = list(records.damaged)
+    predictions, epochs = {}, {}
+    for config_hash, result in records.results.items():
+        folder = RunFolder(records.folders[config_hash])
+        try:
+            if found := folder.predictions():
+                predictions[config_hash] = found["test"]
+        except ConfigError as error:
+            damaged.append(f"{error}; the images are not compared one by one")
+        try:
+            if rows := folder.epochs(result):
+                epochs[config_hash] = rows
+        except ConfigError as error:
+            damaged.append(f"{error}; the run is in no learning curve")
+    runs = tabulate_runs(records.results)
+    scores = [
+        {**told, "scored": scored, "label": label, "accuracy": accuracy}
+        for told in runs.drop(columns=["weights", "left_out"]).to_dict("records")
+        for scored in ("val", "test")
+        for result in [records.results[told["config_hash"]]]
+        for label, accuracy in accuracies(result, getattr(result, scored)).items()
+    ]
+    columns = [*runs.columns.drop(["weights", "left_out"]), "scored", "label", "accuracy"]
+    of_scores = pandas.DataFrame(scores, columns=columns)
+    return Gathered(runs, of_scores, records.results, predictions, epochs, damaged)
+
+
+@dataclass(frozen=True)
+class Missing:
+    """What a study plans and no record tells.
+
+    Attributes:
+        planned: How many runs the study has.
+        runs: Columns experiment, model, optimizer, condition, seed, data_seed and config_hash; a
+            row for each overlay of a planned run without a record.
+    """
+
+    planned: int
+    runs: pandas.DataFrame
+
+    def __str__(self) -> str:
+        """Say how many runs are finished."""
+        finished = self.planned - self.runs.config_hash.nunique()
+        return f"{finished} of {self.planned} planned runs have a result"
+
+
+def find_missing(study: Study, results: Mapping[str, Result]) -> Missing:
+    """Return which of a study's runs have no record."""
+    planned = plan(study)
+    runs = [with_chosen_weights(run, planned, results) if run.waits else run for run in planned]
+    columns = ["experiment", "model", "optimizer", "condition", "seed", "data_seed", "config_hash"]
+    rows = [
+        (
+            *(run.experiment, run.choices["model"], run.choices["optimizer"], run.condition),
+            *(run.values["seed"], run.values["data.seed"], run.config_hash),
         )
-        for scored in ("val", "test"):
-            missing = dict.fromkeys(LABELS, math.nan)
-            reached = getattr(result, scored).by_name() if result else missing
-            scores += [
-                {**told_apart, "scored": scored, "label": label, "accuracy": accuracy}
-                for label, accuracy in reached.items()
-            ]
-    of_runs, of_scores = pandas.DataFrame(runs), pandas.DataFrame(scores)
-    of_imbalanced = of_runs[of_runs[EPOCHS] & (of_runs.condition == "imbalanced")]
-    common = of_imbalanced[STEPS].max()  # steps of the imbalanced runs; nan where there are none
-    for frame in (of_runs, of_scores):
-        frame[STEPS] = frame[STEPS] == common
-    return Gathered(
-        of_runs,
-        of_scores,
-        results,
-        {key: records.folders[key] for key in results},
-        records.damaged,
-        keys.study.overrides,
-    )
+        for run in runs
+        if run.config_hash not in results
+    ]
+    rows.sort(key=lambda row: place_of_model(row[1]))
+    return Missing(len({run.config_hash for run in runs}), pandas.DataFrame(rows, columns=columns))

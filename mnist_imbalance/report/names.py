@@ -1,7 +1,12 @@
-"""What the reader sees for the names that the code uses."""
+"""What the reader sees for the names that the code uses, and in which order."""
 
-GROUP_COLORS = {"0-4": "#d95f02", "5-9": "#1f78b4", "all": "#7f7f7f"}
+import math
+import re
+from collections.abc import Iterable
+from typing import Any
+
 MODELS = {"lstm": "LSTM", "cnn": "CNN"}
+OPTIMIZERS = {"sgd": "SGD", "adam": "Adam"}
 CONDITIONS = {
     "original": "original",
     "imbalanced": "imbalanced",
@@ -16,33 +21,67 @@ OTHERS = {
     "noise_100": "10 copies, noise",
     "rotation_100": "10 copies, rotated",
     "augmented_original": "original, augmented",
+    "weighted": "weight 7",
     "loss.normalize=count": "by images",
     "model.output_bias=None": "PyTorch's output bias",
     "model.output_relu=False": "no output ReLU",
 }
+WEIGHT = "loss.minority_weight="
+
+
+def place(name: str, known: Iterable[str]) -> tuple[int, str]:
+    """Return what sorts known names as they stand, and all others behind, by name."""
+    order = list(known)
+    return (order.index(name) if name in order else len(order), name)
+
+
+def place_of_model(model: str) -> tuple[int, str]:
+    """Return what sorts models."""
+    return place(model, MODELS)
+
+
+def place_of_optimizer(optimizer: str) -> tuple[int, str]:
+    """Return what sorts optimizers."""
+    return place(optimizer, OPTIMIZERS)
+
+
+def place_of_condition(condition: str) -> tuple[Any, ...]:
+    """Return what sorts conditions: by data and loss, what else was changed, and the weight."""
+    first, *changed = condition.split(", ")
+    weights = [part.removeprefix(WEIGHT) for part in changed if part.startswith(WEIGHT)]
+    rest = tuple(part for part in changed if not part.startswith(WEIGHT))
+    weight = weights[0] if weights else "7"
+    size = float(weight) if re.fullmatch(r"\d+(\.\d+)?", weight) else math.inf
+    return (*place(first, CONDITIONS | OTHERS), rest, size, condition)
+
+
+def in_line(name: str) -> str:
+    """Return a group's name as a line says it: "0–4", "all"."""
+    return name.replace("-", "–")
 
 
 def group_title(group: str) -> str:
-    """Name a group of labels for a reader."""
-    return "all labels" if group == "all" else f"labels {group.replace('-', '–')}"
+    """Return what a reader calls a group of labels."""
+    return "all labels" if group == "all" else f"labels {in_line(group)}"
 
 
 def model_title(model: str) -> str:
-    """Name a model for a reader."""
+    """Return what a reader calls a model."""
     return MODELS.get(model, model)
 
 
 def optimizer_title(optimizer: str) -> str:
-    """Name an optimizer for a reader."""
-    return {"sgd": "SGD", "adam": "Adam"}.get(optimizer, optimizer)
+    """Return what a reader calls an optimizer."""
+    return OPTIMIZERS.get(optimizer, optimizer)
 
 
 def condition_title(condition: str) -> str:
-    """Name a condition for a reader, "weight 3, by images"."""
+    """Return what a reader calls a condition, "weight 3, by images"."""
     parts = condition.split(", ")
     named = CONDITIONS | OTHERS
     if "weighted" in parts:
-        weights = [part for part in parts if part.startswith("loss.minority_weight=")]
+        weights = [part for part in parts if part.startswith(WEIGHT)]
         parts = [part for part in parts if part not in weights]
-        named = named | {"weighted": f"weight {weights[0].partition('=')[2] if weights else 7}"}
+        if weights:
+            named = named | {"weighted": f"weight {weights[0].removeprefix(WEIGHT)}"}
     return ", ".join(named.get(part, part) for part in parts)

@@ -5,18 +5,27 @@ from typing import Any
 
 import pandas
 
+from mnist_imbalance.published import OPTIMIZER
 from mnist_imbalance.report.gather import STEPS
-from mnist_imbalance.report.names import condition_title, model_title, optimizer_title
+from mnist_imbalance.report.names import (
+    OPTIMIZERS,
+    condition_title,
+    group_title,
+    in_line,
+    model_title,
+    optimizer_title,
+    place_of_optimizer,
+)
 from mnist_imbalance.report.remedies import BY_COUNT, MARKS, REFERENCES
 from mnist_imbalance.report.verdicts import CONTRADICTED, HOLDS, NO_DIFFERENCE, UNDECIDED
 from mnist_imbalance.report.wording import Table, points
 
-COPIES, AUGMENTED, WEIGHTED = "duplicated_100", "augmented_100", f"weighted{BY_COUNT}"
+COPIES, WEIGHTED = "duplicated_100", f"weighted{BY_COUNT}"
 CHANGED = "10 copies: noise and rotations − unchanged"
 INSTEAD = "weight 7, by images − 10 unchanged copies"
 CHANGING = {
-    HOLDS: "better for labels 0–4",
-    CONTRADICTED: "worse for labels 0–4",
+    HOLDS: "better for {}",
+    CONTRADICTED: "worse for {}",
     NO_DIFFERENCE: "no difference within the margin",
     UNDECIDED: "undecided",
 }
@@ -41,13 +50,14 @@ def fraction(row: Any) -> str:
 
 
 def restored_tables(restored: pandas.DataFrame) -> list[Table]:
-    """Return a table for each ground and optimizer, SGD at equal steps first."""
+    """Return a table for each ground and optimizer, the first optimizer at equal steps first."""
     rows = restored[restored.n > 0]
     rows = rows.rename(columns={f"above_{mark:g}": f"above_{i}" for i, mark in enumerate(MARKS)})
     tables = []
     for (ground, optimizer), shown in rows.groupby(["ground", "optimizer"], sort=False):
         if set(shown.condition) <= set(REFERENCES):
             continue
+        rare, frequent = shown.rare.iloc[0], shown.frequent.iloc[0]
         cells = []
         for row in shown.itertuples():
             said = [fraction(row), *(row.above_0, row.above_1, row.above_2), row.not_below_original]
@@ -63,14 +73,15 @@ def restored_tables(restored: pandas.DataFrame) -> list[Table]:
         tables.append(
             Table(
                 f"{optimizer_title(optimizer)}, {ground}: fraction restored of what the imbalance "
-                "took from labels 0–4, from imbalanced (0) to original (1) on the same ground, "
-                "with Fieller's 95 % interval over n seeds, given this test set; whether it lies "
-                "above ½, 0.8 and 0.95 of the loss; whether the accuracy is within the margin of "
-                "the original data's, or above (yes, no, or ? for undecided, not corrected for "
-                "their number); accuracy % of labels 0–4, 5–9 and all.",
+                f"took from {group_title(rare)}, from imbalanced (0) to original (1) on the same "
+                "ground, with Fieller's 95 % interval over n seeds, given this test set; whether "
+                "it lies above ½, 0.8 and 0.95 of the loss; whether the accuracy is within the "
+                "margin of the original data's, or above (yes, no, or ? for undecided, not "
+                f"corrected for their number); accuracy % of {group_title(rare)}, "
+                f"{in_line(frequent)} and all.",
                 [
                     *("model", "remedy", "restored", "above ½", "above 0.8", "above 0.95"),
-                    *("not below original", "labels 0–4", "labels 5–9", "all", "n"),
+                    *("not below original", group_title(rare), group_title(frequent), "all", "n"),
                 ],
                 cells,
             )
@@ -91,6 +102,7 @@ def compared_tables(compared: pandas.DataFrame) -> list[Table]:
     rows = compared[compared.n > 0]
     tables = []
     for (ground, optimizer), shown in rows.groupby(["ground", "optimizer"], sort=False):
+        rare, frequent = shown.rare.iloc[0], shown.frequent.iloc[0]
         cells = []
         for row in shown.itertuples():
             wide, images = "no predictions", ""
@@ -117,15 +129,16 @@ def compared_tables(compared: pandas.DataFrame) -> list[Table]:
         tables.append(
             Table(
                 f"{optimizer_title(optimizer)}, {ground}: differences in points, paired over n "
-                "seeds, given this test set. Judged are labels 0–4 (is the first better?), raw and "
-                "after Holm's correction within the model; beside it what the same change does to "
-                "labels 5–9 and to all. Seeds × images: the interval of 0–4 over seeds and test "
-                "images together (conservative). Images: test images of 0–4 that more : fewer "
+                f"seeds, given this test set. Judged are {group_title(rare)} (is the first "
+                "better?), raw and after Holm's correction within the model; beside it what the "
+                f"same change does to {group_title(frequent)} and to all. Seeds × images: the "
+                f"interval of {in_line(rare)} over seeds and test images together (conservative). "
+                f"Images: test images of {in_line(rare)} that more : fewer "
                 "seeds of the first get right (McNemar's p, given these networks). Seeds: those "
                 "that would decide what is undecided / find a difference as large as the margin.",
                 [
-                    *("model", "comparison", "verdict", "corrected", "labels 0–4", "labels 5–9"),
-                    *("all", "seeds × images", "images", "n", "seeds"),
+                    *("model", "comparison", "verdict", "corrected", group_title(rare)),
+                    *(group_title(frequent), "all", "seeds × images", "images", "n", "seeds"),
                 ],
                 cells,
             )
@@ -159,10 +172,11 @@ def with_optimizer(optimizer: str, restored: pandas.DataFrame, compared: pandas.
             for row in copied.itertuples()
         ]
     )
+    rare, frequent = group_title(copied.rare.iloc[0]), group_title(copied.frequent.iloc[0])
     n = " to ".join(map(str, sorted({copied.n.min(), copied.n.max()})))
     sentences = [
         f"With {optimizer_title(optimizer)} and as many optimizer steps for every set, losing 90 % "
-        f"of their training images costs labels 0–4 {losses} of test accuracy (n = {n})."
+        f"of their training images costs {rare} {losses} of test accuracy (n = {n})."
     ]
     for condition, named in (
         (COPIES, "Ten unchanged copies of the images that are left bring back"),
@@ -171,14 +185,15 @@ def with_optimizer(optimizer: str, restored: pandas.DataFrame, compared: pandas.
         if said := joined([of_remedy(restored, model, condition) for model in copied.model]):
             sentences.append(f"{named} {said}.")
     for names, first in (
-        (CHANGED, "Noise and rotations instead of unchanged copies change labels 0–4 by"),
-        (INSTEAD, "That weight instead of the copies changes labels 0–4 by"),
+        (CHANGED, f"Noise and rotations instead of unchanged copies change {rare} by"),
+        (INSTEAD, f"That weight instead of the copies changes {rare} by"),
     ):
         told = joined(
             [
-                f"{with_interval(row, 'effect', 'low', 'high')} points and labels 5–9 by "
+                f"{with_interval(row, 'effect', 'low', 'high')} points and {frequent} by "
                 f"{with_interval(row, 'majority', 'majority_low', 'majority_high')} with the "
-                f"{model_title(row.model)} (0–4: {BETTER.get(row.corrected, 'undecided')})"
+                f"{model_title(row.model)} ({in_line(row.rare)}: "
+                f"{BETTER.get(row.corrected, 'undecided')})"
                 for row in compared[compared.comparison == names].itertuples()
             ]
         )
@@ -194,7 +209,7 @@ def finding(restored: pandas.DataFrame, compared: pandas.DataFrame) -> str:
         restored: As `remedies.restored`.
         compared: As `remedies.compared`.
     """
-    optimizers = sorted(set(restored.optimizer), key=lambda name: (name != "sgd", name))
+    optimizers = sorted(set(restored.optimizer), key=place_of_optimizer)
     said = [with_optimizer(optimizer, restored, compared) for optimizer in optimizers]
     return "\n\n".join(filter(None, said)) or (
         "There is no finding yet: it takes two seeds of the original, the imbalanced and the "
@@ -211,8 +226,8 @@ def literature(restored: pandas.DataFrame, compared: pandas.DataFrame) -> str:
     """
     on_steps = restored[(restored.ground == STEPS) & (restored.n > 1)]
     of = on_steps.set_index(["optimizer", "model", "condition"])
-    verdicts = compared[(compared.ground == STEPS) & (compared.n > 1)]
-    verdicts = verdicts.set_index(["optimizer", "model", "comparison"]).corrected
+    pairs = compared[(compared.ground == STEPS) & (compared.n > 1)]
+    verdicts = pairs.set_index(["optimizer", "model", "comparison"]).corrected
     said = [
         "AI3607 concludes that its augmentations cannot restore the rare labels. Its augmented "
         "sets repeat the rare images four and ten times, and it has no set of unchanged copies, so "
@@ -225,9 +240,9 @@ def literature(restored: pandas.DataFrame, compared: pandas.DataFrame) -> str:
             said.append(
                 f"{model_title(model)} with {optimizer_title(optimizer)}: repeating "
                 f"{repeated.get(copies, 'does not surely restore half of the loss')}, and changing "
-                f"the copies is {CHANGING[verdict]}."
+                f"the copies is {CHANGING[verdict].format(group_title(pairs.rare.iloc[0]))}."
             )
-    weights = verdicts.get(("sgd", "cnn", INSTEAD))
+    weights = verdicts.get((OPTIMIZER, "cnn", INSTEAD))
     if weights is not None:
         said.append(
             "Buda, Maki and Mazurowski (2018, Neural Networks 106) found that imbalance harms "
@@ -236,23 +251,17 @@ def literature(restored: pandas.DataFrame, compared: pandas.DataFrame) -> str:
             "not compare loss weights. Here weight 7, by images, is "
             f"{AGAINST[weights]} ten copies for the CNN."
         )
-    by_optimizer = [
-        [
-            of.loc[key]
-            for optimizer in ("sgd", "adam")
-            if (key := (optimizer, m, WEIGHTED)) in of.index
-        ]
-        for m in ("lstm", "cnn")
-    ]
-    for model, pair in zip(("lstm", "cnn"), by_optimizer, strict=True):
-        if len(pair) == 2:
-            apart = pair[1].high < pair[0].low or pair[1].low > pair[0].high
-            said.append(
-                f"{model_title(model)}: weight 7, by images, restores {fraction(pair[0])} with SGD "
-                f"and {fraction(pair[1])} with Adam"
-                + (", which differ." if apart else "; the intervals overlap.")
-            )
-    if any(len(pair) == 2 for pair in by_optimizer):
+    both = on_steps[(on_steps.condition == WEIGHTED) & on_steps.optimizer.isin(OPTIMIZERS)]
+    pairs_of = [rows for _, rows in both.groupby("model", sort=False) if len(rows) == 2]
+    for first, second in (rows.itertuples() for rows in pairs_of):
+        apart = second.high < first.low or second.low > first.high
+        said.append(
+            f"{model_title(first.model)}: weight 7, by images, restores {fraction(first)} with "
+            f"{optimizer_title(first.optimizer)} and {fraction(second)} with "
+            f"{optimizer_title(second.optimizer)}"
+            + (", which differ." if apart else "; the intervals overlap.")
+        )
+    if pairs_of:
         said.append(
             "Byrd and Lipton (2019, ICML) found that the effect of loss weights fades as a network "
             "is trained on; Adam trains these further in as many steps, but differs in more."

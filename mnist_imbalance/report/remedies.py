@@ -10,9 +10,8 @@ from collections.abc import Iterator, Mapping
 import numpy
 import pandas
 
-from mnist_imbalance.labels import MINORITY
-from mnist_imbalance.report.claims import Accuracies, margin_of
-from mnist_imbalance.report.gather import GROUNDS, Gathered
+from mnist_imbalance.report.claims import Accuracies, by_optimizer, margin_of
+from mnist_imbalance.report.gather import ALL, GROUNDS, REFERENCE, Gathered
 from mnist_imbalance.report.image_statistics import over_seeds_and_images, paired_images
 from mnist_imbalance.report.statistics import (
     estimate,
@@ -59,39 +58,39 @@ COMPARED = {  # the first condition less the second
     "weight 7: by images − by weights": (f"weighted{BY_COUNT}", "weighted"),
     "a weight for each label: by images − by weights": (f"per_label{BY_COUNT}", "per_label"),
 }
-OTHERS = {"5-9": "majority", "all": "overall"}  # what a difference on 0-4 may cost
+OTHERS = ("majority", "overall")  # what a difference on the rare labels may cost
 
 
 def on_each_ground(gathered: Gathered) -> Iterator[tuple[str, str, str, Accuracies]]:
-    """Go through every ground, optimizer and model of a study."""
+    """Go through every ground, and its optimizers and models."""
     for ground in GROUNDS:
-        scores = gathered.on(ground)
-        for optimizer, of_optimizer in scores.groupby("optimizer", sort=False):
-            of = Accuracies(of_optimizer)
-            for model in of_optimizer.model.unique():
-                yield ground, str(optimizer), model, of
+        for optimizer, of in by_optimizer(gathered.on(ground)):
+            for model in of.models:
+                yield ground, optimizer, model, of
 
 
 def restored(gathered: Gathered) -> pandas.DataFrame:
-    """Return what fraction of the loss on labels 0-4 each remedy restores.
+    """Return what fraction of the loss on the rare labels each remedy restores.
 
     Returns:
         Columns ground, optimizer, model, condition, remedy, n, lost, lost_low and lost_high (what
         the imbalance took, a difference of accuracies), fraction, low and high (Fieller's; infinite
         where the loss is not certain), a verdict at each of `MARKS`, not_below_original (that its
         accuracy is less than the margin below that of original), minority, majority and overall
-        (the n seeds' mean accuracies of 0-4, 5-9 and all). A row for imbalanced and for original
-        stands first.
+        (the n seeds' mean accuracies of the rare labels, the frequent and all), rare and frequent
+        (the names of these groups). A row for imbalanced and for original stands first.
     """
     rows = []
     for ground, optimizer, model, of in on_each_ground(gathered):
         for condition, remedy in (REFERENCES | REMEDIES).items():
             try:
-                reached = of(model, condition, "0-4")
-                before = of(model, "original", "0-4")
-                without = of(model, "imbalanced", "0-4")
-                majority, overall = (of(model, condition, label) for label in ("5-9", "all"))
-            except KeyError:  # the study asks for no such runs
+                reached = of(model, condition, gathered.rare)
+                before = of(model, "original", gathered.rare)
+                without = of(model, REFERENCE, gathered.rare)
+                majority, overall = (
+                    of(model, condition, label) for label in (gathered.frequent, ALL)
+                )
+            except KeyError:  # there are no such runs
                 continue
             paired = pandas.DataFrame(
                 {
@@ -118,11 +117,12 @@ def restored(gathered: Gathered) -> pandas.DataFrame:
                     **verdicts,
                     "not_below_original": judge(margin_of(model) - paired.below).verdict,
                     **paired[["minority", "majority", "overall"]].mean().to_dict(),
+                    **{"rare": gathered.rare, "frequent": gathered.frequent},
                 }
             )
     names = ["ground", "optimizer", "model", "condition", "remedy", "n", "lost", "lost_low"]
     names += ["lost_high", "fraction", "low", "high", *(f"above_{mark:g}" for mark in MARKS)]
-    names += ["not_below_original", "minority", "majority", "overall"]
+    names += ["not_below_original", "minority", "majority", "overall", "rare", "frequent"]
     return pandas.DataFrame(rows, columns=names)
 
 
@@ -137,24 +137,25 @@ def both_right(
 
 
 def compared(gathered: Gathered, labels: numpy.ndarray | None) -> pandas.DataFrame:
-    """Compare remedies pair by pair on the accuracy of labels 0-4, and say what it costs 5-9.
+    """Compare remedies pair by pair on the rare labels, and say what it costs the others.
 
     A family, within which verdicts are corrected, is the comparisons of one model with one
     optimizer on one ground. "holds" is said where the first is better, "contradicted" where the
     second is.
 
     Args:
-        gathered: The study's runs.
+        gathered: Finished runs.
         labels: (N,) of the test set; None where it cannot be had.
 
     Returns:
         Columns ground, optimizer, model, comparison (its name), first, second, n, effect, low and
         high (over seeds, given this test set), verdict, corrected, p, p_corrected, margin,
         seeds_to_decide, seeds_for_margin (that would find a difference as large as the margin),
-        majority and overall with _low and _high (the same difference on 5-9 and on all, not
-        judged), n_images (seeds with predictions of both), low_images and high_images (over seeds
-        and test images), gained and lost (test images of 0-4 that more and fewer seeds of the
-        first get right) and p_images (McNemar's, given these networks).
+        majority and overall with _low and _high (the same difference on the frequent labels and on
+        all, not judged), n_images (seeds with predictions of both), low_images and high_images
+        (over seeds and test images), gained and lost (test images of the rare labels that more and
+        fewer seeds of the first get right), p_images (McNemar's, given these networks), rare and
+        frequent (the names of the groups).
     """
     rows = []
     for ground, optimizer, model, of in on_each_ground(gathered):
@@ -163,9 +164,9 @@ def compared(gathered: Gathered, labels: numpy.ndarray | None) -> pandas.DataFra
             try:
                 effects, *others = (
                     (of(model, first, label) - of(model, second, label)).dropna()
-                    for label in ("0-4", *OTHERS)
+                    for label in (gathered.rare, gathered.frequent, ALL)
                 )
-            except KeyError:  # the study asks for no such runs
+            except KeyError:  # there are no such runs
                 continue
             judgement = judge(effects, margin_of(model))
             undecided = judgement.verdict == UNDECIDED and judgement.n > 1
@@ -180,8 +181,9 @@ def compared(gathered: Gathered, labels: numpy.ndarray | None) -> pandas.DataFra
                 "seeds_to_decide": max(needed, judgement.n + 1) if needed else math.nan,
                 "seeds_for_margin": seeds_needed(effects, margin_of(model)) or math.nan,
                 "n_images": 0,
+                **{"rare": gathered.rare, "frequent": gathered.frequent},
             }
-            for name, values in zip(OTHERS.values(), others, strict=True):
+            for name, values in zip(OTHERS, others, strict=True):
                 _, row[name], row[f"{name}_low"], row[f"{name}_high"] = estimate(values)
             right = None
             if labels is not None:
@@ -192,8 +194,9 @@ def compared(gathered: Gathered, labels: numpy.ndarray | None) -> pandas.DataFra
                     )
                 )
             if right and labels is not None:
-                wide = over_seeds_and_images(*right, labels, MINORITY)
-                minority = numpy.isin(labels, list(MINORITY))
+                rare = gathered.groups[gathered.rare]
+                wide = over_seeds_and_images(*right, labels, rare)
+                minority = numpy.isin(labels, rare)
                 images = paired_images(*(each[:, minority] for each in right))
                 row |= {"n_images": wide.n, "low_images": wide.low, "high_images": wide.high}
                 row |= {"gained": images.gained, "lost": images.lost, "p_images": images.p}
@@ -204,6 +207,7 @@ def compared(gathered: Gathered, labels: numpy.ndarray | None) -> pandas.DataFra
     names = ["ground", "optimizer", "model", "comparison", "first", "second", "n", "effect", "low"]
     names += ["high", "verdict", "corrected", "p", "p_corrected", "margin", "seeds_to_decide"]
     names += ["seeds_for_margin"]
-    names += [f"{name}{end}" for name in OTHERS.values() for end in ("", "_low", "_high")]
+    names += [f"{name}{end}" for name in OTHERS for end in ("", "_low", "_high")]
     names += ["n_images", "low_images", "high_images", "gained", "lost", "p_images"]
+    names += ["rare", "frequent"]
     return pandas.DataFrame(rows, columns=names)

@@ -14,7 +14,7 @@ from mnist_imbalance.report.wording import Table
 
 
 def anchor(text: str) -> str:
-    """Give a heading's address within the page."""
+    """Return a heading's address within the page."""
     return re.sub(r"\W+", "-", text.lower()).strip("-")
 
 
@@ -30,13 +30,25 @@ def spec(figure: Figure) -> Markup:
     return Markup(json.dumps(described, separators=(",", ":")).replace("</", "<\\/"))
 
 
+def plain(text: str) -> str:
+    """Return text in which nothing but `code` has a meaning in Markdown or HTML."""
+    parts = re.split(r"(`[^`\n<&]*`)", text)
+    for place, part in enumerate(parts):
+        if place % 2 == 0:
+            part = part.replace("&", "&amp;").replace("<", "&lt;")
+            part = re.sub(r"[*`\\]|\](?=[(\[])", r"\\\g<0>", part)
+        parts[place] = part.replace("|", r"\|")
+    return "".join(parts)
+
+
 def markdown(table: Table) -> str:
-    """Write a table for a repository's page."""
-    rows = [table.columns, ["---"] * len(table.columns), *table.rows]
+    """Return a table for a repository's page."""
     laid_out = [
-        "| " + " | ".join(cell.replace("\n", "<br>") for cell in row) + " |" for row in rows
+        "| " + " | ".join(plain(cell).replace("\n", "<br>") for cell in row) + " |"
+        for row in (table.columns, *table.rows)
     ]
-    return "\n".join([f"{table.caption}\n", *laid_out])
+    laid_out.insert(1, "| " + " | ".join(["---"] * len(table.columns)) + " |")
+    return "\n".join([f"{plain(table.caption)}\n", *laid_out])
 
 
 def render(name: str, made: list[Section]) -> str:
@@ -47,7 +59,7 @@ def render(name: str, made: list[Section]) -> str:
         undefined=StrictUndefined,
         keep_trailing_newline=True,
     )
-    filters = (anchor, lines, spec, markdown)
+    filters = (anchor, lines, spec, plain, markdown)
     environment.filters.update({each.__name__: each for each in filters})
     return environment.get_template(name).render(
         sections=made, verdicts=VERDICTS, vega_js=vl_convert.javascript_bundle

@@ -1,21 +1,24 @@
 """What stands where in the report: headings, paragraphs, tables and figures."""
 
+import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import pandas
 
+from mnist_imbalance.published import OPTIMIZER
 from mnist_imbalance.report import figures, opening, wording
-from mnist_imbalance.report.claims import TABLE_1
-from mnist_imbalance.report.gather import Gathered
+from mnist_imbalance.report.gather import EPOCHS, Gathered, Missing
 from mnist_imbalance.report.names import (
+    CONDITIONS,
     condition_title,
+    group_title,
     model_title,
     optimizer_title,
 )
-from mnist_imbalance.report.remedies import REFERENCES
+from mnist_imbalance.report.remedies import REFERENCES, REMEDIES
 from mnist_imbalance.report.verdicts import VERDICTS
 from mnist_imbalance.report.wording import Table
 
@@ -47,30 +50,54 @@ class Section:
     pictures: list[Picture] = field(default_factory=list)
 
 
-def opening_section(gathered: Gathered, tidy: Tidy) -> Section:
+def named(picture: str, optimizer: str) -> str:
+    """Return a picture's name; that of AI3607's optimizer, as we read it, is not told in it."""
+    return (
+        picture if optimizer == OPTIMIZER else f"{picture}_{re.sub('[^a-z0-9]+', '-', optimizer)}"
+    )
+
+
+def of_optimizers(rows: pandas.DataFrame) -> Iterator[tuple[str, pandas.DataFrame]]:
+    """Go through the optimizers of a table."""
+    for optimizer, shown in rows.groupby("optimizer", sort=False):
+        yield str(optimizer), shown
+
+
+def opening_section(gathered: Gathered, missing: Missing, tidy: Tidy) -> Section:
     """The answer in sentences, one figure and a table; and how much is missing."""
     restored = tidy["restored"]
     paragraphs = opening.finding(restored, tidy["compared"]).split("\n\n")
-    if len(gathered.missing) or gathered.damaged:
-        paragraphs.append(f"{gathered.how_complete()}; the others are in the report's last table.")
+    if len(missing.runs) or gathered.damaged:
+        paragraphs.append(
+            f"{how_complete(gathered, missing)}; the others are in the report's last table."
+        )
     restored = restored[~restored.condition.isin(REFERENCES)]
     known = restored[restored.n > 0]
     pictures = []
     if not known.empty:
         caption = (
-            "What restores labels 0–4: the fraction of what the imbalance took that each remedy "
-            "brings back, with Fieller's 95 % intervals over seeds. 0 is imbalanced and 1 original "
-            "on the same ground: at equal steps the original set is trained for fewer epochs. By "
-            "images: the weighted loss is divided by the batch's images instead of its weights."
+            f"What restores {group_title(gathered.rare)}: the fraction of what the imbalance took "
+            "that each remedy brings back, with Fieller's 95 % intervals over seeds. 0 is "
+            "imbalanced and 1 original on the same ground: at equal steps the original set is "
+            "trained for fewer epochs. By images: the weighted loss is divided by the batch's "
+            "images instead of its weights."
         )
         of_panels = pandas.MultiIndex.from_frame(restored[["ground", "optimizer"]])
         shown = restored[
             restored.remedy.isin(known.remedy)
             & of_panels.isin(pandas.MultiIndex.from_frame(known[["ground", "optimizer"]]))
         ]
+        order = list(REMEDIES)
+        shown = shown.sort_values("condition", key=lambda c: c.map(order.index), kind="stable")
         drawn = figures.draw_restored(shown.rename(columns={"ground": "budget"}))
         pictures.append(Picture("restored", caption, drawn))
     return Section(OPENING, paragraphs, opening.restored_tables(tidy["restored"])[:1], pictures)
+
+
+def how_complete(gathered: Gathered, missing: Missing) -> str:
+    """Say how many runs are finished."""
+    damaged = f", {len(gathered.damaged)} records are damaged" if gathered.damaged else ""
+    return f"{missing}{damaged}"
 
 
 def remedies_section(gathered: Gathered, tidy: Tidy) -> Section:
@@ -94,7 +121,7 @@ def spread_section(components: pandas.DataFrame) -> Section:
     )
     picture = Picture(
         "components",
-        "Standard deviation of labels 0–4's test accuracy from the choice of images, from the "
+        "Standard deviation of the rare labels' test accuracy from the choice of images, from the "
         "initial weights and order, and from the rest; crossed seeds.",
         figures.draw_components(components.assign(sd=100 * components.sd)),
     )
@@ -103,30 +130,33 @@ def spread_section(components: pandas.DataFrame) -> Section:
 
 def models_section(conditions: pandas.DataFrame) -> Section:
     """Figure 6."""
-    figure_6 = Picture(
-        "figure_6",
-        "The models in every condition of AI3607, at equal epochs, with 95 % intervals over seeds, "
-        "and AI3607's LSTM (its Figure 6).",
-        figures.draw_models(conditions),
-    )
-    return Section("Models", [], [wording.summary(conditions)], [figure_6])
+    made = Section("Models")
+    for optimizer, shown in of_optimizers(conditions[conditions.condition.isin(CONDITIONS)]):
+        made.tables.append(wording.summary(shown))
+        caption = (
+            f"The models in every condition of AI3607, {optimizer_title(optimizer)}, at equal "
+            "epochs, with 95 % intervals over seeds, and AI3607's LSTM (its Figure 6)."
+        )
+        figure = figures.draw_models(shown)
+        made.pictures.append(Picture(named("figure_6", optimizer), caption, figure))
+    return made
 
 
 def claims_section(claims: pandas.DataFrame) -> Section:
     """All verdicts."""
-    reports_own = claims[(claims.optimizer == "sgd") & claims.model.isin(["lstm", "both"])]
+    reports_own = claims[(claims.optimizer == OPTIMIZER) & claims.model.isin(["lstm", "both"])]
     verdicts = Counter(reports_own.verdict)
     counted = ", ".join(f"{verdicts[verdict]} × {verdict}" for verdict in VERDICTS)
     text = (
         f"AI3607's claims about its LSTM, judged by effects paired over seeds: {counted}. The "
-        "same questions are asked of the other model and optimizer. Here, to restore labels 0–4 "
+        "same questions are asked of the other models and optimizers. Here, to restore labels 0–4 "
         "means to regain at least half of what the imbalance took from them, and to rebalance to "
         "halve the groups' gap; 0.8 and 0.95 of the loss are in the first tables. Without runs for "
         "it, or a certain loss to restore, a claim has no effect and is undecided. What the "
         "augmentation brings is judged here as AI3607 compares it, without unchanged copies beside."
     )
-    of_optimizers = [wording.claims_table(claims, name) for name in dict.fromkeys(claims.optimizer)]
-    return Section("Claims", [text], [*of_optimizers, wording.not_judged_table()])
+    verdicts_of = [wording.claims_table(claims, name) for name in dict.fromkeys(claims.optimizer)]
+    return Section("Claims", [text], [*verdicts_of, wording.not_judged_table()])
 
 
 def table_1_section(table_1: pandas.DataFrame) -> Section:
@@ -142,62 +172,71 @@ def table_1_section(table_1: pandas.DataFrame) -> Section:
 
 def differences_section(differences: pandas.DataFrame) -> Section:
     """The paired differences, which AI3607 lacks."""
-    differences = differences[differences.n > 0]
     shown = differences[~differences.condition.str.contains("model.")]  # these in the table only
-    picture = Picture(
-        "differences",
-        "Test accuracy of every condition less that of imbalanced, paired over seeds, with 95 % "
-        "intervals.",
-        figures.draw_differences(shown),
-    )
+    pictures = [
+        Picture(
+            named("differences", optimizer),
+            "Test accuracy of every condition less that of imbalanced, "
+            f"{optimizer_title(optimizer)}, paired over seeds, with 95 % intervals.",
+            figures.draw_differences(rows),
+        )
+        for optimizer, rows in of_optimizers(shown)
+    ]
     by_optimizer = [
         wording.estimates_table(
-            differences[differences.optimizer == name],
-            f"{optimizer_title(name)}: points more than imbalanced, paired over n seeds.",
+            rows,
+            f"{optimizer_title(optimizer)}: points more than imbalanced, paired over n seeds.",
             ["model", "condition"],
             "label",
             signed=True,
         )
-        for name in dict.fromkeys(differences.optimizer)
+        for optimizer, rows in of_optimizers(differences)
     ]
-    return Section("Differences to the imbalanced set", [], by_optimizer, [picture])
+    return Section("Differences to the imbalanced set", [], by_optimizer, pictures)
 
 
 def confusion_section(gathered: Gathered) -> Section:
     """Figures 1 and 2."""
-
-    def picture(name: str, condition: str, trained_on: str) -> Picture:
-        return Picture(
-            name,
-            f"Trained on {trained_on} images: confusion matrices of the test set, % of the true "
-            f"label, all seeds together (AI3607, {name.replace('figure_', 'Figure ')}).",
-            figures.draw_confusion(gathered, condition),
-        )
-
     pictures = [
-        picture("figure_1", "original", "all"),
-        picture("figure_2", "imbalanced", "imbalanced"),
+        Picture(
+            named(name, optimizer),
+            f"Trained on {trained_on} images, {optimizer_title(optimizer)}: confusion matrices of "
+            "the test set, % of the true label, all seeds together (AI3607, "
+            f"{name.replace('figure_', 'Figure ')}).",
+            figures.draw_confusion(gathered, optimizer, condition),
+        )
+        for optimizer, runs in of_optimizers(gathered.runs_on(EPOCHS))
+        for name, condition, trained_on in (
+            ("figure_1", "original", "all"),
+            ("figure_2", "imbalanced", "imbalanced"),
+        )
+        if condition in set(runs.condition)
     ]
     return Section("Confusion", pictures=pictures)
 
 
 def weights_section(sweep: pandas.DataFrame, optimum: pandas.DataFrame) -> Section:
     """Figures 4 and 5."""
-    of_published = sweep[(sweep.normalize == "weight_sum") & (sweep.n > 0)]
-    labels = Picture(
-        "figure_4",
-        "Test accuracy of every label over the weight of labels 0–4; weight 1 is the plain loss "
-        "(AI3607, Figure 4).",
-        figures.draw_labels_over_weight(of_published),
-    )
-    groups = Picture(
-        "figure_5",
-        "Mean test accuracy of labels 0–4 and 5–9 over the weight of labels 0–4, with 95 % "
-        "intervals over seeds (AI3607, Figure 5).",
-        figures.draw_groups_over_weight(of_published),
-    )
-    best = [wording.optimum_table(optimum)] if len(optimum) else []
-    return Section("Weights", tables=best, pictures=[labels, groups])
+    made = Section("Weights", tables=[wording.optimum_table(optimum)] if len(optimum) else [])
+    for optimizer, rows in of_optimizers(sweep[sweep.normalize == "weight_sum"]):
+        if rows.weight.nunique() < 3:  # the plain loss and one weight are no sweep
+            continue
+        title = optimizer_title(optimizer)
+        labels = (
+            f"Test accuracy of every label over the weight of the rare ones, {title}; weight 1 is "
+            "the plain loss (AI3607, Figure 4)."
+        )
+        groups = (
+            f"Mean test accuracy of the groups over the weight of the rare labels, {title}, with "
+            "95 % intervals over seeds (AI3607, Figure 5)."
+        )
+        made.pictures.append(
+            Picture(named("figure_4", optimizer), labels, figures.draw_labels_over_weight(rows))
+        )
+        made.pictures.append(
+            Picture(named("figure_5", optimizer), groups, figures.draw_groups_over_weight(rows))
+        )
+    return made
 
 
 def selection_section(selection: pandas.DataFrame) -> Section:
@@ -214,7 +253,7 @@ def learning_section(curves: pandas.DataFrame) -> Section:
     """Accuracy over steps."""
     pictures = [
         Picture(
-            f"learning_{optimizer}",
+            f"learning_{re.sub('[^a-z0-9]+', '-', optimizer)}",
             f"Validation accuracy over optimizer steps, {optimizer_title(optimizer)}, mean and 95 "
             "% interval over seeds, at equal steps.",
             figures.draw_curves(rows),
@@ -241,9 +280,9 @@ def normalization_section(normalization: pandas.DataFrame) -> Section:
     )
     table = wording.estimates_table(
         normalization,
-        "LSTM, test accuracy % by the divisor of the weighted loss, and the difference in points, "
+        "Test accuracy % by the divisor of the weighted loss, and the difference in points, "
         "paired over n seeds.",
-        ["weight", "label"],
+        ["model", "optimizer", "weight", "label"],
         "normalize",
     )
     return Section("Weights or step size", [text], [table])
@@ -256,9 +295,9 @@ def augmentation_section(samples: Picture | str) -> Section:
     return Section("Augmentation", pictures=[samples])
 
 
-def missing_section(gathered: Gathered) -> Section:
-    """Which runs are missing, and which records are damaged."""
-    groups = gathered.missing.groupby(["model", "optimizer", "experiment", "condition"], sort=False)
+def missing_section(gathered: Gathered, missing: Missing, left_out: pandas.DataFrame) -> Section:
+    """Which runs are missing or stand in no comparison, and which records are damaged."""
+    groups = missing.runs.groupby(["model", "optimizer", "experiment", "condition"], sort=False)
     rows = [
         [
             model_title(model),
@@ -269,28 +308,20 @@ def missing_section(gathered: Gathered) -> Section:
         ]
         for (model, optimizer, experiment, condition), group in groups
     ]
-    columns = ["model", "optimizer", "overlay", "condition", "seeds"]
-    return Section(
-        "Missing runs",
-        [f"Damaged record: {line}" for line in gathered.damaged],
-        [
-            Table(
-                "Runs without a result; `python -m mnist_imbalance.study` trains them.",
-                columns,
-                rows,
-            )
-        ],
-    )
+    tables = [wording.left_out_table(left_out)] if len(left_out) else []
+    caption = "Runs without a result; `python -m mnist_imbalance.study` trains them."
+    tables.append(Table(caption, ["model", "optimizer", "overlay", "condition", "seeds"], rows))
+    return Section("Missing runs", [f"Damaged record: {line}" for line in gathered.damaged], tables)
 
 
-def method_section(gathered: Gathered) -> Section:
+def method_section(gathered: Gathered, overrides: Sequence[str]) -> Section:
     """How the numbers came about."""
     results = gathered.results.values()
 
     def counted(values: Iterable[object]) -> str:
         return ", ".join(f"{value} ({count})" for value, count in Counter(values).most_common())
 
-    held_out = counted(result.config["data.val_per_label"] for result in results)
+    held_out = counted(result.config.get("data.val_per_label") for result in results)
     made = Section(
         "Method",
         [
@@ -312,8 +343,8 @@ def method_section(gathered: Gathered) -> Section:
             "trained for fewer epochs.",
         ],
     )
-    if gathered.overrides:
-        changed = ", ".join(f"`{override}`" for override in gathered.overrides)
+    if overrides:
+        changed = ", ".join(f"`{override}`" for override in overrides)
         made.paragraphs.append(f"Every run was changed by {changed}.")
     if results:
         hours = sum(result.seconds.fit for result in results) / 3600
@@ -327,12 +358,20 @@ def method_section(gathered: Gathered) -> Section:
     return made
 
 
-def sections(gathered: Gathered, tidy: Tidy, samples: Picture | str) -> list[Section]:
-    """Put everything in order; what the study does not plan is left out.
+def sections(
+    gathered: Gathered,
+    missing: Missing,
+    overrides: Sequence[str],
+    tidy: Tidy,
+    samples: Picture | str,
+) -> list[Section]:
+    """Return everything in order; that of which there are no runs is left out.
 
     Args:
-        gathered: The study's runs.
-        tidy: The tables of `tables` and ``claims``, by name.
+        gathered: Finished runs.
+        missing: Those that the study plans beside them.
+        overrides: Of the study, for every run.
+        tidy: The tables, by name.
         samples: The picture of Figure 3, or the reason why there is none.
     """
     of_tables: dict[str, Callable[[pandas.DataFrame], Section]] = {
@@ -347,13 +386,14 @@ def sections(gathered: Gathered, tidy: Tidy, samples: Picture | str) -> list[Sec
         "dead_labels": output_relu_section,
         "normalization": normalization_section,
     }
-    made = [opening_section(gathered, tidy)]
+    made = [opening_section(gathered, missing, tidy)]
     if (tidy["compared"].n > 0).any():
         made.append(remedies_section(gathered, tidy))
     made += [make(tidy[name]) for name, make in of_tables.items() if not tidy[name].empty]
-    if set(TABLE_1) & set(gathered.runs.condition):
-        made.append(confusion_section(gathered))
-    made += [augmentation_section(samples), method_section(gathered)]
-    if len(gathered.missing) or gathered.damaged:
-        made.append(missing_section(gathered))
-    return made
+    made += [
+        *(confusion_section(gathered), augmentation_section(samples)),
+        method_section(gathered, overrides),
+    ]
+    if len(missing.runs) or gathered.damaged or len(tidy["left_out"]):
+        made.append(missing_section(gathered, missing, tidy["left_out"]))
+    return [each for each in made if each.paragraphs or each.pictures or each.tables]

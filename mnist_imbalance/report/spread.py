@@ -16,7 +16,7 @@ NAMES = {
 
 
 def crossed(gathered: Gathered) -> pandas.DataFrame:
-    """Return the test accuracies of 0-4 of conditions whose seeds were crossed.
+    """Return the rare labels' test accuracies in conditions whose seeds were crossed.
 
     Returns:
         Columns model, optimizer, condition, data_seed, seed and value, a row a run; of each
@@ -24,7 +24,7 @@ def crossed(gathered: Gathered) -> pandas.DataFrame:
         choice of images, `FEWEST` of each at least.
     """
     scores = gathered.scores
-    shown = scores[scores[STEPS] & (scores.scored == "test") & (scores.label == "0-4")]
+    shown = scores[scores[STEPS] & (scores.scored == "test") & (scores.label == gathered.rare)]
     shown = shown.rename(columns={"accuracy": "value"}).dropna(subset="value")
     by = ["model", "optimizer", "condition"]
     keys = [*by, "data_seed", "seed"]
@@ -42,7 +42,7 @@ def crossed(gathered: Gathered) -> pandas.DataFrame:
 
 
 def components(gathered: Gathered) -> pandas.DataFrame:
-    """Split the spread of labels 0-4's accuracy over crossed seeds (a mixed model, by REML).
+    """Split the spread of the rare labels' accuracy over crossed seeds (a mixed model, by REML).
 
     Returns:
         Columns model, optimizer, condition, n (runs), component, sd (accuracy as a fraction) and

@@ -6,13 +6,14 @@ from typing import Any
 
 import pandas
 
-from mnist_imbalance.labels import GROUPS
 from mnist_imbalance.published import published_accuracy
 from mnist_imbalance.report.claims import NOT_JUDGED
-from mnist_imbalance.report.gather import LABELS
+from mnist_imbalance.report.gather import ALL
 from mnist_imbalance.report.names import (
     CONDITIONS,
     condition_title,
+    group_title,
+    in_line,
     model_title,
     optimizer_title,
 )
@@ -27,15 +28,12 @@ class Table:
     rows: list[list[str]]
 
 
-def or_missing(row: Any, text: str) -> str:
-    """Give the text, unless it is an estimate of no run."""
-    return text if row.n else "missing"
-
-
 def percent(row: Any, signed: bool = False) -> str:
     """Say a mean in % and half the width of its interval: "55.1 ± 3.6"."""
     mean = f"{100 * row.mean:+.1f}" if signed else f"{100 * row.mean:.1f}"
-    return or_missing(row, mean if row.n < 2 else f"{mean} ± {50 * (row.high - row.low):.1f}")
+    if not row.n:
+        return "missing"
+    return mean if row.n < 2 else f"{mean} ± {50 * (row.high - row.low):.1f}"
 
 
 def points(value: float) -> str:
@@ -43,25 +41,35 @@ def points(value: float) -> str:
     return f"{100 * value:+.2f}".replace("-", "−")
 
 
+def short_title(group: str) -> str:
+    """Name a group of labels above a column."""
+    return group if group == ALL else group_title(group)
+
+
 def summary(conditions: pandas.DataFrame) -> Table:
-    """Both models in the conditions of Table 1, by group."""
-    shown = conditions[(conditions.optimizer == "sgd") & conditions.condition.isin(CONDITIONS)]
+    """The models in the conditions of Table 1, by group, with one optimizer."""
+    shown = conditions[conditions.condition.isin(CONDITIONS)]
+    named = list(dict.fromkeys(shown.label))
+    optimizers = ", ".join(map(optimizer_title, dict.fromkeys(shown.optimizer)))
     rows = []
     for (model, condition), of_condition in shown.groupby(["model", "condition"], sort=False):
         groups = {row.label: row for row in of_condition.itertuples()}
-        published = published_accuracy(condition, "0-4") if model == "lstm" else math.nan
+        published = published_accuracy(condition, named[0]) if model == "lstm" else math.nan
         rows.append(
             [
                 model_title(model),
                 condition_title(condition),
-                *(percent(groups[group]) for group in GROUPS),
+                *(percent(groups[group]) if group in groups else "" for group in named),
                 "" if math.isnan(published) else f"{100 * published:.1f}",
-                str(groups["all"].n),
+                str(groups[named[-1]].n),
             ]
         )
     return Table(
-        "Test accuracy %, mean ± half of the 95 % interval over n seeds (SGD).",
-        ["model", "condition", "labels 0–4", "labels 5–9", "all", "0–4, published", "n"],
+        f"Test accuracy %, mean ± half of the 95 % interval over n seeds ({optimizers}).",
+        [
+            *("model", "condition", *map(short_title, named)),
+            *(f"{in_line(named[0])}, published", "n"),
+        ],
         rows,
     )
 
@@ -118,7 +126,9 @@ def table_1(tidy: pandas.DataFrame, model: str) -> Table:
     cells = {(row.condition, row.label): row for row in of_model.itertuples()}
 
     def cell(condition: str, label: str) -> str:
-        row = cells[condition, label]
+        row = cells.get((condition, label))
+        if row is None:
+            return ""
         lines = [percent(row)]
         if not math.isnan(row.published):
             lines.append(f"AI3607 {100 * row.published:.1f}")
@@ -135,7 +145,10 @@ def table_1(tidy: pandas.DataFrame, model: str) -> Table:
         "seeds; AI3607's one run, and between which accuracies one run of ours lies in 95 % of "
         "cases (prediction interval).",
         ["label", *map(condition_title, names)],
-        [[label, *(cell(name, label) for name in names)] for label in LABELS],
+        [
+            [label, *(cell(name, label) for name in names)]
+            for label in dict.fromkeys(of_model.label)
+        ],
     )
 
 
@@ -156,8 +169,10 @@ def estimates_table(
     for keys, group in tidy.groupby(by, sort=False):
         cells = {getattr(row, columns): row for row in group.itertuples()}
         shown = [f"{key:g}" if isinstance(key, float) else str(key) for key in keys]
-        shown = [model_title(condition_title(key)) for key in shown]
-        rows.append([*shown, *(percent(cells[name], signed) for name in names)])
+        shown = [optimizer_title(model_title(condition_title(key))) for key in shown]
+        rows.append(
+            [*shown, *(percent(cells[name], signed) if name in cells else "" for name in names)]
+        )
         counts = [row.n for row in cells.values()]
         rows[-1].append(" to ".join(map(str, sorted({min(counts), max(counts)}))))
     return Table(caption, [*by, *names, "n"], rows)
@@ -178,7 +193,7 @@ def components_table(tidy: pandas.DataFrame) -> Table:
         for row in tidy.itertuples()
     ]
     return Table(
-        "Standard deviation, in points, of labels 0–4's test accuracy over n runs with crossed "
+        "Standard deviation, in points, of the rare labels' test accuracy over n runs with crossed "
         "seeds, by a mixed model (REML).",
         ["model", "optimizer", "condition", "from", "standard deviation", "of the variance", "n"],
         rows,
@@ -190,18 +205,19 @@ def selection_table(tidy: pandas.DataFrame) -> Table:
     rows = [
         [
             model_title(row.model),
+            optimizer_title(row.optimizer),
             row.choice,
-            or_missing(row, f"{100 * row.on_validation:.2f}"),
-            or_missing(row, f"{100 * row.on_test:.2f}"),
+            f"{100 * row.on_validation:.2f}",
+            f"{100 * row.on_test:.2f}",
             percent(row, signed=True),
             str(row.n),
         ]
         for row in tidy.itertuples()
     ]
     return Table(
-        "Test accuracy % of labels 0–4 at the weight that is best on validation or on test data; "
+        "Test accuracy % of the rare labels at the weight that is best on validation or test data; "
         "for a weight a label, the mean of each label's accuracy at its own best weight.",
-        ["model", "chosen", "on validation", "on test", "difference", "n"],
+        ["model", "optimizer", "chosen", "on validation", "on test", "difference", "n"],
         rows,
     )
 
@@ -211,7 +227,8 @@ def optimum_table(tidy: pandas.DataFrame) -> Table:
     rows = [
         [
             model_title(row.model),
-            {"weight_sum": "its weights", "count": "its images"}[row.normalize],
+            optimizer_title(row.optimizer),
+            {"weight_sum": "its weights", "count": "its images"}.get(row.normalize, row.normalize),
             row.by_seed.replace(" ", ", "),
             f"{row.largest:g}",
             f"{row.at_largest} of {row.n}",
@@ -219,9 +236,12 @@ def optimum_table(tidy: pandas.DataFrame) -> Table:
         for row in tidy.itertuples()
     ]
     return Table(
-        "The weight of labels 0–4 with the best balanced accuracy on validation data, seed by "
+        "The weight of the rare labels with the best balanced accuracy on validation data, seed by "
         "seed; where it is the largest tried, the sweep does not tell where the best weight lies.",
-        ["model", "a batch is divided by", "best weight", "largest tried", "best at the largest"],
+        [
+            *("model", "optimizer", "a batch is divided by", "best weight", "largest tried"),
+            "best at the largest",
+        ],
         rows,
     )
 
@@ -230,20 +250,44 @@ def dead_labels_table(tidy: pandas.DataFrame) -> Table:
     """How many labels the output ReLU kills."""
     rows = [
         [
+            model_title(row.model),
+            optimizer_title(row.optimizer),
             "yes" if row.output_relu else "no",
             "PyTorch's" if pandas.isna(row.output_bias) else f"{row.output_bias:g}",
-            row.by_seed or "missing",
-            or_missing(row, f"{row.mean:.1f}"),
-            or_missing(row, f"{100 * row.accuracy:.1f}"),
+            row.by_seed or "no seed has all",
+            f"{row.mean:.1f}",
+            f"{100 * row.accuracy:.1f}",
             str(row.n),
         ]
         for row in tidy.itertuples()
     ]
     return Table(
-        "LSTM, imbalanced, plain loss: labels of whose own training images under 1 % get a "
+        "Imbalanced, plain loss: labels of whose own training images under 1 % get a "
         "positive output in the last epoch, or with test accuracy 0. Records of schema 1 do not "
         "tell the own images apart; there, images of all labels are counted against that 1 %.",
-        ["ReLU on the outputs", "output bias", "seed: dead labels", "mean", "accuracy %", "n"],
+        [
+            *("model", "optimizer", "ReLU on the outputs", "output bias", "seed: dead labels"),
+            *("mean", "accuracy %", "n"),
+        ],
+        rows,
+    )
+
+
+def left_out_table(tidy: pandas.DataFrame) -> Table:
+    """The runs that stand in no comparison."""
+    rows = [
+        [
+            row.why,
+            model_title(row.model),
+            optimizer_title(row.optimizer),
+            condition_title(row.condition),
+            *(str(row.epochs), str(row.steps), row.seeds),
+        ]
+        for row in tidy.itertuples()
+    ]
+    return Table(
+        "Runs of another length, and others that are in no comparison.",
+        ["why", "model", "optimizer", "condition", "epochs", "steps", "seeds"],
         rows,
     )
 

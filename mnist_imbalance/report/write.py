@@ -1,23 +1,23 @@
 """Writes the report's folder: pages, figures and CSV files."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy
 import pandas
+from rich.console import Console
 
 from mnist_imbalance.commandline import compose_with
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.files import write_whole
-from mnist_imbalance.labels import MINORITY
 from mnist_imbalance.plan import StudyKeys
 from mnist_imbalance.report import figures, tables
 from mnist_imbalance.report.claims import judge_claims
-from mnist_imbalance.report.gather import Gathered, gather
+from mnist_imbalance.report.gather import Gathered, find_missing, gather
 from mnist_imbalance.report.remedies import compared, restored
-from mnist_imbalance.report.render import markdown, render
-from mnist_imbalance.report.sections import Picture, sections
+from mnist_imbalance.report.render import markdown, plain, render
+from mnist_imbalance.report.sections import Picture, how_complete, sections
 from mnist_imbalance.report.spread import components
 from mnist_imbalance.report.wording import copy_names
 
@@ -45,10 +45,11 @@ def read_images(overrides: Sequence[str]) -> "MNISTData | str":
 def figure_3(data: "MNISTData") -> Picture:
     """Draw the copies that augmentation makes."""
     names = copy_names([dict(copy) for copy in data.copies])
-    samples = data.sample().reshape(len(names), len(MINORITY), 28, 28).numpy()
+    samples = data.sample().numpy()
+    samples = samples.reshape(len(names), -1, *samples.shape[-2:])
     return Picture(
         "figure_3",
-        "A kept training image of each of labels 0–4 and its copies: to 40 % by the first noise "
+        "A kept training image of each rare label and its copies: to 40 % by the first noise "
         "and ±15° alone, to 100 % by all ten (AI3607, Figure 3).",
         figures.draw_samples(samples, names),
     )
@@ -58,7 +59,7 @@ def tabulate(gathered: Gathered, labels: numpy.ndarray | None) -> dict[str, pand
     """Make all tidy tables, by name.
 
     Args:
-        gathered: The study's runs.
+        gathered: Finished runs.
         labels: (N,) of the test set, for what predictions tell; None where they are unknown.
     """
     makers = (
@@ -75,6 +76,7 @@ def tabulate(gathered: Gathered, labels: numpy.ndarray | None) -> dict[str, pand
         tables.normalization,
         tables.learning_curves,
         tables.runs,
+        tables.left_out,
     )
     tidy = {make.__name__: make(gathered) for make in makers}
     return tidy | {"claims": judge_claims(gathered), "compared": compared(gathered, labels)}
@@ -83,27 +85,43 @@ def tabulate(gathered: Gathered, labels: numpy.ndarray | None) -> dict[str, pand
 def write_report(keys: StudyKeys) -> Path:
     """Write ``index.html``, ``report.md``, ``finding.md``, ``figures/`` and ``tables/``.
 
+    What is under way is shown on standard error, where that is a terminal.
+
     Returns:
         The page to open.
 
     Raises:
         ConfigError: There is nothing to report, or nowhere to write it.
     """
+    with Console(stderr=True).status("report") as status:
+        return write_files(keys, lambda doing: status.update(f"report: {doing}"))
+
+
+def write_files(keys: StudyKeys, say: Callable[[str], None]) -> Path:
+    """Write the report, see `write_report`, and say what is under way."""
+    say("the records")
     gathered = gather(keys)
     if not gathered.results:
         damaged = f", and {len(gathered.damaged)} damaged ones" if gathered.damaged else ""
         raise ConfigError(
-            "runs_dir, records_dirs: no result of a run of this study below "
+            "runs_dir, records_dirs: no result of a run below "
             f"{', '.join([keys.runs_dir, *keys.records_dirs])}{damaged}"
         )
-    data = read_images(keys.study.overrides)
+    overrides = keys.study.overrides
+    say("which runs are missing")
+    missing = find_missing(keys.study, gathered.results)
+    say("the images")
+    data = read_images(overrides)
     labels = None if isinstance(data, str) else data.test[1].numpy()
-    tidy = tabulate(gathered, labels)
-    made = sections(gathered, tidy, data if isinstance(data, str) else figure_3(data))
+    say("tables and claims")
+    tidy = {**tabulate(gathered, labels), "missing": missing.runs}
+    samples = data if isinstance(data, str) else figure_3(data)
+    made = sections(gathered, missing, overrides, tidy, samples)
+    say("pages and figures")
 
     folder = Path(keys.study.report_dir)
     first = made[0]
-    finding = "\n\n".join([*first.paragraphs, *map(markdown, first.tables)])
+    finding = "\n\n".join([*map(plain, first.paragraphs), *map(markdown, first.tables)])
     files: dict[str, str | bytes] = {
         "index.html": render("page.html.j2", made),
         "report.md": render("report.md.j2", made),
@@ -123,5 +141,5 @@ def write_report(keys: StudyKeys) -> Path:
     for line in gathered.damaged:
         print(f"damaged record left out: {line}")
     page = folder / "index.html"
-    print(f"{gathered.how_complete()}; the report: {page}")
+    print(f"{how_complete(gathered, missing)}; the report: {page}")
     return page
