@@ -11,9 +11,9 @@ import torch
 
 from benchmarks.device import DEVICE, peak_mebibytes, synchronized
 from benchmarks.measure import Row, row, run
-from mnist_imbalance.batched.training import StackedClassifier
-from mnist_imbalance.commandline import compose_with
-from mnist_imbalance.training import build_parts
+from mnist_imbalance.batched.fit import StackedClassifier
+from mnist_imbalance.config import compose_with
+from mnist_imbalance.fit import build_parts
 
 IMAGES = (1_000, 10_000, 55_000)
 RUNS = (1, 2, 4, 8, 16, 32, 64)

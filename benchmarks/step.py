@@ -10,8 +10,8 @@ from torch import nn
 
 from benchmarks.device import DEVICE, synchronized
 from benchmarks.measure import Row, alternate, compare
-from mnist_imbalance.commandline import compose_with
-from mnist_imbalance.training import build_parts
+from mnist_imbalance.config import compose_with
+from mnist_imbalance.fit import build_parts
 
 BATCH = 128
 

@@ -9,7 +9,7 @@ from hydra.types import HydraContext, TaskFunction
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from mnist_imbalance.commandline import CONF
+from mnist_imbalance.config import CONF
 
 
 def has_cuda_driver() -> bool:

@@ -39,7 +39,8 @@ class TabulatedSweeper(Sweeper):
         Raises:
             SystemExit: Some failed; the text has a line for each.
         """
-        from mnist_imbalance.jobs import leave_ctrl_c_to_us, show_sweep
+        from mnist_imbalance.jobs import leave_ctrl_c_to_us
+        from mnist_imbalance.summary import show_sweep
 
         with leave_ctrl_c_to_us():
             launches: list[Sequence[JobReturn]] = self.basic.sweep(arguments)

@@ -1,13 +1,19 @@
 """From ``conf/`` to checked values and to the parts that they describe."""
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from inspect import signature
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from hydra import compose, initialize_config_dir
+from hydra.conf import HydraConf
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -21,7 +27,30 @@ from pydantic_core import PydanticCustomError
 from mnist_imbalance.errors import ConfigError, as_config_error
 from mnist_imbalance.seeds import Seed
 
+CONF = Path(__file__).resolve().parents[1] / "conf"
 Limit = Annotated[FiniteFloat, Field(gt=0)]  # batches, or a fraction of them
+
+
+def compose_with(
+    overrides: Sequence[str], *, name: str = "train", with_hydra: bool = False
+) -> DictConfig:
+    """Compose ``conf/<name>.yaml`` as a command line would, with Hydra's own part or not."""
+    in_hydra = GlobalHydra.instance().is_initialized()  # in a job, whose conf/ is the same
+    with nullcontext() if in_hydra else initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose(name, list(overrides), return_hydra_config=with_hydra)
+
+
+def take_apart(config: DictConfig) -> tuple[DictConfig, HydraConf]:
+    """Split a config that was composed with Hydra's part as Hydra does before it calls a job.
+
+    Returns:
+        The job's config, and Hydra's own, which from now on is the process's.
+    """
+    HydraConfig.instance().set_config(config)
+    task = copy.deepcopy(config)
+    with read_write(task), open_dict(task):
+        del task["hydra"]
+    return task, HydraConfig.get()
 
 
 def check_end(end: int) -> int:
@@ -134,6 +163,6 @@ def build(
             raise as_config_error(cause, prefix=f"{group}.") from error
         if isinstance(cause, ConfigError):
             raise cause from error
-        if isinstance(cause, ValueError | TypeError | ImportError | MisconfigurationException):
+        if isinstance(cause, ValueError | TypeError | ImportError):
             raise ConfigError(f"{group}: {' '.join(str(cause).split())}") from error
         raise

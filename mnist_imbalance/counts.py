@@ -1,6 +1,7 @@
 """Print the images of each label before and after every step: data=augmented_40, say."""
 
-from mnist_imbalance.commandline import compose_with, one_line_errors, overrides_from_arguments
+from mnist_imbalance.commandline import one_line_errors, overrides_from_arguments
+from mnist_imbalance.config import compose_with
 
 
 def main() -> None:

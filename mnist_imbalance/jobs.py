@@ -16,13 +16,12 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
-from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, open_dict, read_write
 
-from mnist_imbalance.commandline import CONF, STOPPED, compose_with, explain
-from mnist_imbalance.errors import ConfigError
+from mnist_imbalance.config import CONF, compose_with
+from mnist_imbalance.errors import STOPPED, ConfigError, explain
 from mnist_imbalance.files import remove_if_empty
 
 if TYPE_CHECKING:
@@ -103,8 +102,8 @@ def end_with_parent() -> None:
 
 def run(config: DictConfig) -> "Result":
     """Train in the folder that Hydra gives and return the result."""
+    from mnist_imbalance.fit import fit_run
     from mnist_imbalance.runs import RunFolder  # the heavy imports wait, --help does not
-    from mnist_imbalance.training import train
 
     settings = HydraConfig.get()
     folder = RunFolder(Path(settings.runtime.output_dir))
@@ -113,7 +112,7 @@ def run(config: DictConfig) -> "Result":
         if settings.mode == RunMode.RUN and settings.sweeper.params:
             swept = ", ".join(settings.sweeper.params)
             raise ConfigError(f"experiment: this overlay sweeps {swept}; add -m")
-        return train(config, settings, folder, show_progress=in_main_process)
+        return fit_run(config, settings, folder, show_progress=in_main_process)
     except SystemExit:  # Lightning's answer to SIGINT and SIGTERM
         sys.exit(STOPPED)
     finally:
@@ -173,27 +172,3 @@ def launch(jobs: Sequence[Sequence[str]], runs_dir: str, launcher: DictConfig) -
         with leave_ctrl_c_to_us():
             returned = chosen.launch([[*each, place] for each in jobs], initial_job_idx=0)
     return [job.return_value for job in returned]
-
-
-def show_sweep(returned: Iterable[JobReturn]) -> None:
-    """Print what the jobs of a sweep reached.
-
-    Raises:
-        SystemExit: Some failed; the text has a line for each.
-    """
-    from rich.console import Console
-
-    from mnist_imbalance.summary import tabulate_sweep
-
-    jobs: list[tuple[list[str], Outcome]] = [
-        (list(job.overrides or []), job.return_value) for job in returned
-    ]
-    if done := [job for job in jobs if job[1]["failure"] is None]:
-        Console().print(tabulate_sweep(done))
-    failed = [
-        f"{' '.join(overrides)}: {outcome['failure']}"
-        for overrides, outcome in jobs
-        if outcome["failure"] is not None
-    ]
-    if failed:
-        sys.exit("\n".join([f"error: {len(failed)} of {len(jobs)} jobs failed", *failed]))

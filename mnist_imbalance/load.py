@@ -8,8 +8,8 @@ from omegaconf import DictConfig, OmegaConf
 from mnist_imbalance.classifier import Classifier
 from mnist_imbalance.data import MNISTData
 from mnist_imbalance.errors import ConfigError
+from mnist_imbalance.fit import build_parts, read_checkpoint
 from mnist_imbalance.runs import Result, RunFolder
-from mnist_imbalance.training import build_parts, read_checkpoint
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from hydra.core.override_parser.types import OverrideType
 from omegaconf import DictConfig, OmegaConf
 from pydantic import BaseModel, Field, ValidationError
 
-from mnist_imbalance import commandline
-from mnist_imbalance.commandline import compose_with
+from mnist_imbalance import config as configs
 from mnist_imbalance.conditions import BUDGET, SEEDS, changes, name_condition
+from mnist_imbalance.config import compose_with
 from mnist_imbalance.errors import ConfigError, as_config_error
 from mnist_imbalance.runs import CHOICES, Result, determining, hash_config
 from mnist_imbalance.seeds import Seed
@@ -185,7 +185,7 @@ def read_value(override: str) -> tuple[str, Any] | None:
 
 def own_keys(experiment: str) -> set[str] | None:
     """Return the keys that an overlay's file changes itself; None if it builds on another one."""
-    file = OmegaConf.load(commandline.CONF / "experiment" / f"{experiment}.yaml")
+    file = OmegaConf.load(configs.CONF / "experiment" / f"{experiment}.yaml")
     if not isinstance(file, DictConfig):
         return set()
     for entry in file.get("defaults", []):

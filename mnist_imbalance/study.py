@@ -18,12 +18,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from mnist_imbalance.commandline import (
-    compose_with,
-    hush_libraries,
-    one_line_errors,
-    overrides_from_arguments,
-)
+from mnist_imbalance.commandline import hush_libraries, one_line_errors, overrides_from_arguments
+from mnist_imbalance.config import compose_with
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.jobs import launch
 from mnist_imbalance.plan import PlannedRun, StudyKeys, plan, read_study, with_chosen_weights
@@ -167,7 +163,7 @@ def check_before_training(keys: StudyKeys, runs: Sequence[PlannedRun]) -> None:
         ConfigError: A value or a folder cannot work.
     """
     from mnist_imbalance.config import check  # slow to import
-    from mnist_imbalance.training import build_parts
+    from mnist_imbalance.fit import build_parts
 
     first_of = {run.experiment: run for run in reversed(runs)}
     for run in first_of.values():

@@ -1,9 +1,12 @@
 """Finished runs as small tables for the terminal."""
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Sequence
 from math import isnan
 
+from hydra.core.utils import JobReturn
 from rich.box import SIMPLE
+from rich.console import Console
 from rich.table import Table
 
 from mnist_imbalance.jobs import Outcome
@@ -76,3 +79,23 @@ def tabulate_sweep(runs: Sequence[tuple[Sequence[str], Outcome]]) -> Table:
         ]
         table.add_row(*(given[key] for key in swept), *shown)
     return table
+
+
+def show_sweep(returned: Iterable[JobReturn]) -> None:
+    """Print what the jobs of a sweep reached.
+
+    Raises:
+        SystemExit: Some failed; the text has a line for each.
+    """
+    jobs: list[tuple[list[str], Outcome]] = [
+        (list(job.overrides or []), job.return_value) for job in returned
+    ]
+    if done := [job for job in jobs if job[1]["failure"] is None]:
+        Console().print(tabulate_sweep(done))
+    failed = [
+        f"{' '.join(overrides)}: {outcome['failure']}"
+        for overrides, outcome in jobs
+        if outcome["failure"] is not None
+    ]
+    if failed:
+        sys.exit("\n".join([f"error: {len(failed)} of {len(jobs)} jobs failed", *failed]))

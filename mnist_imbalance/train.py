@@ -7,7 +7,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from mnist_imbalance.commandline import CONF, hush_libraries, one_line_errors
+from mnist_imbalance.commandline import hush_libraries, one_line_errors
+from mnist_imbalance.config import CONF
 from mnist_imbalance.jobs import Outcome, as_outcome, run, run_in_sweep
 
 

@@ -9,7 +9,7 @@ import pytest
 from omegaconf import DictConfig
 
 from mnist_imbalance import train
-from mnist_imbalance.commandline import CONF, compose_with
+from mnist_imbalance.config import CONF, compose_with
 
 REPOSITORY = CONF.parent
 

@@ -13,17 +13,17 @@ import torch
 from conftest import REPOSITORY
 from torch import nn
 
-from mnist_imbalance.batched import training as batched
+from mnist_imbalance.batched import fit as batched
+from mnist_imbalance.batched.fit import Run, fit_side_by_side
 from mnist_imbalance.batched.launch import program
 from mnist_imbalance.batched.lstm import MappableLSTM
 from mnist_imbalance.batched.stacked import Stacked
-from mnist_imbalance.batched.training import Run, train_side_by_side
-from mnist_imbalance.commandline import compose_with, take_apart
+from mnist_imbalance.config import compose_with, take_apart
+from mnist_imbalance.fit import fit_run
 from mnist_imbalance.losses import MinorityWeightedCrossEntropy
 from mnist_imbalance.models.cnn import LeNet5
 from mnist_imbalance.models.lstm import RowLSTM
 from mnist_imbalance.runs import Result, RunFolder
-from mnist_imbalance.training import train
 
 SHORT = ("trainer.accelerator=cpu", "trainer.max_epochs=2", "+trainer.limit_train_batches=10")
 DIFFERENT = [
@@ -117,9 +117,9 @@ def test_runs_side_by_side_end_as_alone(
     tmp_path: Path, choices: tuple[str, ...], tolerance: float
 ) -> None:
     runs = make_runs(tmp_path / "together", *choices)
-    outcomes = train_side_by_side(runs, show_progress=False)
+    outcomes = fit_side_by_side(runs, show_progress=False)
     for run, other in zip(runs, make_runs(tmp_path / "alone", *choices), strict=True):
-        alone = train(other.config, other.hydra, other.folder, show_progress=False)
+        alone = fit_run(other.config, other.hydra, other.folder, show_progress=False)
         together = outcomes[run.folder.path]
         assert isinstance(together, Result)
         assert together == run.folder.result()
@@ -147,7 +147,7 @@ def test_runs_side_by_side_end_as_alone(
 def test_a_run_that_diverges_takes_no_other_with_it(tmp_path: Path) -> None:
     good = make_run(tmp_path, *SHORT, "optimizer.lr=0.01")
     bad = make_run(tmp_path, *SHORT, "optimizer.lr=1e30")
-    outcomes = train_side_by_side([bad, good], show_progress=False)
+    outcomes = fit_side_by_side([bad, good], show_progress=False)
     assert isinstance(outcomes[good.folder.path], Result)
     assert "loss is nan in epoch 0" in str(outcomes[bad.folder.path])
     assert bad.folder.result() is None
@@ -158,7 +158,7 @@ def test_a_wrong_value_fails_one_run_only(tmp_path: Path) -> None:
     good = make_runs(tmp_path)
     rate = make_run(tmp_path, *SHORT, "loss=weighted", "optimizer.lr=-1")
     weights = make_run(tmp_path, *SHORT, "loss=per_label", "loss.weights=[1]")
-    outcomes = train_side_by_side([rate, *good, weights], show_progress=False)
+    outcomes = fit_side_by_side([rate, *good, weights], show_progress=False)
     assert "optimizer.lr" in str(outcomes[rate.folder.path])
     assert "loss.weights" in str(outcomes[weights.folder.path])
     assert all(isinstance(outcomes[run.folder.path], Result) for run in good)
@@ -170,7 +170,7 @@ def test_a_model_that_cannot_be_mapped_is_trained_alone(
 ) -> None:
     model = (f"model._target_=unmappable_models.{name}", "~model.output_bias", "~model.output_relu")
     runs = [make_run(tmp_path, *SHORT, *model, f"seed={seed}") for seed in (0, 1)]
-    outcomes = train_side_by_side(runs, show_progress=False)
+    outcomes = fit_side_by_side(runs, show_progress=False)
     assert "2 runs are trained one by one: " in capsys.readouterr().out
     for run in runs:
         result = outcomes[run.folder.path]
@@ -186,21 +186,21 @@ def test_an_unforeseen_error_takes_no_other_run_with_it(
     def cannot_share(*_: object) -> None:
         raise batched.CannotShareError
 
-    def train_and_score(config: object, hydra: object, folder: RunFolder, *_: object) -> str:
+    def fit_and_score(config: object, hydra: object, folder: RunFolder, *_: object) -> str:
         if folder is runs[1].folder:
             raise RuntimeError("unforeseen")
         return "pretended"
 
     monkeypatch.setattr(batched, "rehearse", cannot_share)
-    monkeypatch.setattr(batched, "train_and_score", train_and_score)
-    outcomes = train_side_by_side(runs, show_progress=False)
+    monkeypatch.setattr(batched, "fit_and_score", fit_and_score)
+    outcomes = fit_side_by_side(runs, show_progress=False)
     reached = [outcomes[run.folder.path] for run in runs]
     assert reached == ["pretended", "RuntimeError: unforeseen", "pretended"]
 
 
 def test_equal_runs_in_two_folders_are_both_kept(tmp_path: Path) -> None:
     runs = [make_run(tmp_path / place, *SHORT) for place in ("one", "other")]
-    train_side_by_side(runs, show_progress=False)
+    fit_side_by_side(runs, show_progress=False)
     ours, theirs = (run.folder.result() for run in runs)
     assert ours and theirs
     assert ours.test == theirs.test
@@ -211,7 +211,7 @@ def test_what_another_process_shares_is_left_alone(tmp_path: Path) -> None:
     shared = batched.folder_of(runs)
     with shared.lock():
         (shared.path / "theirs").touch()
-        outcomes = train_side_by_side(runs, show_progress=False)
+        outcomes = fit_side_by_side(runs, show_progress=False)
         assert (shared.path / "theirs").exists()
     assert all("another process is at work" in str(why) for why in outcomes.values())
 
@@ -223,9 +223,9 @@ def test_killed_while_runs_are_written_another_sweep_does_the_rest(
     with monkeypatch.context() as patched:
         patched.setattr(batched, "finish", lambda *_: sys.exit("killed"))
         with pytest.raises(SystemExit):
-            train_side_by_side(runs, show_progress=False)
+            fit_side_by_side(runs, show_progress=False)
     more = [make_run(tmp_path, *SHORT, f"seed={seed}") for seed in range(3)]
-    outcomes = train_side_by_side(more, show_progress=False)
+    outcomes = fit_side_by_side(more, show_progress=False)
     assert all(isinstance(outcome, Result) for outcome in outcomes.values())
     assert all(run.folder.last_checkpoint.exists() for run in more)
 
@@ -235,15 +235,15 @@ def test_too_many_runs_for_the_memory_are_split(
 ) -> None:
     sizes = []
 
-    def train_group(runs: list[Run], *rest: object) -> dict[Path, Result | str]:
+    def fit_program(runs: list[Run], *rest: object) -> dict[Path, Result | str]:
         sizes.append(len(runs))
         if len(runs) > 2:
             raise torch.OutOfMemoryError
         return dict.fromkeys((run.folder.path for run in runs), "pretended")
 
-    monkeypatch.setattr(batched, "train_group", train_group)
+    monkeypatch.setattr(batched, "fit_program", fit_program)
     runs = [make_run(tmp_path, *SHORT, f"seed={seed}") for seed in range(4)]
-    assert list(train_side_by_side(runs, show_progress=False).values()) == ["pretended"] * 4
+    assert list(fit_side_by_side(runs, show_progress=False).values()) == ["pretended"] * 4
     assert sizes == [4, 2, 2]
 
 

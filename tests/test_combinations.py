@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from test_batched import make_run
 
-from mnist_imbalance.training import train
+from mnist_imbalance.fit import fit_run
 
 CHOICES = {
     "model": ["lstm", "cnn"],
@@ -21,7 +21,7 @@ SHORT = ("data/source=debug", "trainer=cpu", "trainer.max_epochs=1", "metrics=mc
 def test_a_combination_is_trained_and_scored(tmp_path: Path, combination: tuple[str, ...]) -> None:
     chosen = [f"{group}={choice}" for group, choice in zip(CHOICES, combination, strict=True)]
     run = make_run(tmp_path, *SHORT, *chosen)
-    result = train(run.config, run.hydra, run.folder, show_progress=False)
+    result = fit_run(run.config, run.hydra, run.folder, show_progress=False)
     assert [sum(row) for row in result.test.confusion] == [100] * 10
     *_, profile, copies = combination
     kept = 8 if profile == "step" else 80

@@ -7,14 +7,14 @@ import pytest
 import torch
 from test_batched import DIFFERENT, make_run
 
-from mnist_imbalance.batched.training import (
+from mnist_imbalance.batched.fit import (
     Run,
     StackedClassifier,
     StackedData,
-    train_side_by_side,
+    fit_side_by_side,
 )
+from mnist_imbalance.fit import build_parts, fit_run, make_trainer
 from mnist_imbalance.runs import Result
-from mnist_imbalance.training import build_parts, make_trainer, train
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 SHORT = ("trainer.max_epochs=2", "+trainer.limit_train_batches=50")
@@ -28,7 +28,7 @@ def test_cpu_and_gpu_agree(tmp_path: Path, model: str, data: str) -> None:
     for accelerator in ("cpu", "gpu"):
         choices = (f"model={model}", f"data={data}", "loss=weighted", f"trainer={accelerator}")
         run = make_run(tmp_path / accelerator, *SHORT, *choices)
-        results.append(train(run.config, run.hydra, run.folder, show_progress=False))
+        results.append(fit_run(run.config, run.hydra, run.folder, show_progress=False))
     cpu, gpu = results
     assert gpu.device.startswith("cuda, ")
     assert gpu.train_counts == cpu.train_counts
@@ -42,9 +42,9 @@ def test_side_by_side_on_a_gpu_is_alone_on_a_gpu(tmp_path: Path, model: str) -> 
         root = tmp_path / place
         return [make_run(root, f"model={model}", "trainer=gpu", *SHORT, *own) for own in DIFFERENT]
 
-    outcomes = train_side_by_side(runs("together"), show_progress=False)
+    outcomes = fit_side_by_side(runs("together"), show_progress=False)
     for run in runs("alone"):
-        alone = train(run.config, run.hydra, run.folder, show_progress=False)
+        alone = fit_run(run.config, run.hydra, run.folder, show_progress=False)
         together = outcomes[run.folder.path]
         assert isinstance(together, Result)
         assert "cuda" in together.device and "side by side" in together.device
@@ -87,6 +87,6 @@ def test_a_diverging_run_takes_no_other_with_it_on_a_gpu(tmp_path: Path) -> None
     choices = ("model=cnn", "trainer=gpu", *SHORT)
     good = make_run(tmp_path, *choices, "optimizer.lr=0.01")
     bad = make_run(tmp_path, *choices, "optimizer.lr=1e30")
-    outcomes = train_side_by_side([bad, good], show_progress=False)
+    outcomes = fit_side_by_side([bad, good], show_progress=False)
     assert isinstance(outcomes[good.folder.path], Result)
     assert "loss is nan" in str(outcomes[bad.folder.path])

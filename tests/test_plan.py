@@ -6,7 +6,7 @@ import pytest
 from handmade import groups, scores, study_of, write_record
 from hydra.errors import MissingConfigException
 
-from mnist_imbalance.commandline import CONF, compose_with
+from mnist_imbalance.config import CONF, compose_with
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.plan import Study, plan, read_study, with_chosen_weights
 from mnist_imbalance.runs import determining, find_records, hash_config
@@ -189,7 +189,7 @@ def test_different_runs_of_one_name_are_refused(
         "experiment/by_loss": "# @package _global_\ndefaults: [override /loss: balanced]\n",
     }.items():
         (conf / f"{file}.yaml").write_text(text)
-    monkeypatch.setattr("mnist_imbalance.commandline.CONF", conf)
+    monkeypatch.setattr("mnist_imbalance.config.CONF", conf)
 
     def study(*overlays: str) -> Study:
         return read_study([f"study.experiments=[{','.join(overlays)}]", "study.seeds=[0]"]).study

@@ -14,7 +14,7 @@ import vl_convert
 from conftest import REPOSITORY
 from handmade import groups, scores, study_of, write_record, write_study
 
-from mnist_imbalance.commandline import CONF
+from mnist_imbalance.config import CONF
 from mnist_imbalance.plan import PlannedRun, StudyKeys, plan, read_study
 from mnist_imbalance.report import figures, tables
 from mnist_imbalance.report.claims import judge_claims
@@ -273,7 +273,7 @@ def test_an_own_overlay_is_a_condition_of_its_own(
         "hydra: {sweeper: {params: {model: 'lstm,linear', loss: 'plain,weighted'}}}\n"
     )
     (conf / "model" / "linear.yaml").write_text("_target_: mnist_imbalance.models.linear.Linear\n")
-    monkeypatch.setattr("mnist_imbalance.commandline.CONF", conf)
+    monkeypatch.setattr("mnist_imbalance.config.CONF", conf)
     overrides = ["study.experiments=[rarer,data_sweep]", "study.extensions=[]"]
     keys = read_study([*overrides, "study.seeds=[0,1]", f"runs_dir={tmp_path}", "records_dirs=[]"])
     for run in plan(keys.study):
@@ -304,7 +304,7 @@ def test_runs_that_differ_are_conditions_apart(
         "rarer": "hydra: {sweeper: {params: {data.keep: '0.1,0.05'}}}\n",
     }.items():
         (conf / "experiment" / f"{name}.yaml").write_text(first_line + overlay)
-    monkeypatch.setattr("mnist_imbalance.commandline.CONF", conf)
+    monkeypatch.setattr("mnist_imbalance.config.CONF", conf)
     overlays = "own_weights,same_images,rarer,data_sweep,per_label"
     overrides = [f"study.experiments=[{overlays}]", "study.extensions=[]", "study.seeds=[0,1]"]
     keys = read_study([*overrides, f"runs_dir={tmp_path}", "records_dirs=[]"])

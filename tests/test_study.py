@@ -12,7 +12,8 @@ import pytest
 from conftest import REPOSITORY, end_by, wait_for
 from handmade import scores, study_of, write_record
 
-from mnist_imbalance.commandline import STOPPED, compose_with
+from mnist_imbalance.config import compose_with
+from mnist_imbalance.errors import STOPPED
 from mnist_imbalance.jobs import launch
 from mnist_imbalance.runs import RunFolder, find_records
 from mnist_imbalance.study import estimate_left

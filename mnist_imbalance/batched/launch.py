@@ -12,8 +12,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from mnist_imbalance.batched.training import Run, train_side_by_side
-from mnist_imbalance.commandline import STOPPED, take_apart
+from mnist_imbalance.batched.fit import Run, fit_side_by_side
+from mnist_imbalance.config import take_apart
+from mnist_imbalance.errors import STOPPED
 from mnist_imbalance.jobs import told
 from mnist_imbalance.runs import Result, RunFolder, determining
 
@@ -115,7 +116,7 @@ def do_together(runs: Sequence[Run]) -> list[tuple[Run, Result | str]]:
     for run in runs:
         once.setdefault(run.folder.path, run)
     try:
-        outcomes = train_side_by_side(list(once.values()), show_progress=True)
+        outcomes = fit_side_by_side(list(once.values()), show_progress=True)
     except SystemExit:  # Lightning's answer to SIGINT and SIGTERM
         sys.exit(STOPPED)
     ended = []

@@ -1,10 +1,6 @@
 """Rebuild AI3607's tables, figures and claims from finished runs, without training."""
 
-from mnist_imbalance.commandline import (
-    hush_libraries,
-    one_line_errors,
-    overrides_from_arguments,
-)
+from mnist_imbalance.commandline import hush_libraries, one_line_errors, overrides_from_arguments
 from mnist_imbalance.plan import read_study
 
 

@@ -8,7 +8,7 @@ import numpy
 import pandas
 from rich.console import Console
 
-from mnist_imbalance.commandline import compose_with
+from mnist_imbalance.config import compose_with
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.files import write_whole
 from mnist_imbalance.plan import StudyKeys

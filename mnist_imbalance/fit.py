@@ -11,6 +11,7 @@ from zipfile import BadZipFile, ZipFile
 import lightning
 import torch
 from hydra.conf import HydraConf
+from hydra.errors import InstantiationException
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -19,9 +20,8 @@ from omegaconf import DictConfig, OmegaConf
 from torch.utils import deterministic
 
 from mnist_imbalance.classifier import Classifier
-from mnist_imbalance.commandline import compose_with
 from mnist_imbalance.conditions import changes, name_condition
-from mnist_imbalance.config import build, check
+from mnist_imbalance.config import build, check, compose_with
 from mnist_imbalance.data import MNISTData
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.pictures import draw_confusion, lay_out
@@ -163,11 +163,16 @@ def make_trainer(
     }
     if taken := sorted(ours.keys() & config.trainer.keys()):
         raise ConfigError(f"trainer.{taken[0]}: cannot be set, a run has its own")
-    trainer: lightning.Trainer = build(config, "trainer", **ours, enable_progress_bar=False)
+    try:
+        trainer: lightning.Trainer = build(config, "trainer", **ours, enable_progress_bar=False)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, MisconfigurationException):
+            raise ConfigError(f"trainer: {' '.join(str(error.__cause__).split())}") from error
+        raise
     return trainer
 
 
-def train(
+def fit_run(
     config: DictConfig, hydra: HydraConf, folder: RunFolder, show_progress: bool = True
 ) -> Result:
     """Train, validate and test as the config says, or go on from where the folder is.
@@ -190,7 +195,7 @@ def train(
         result = folder.result_of(config)
         if result:
             check_images(config, folder, result)
-        return result or train_and_score(config, hydra, folder, show_progress)
+        return result or fit_and_score(config, hydra, folder, show_progress)
 
 
 def check_images(config: DictConfig, folder: RunFolder, result: Result) -> None:
@@ -252,10 +257,10 @@ def make_logger(folder: RunFolder, done: int) -> TensorBoardLogger:
     )
 
 
-def train_and_score(
+def fit_and_score(
     config: DictConfig, hydra: HydraConf, folder: RunFolder, show_progress: bool
 ) -> Result:
-    """Do what `train` promises in a folder that is ours and not finished."""
+    """Do what `fit_run` promises in a folder that is ours and not finished."""
     data, classifier = build_parts(config)
     done = epochs_done(folder.last_checkpoint)
     logger = make_logger(folder, done)

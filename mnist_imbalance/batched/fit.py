@@ -24,29 +24,28 @@ from torch.utils.data import DataLoader
 
 from mnist_imbalance.batched.stacked import Stacked
 from mnist_imbalance.classifier import Classifier, Staged, tally, to_metrics
-from mnist_imbalance.commandline import explain
 from mnist_imbalance.config import check
 from mnist_imbalance.data import MNISTData
 from mnist_imbalance.data.module import Slices
 from mnist_imbalance.data.source import Batch
-from mnist_imbalance.errors import ConfigError
+from mnist_imbalance.errors import ConfigError, explain
 from mnist_imbalance.files import remove_if_empty
-from mnist_imbalance.progress import EpochBar
-from mnist_imbalance.provenance import describe
-from mnist_imbalance.runs import Result, RunFolder, Seconds, determining, hash_config
-from mnist_imbalance.training import (
+from mnist_imbalance.fit import (
     AtomicCheckpointIO,
     Origin,
     build_parts,
     check_whole,
     end_history,
     epochs_done,
+    fit_and_score,
     make_logger,
     make_result,
     make_trainer,
     show_in_tensorboard,
-    train_and_score,
 )
+from mnist_imbalance.progress import EpochBar
+from mnist_imbalance.provenance import describe
+from mnist_imbalance.runs import Result, RunFolder, Seconds, determining, hash_config
 
 BY_PARAMETER_GROUP = ("lr", "weight_decay")  # what an optimizer may treat each run to
 
@@ -244,7 +243,7 @@ def folder_of(runs: Sequence[Run]) -> RunFolder:
     return RunFolder(root / ".batched" / sha256(named.encode()).hexdigest()[:16])
 
 
-def train_group(runs: Sequence[Run], shared: RunFolder, show_progress: bool) -> Outcomes:
+def fit_program(runs: Sequence[Run], shared: RunFolder, show_progress: bool) -> Outcomes:
     """Train, score and keep runs that can share a program, or go on from where they are.
 
     Args:
@@ -253,7 +252,7 @@ def train_group(runs: Sequence[Run], shared: RunFolder, show_progress: bool) -> 
         show_progress: Show a bar, if the config wants one too.
 
     Returns:
-        As `train_side_by_side`.
+        As `fit_side_by_side`.
 
     Raises:
         CannotShareError: They cannot share a program after all.
@@ -337,7 +336,7 @@ def save_state(folder: RunFolder, classifier: Classifier, state: dict[str, Tenso
     AtomicCheckpointIO().save_checkpoint(checkpoint, folder.last_checkpoint)
 
 
-def train_side_by_side(runs: Sequence[Run], show_progress: bool) -> Outcomes:
+def fit_side_by_side(runs: Sequence[Run], show_progress: bool) -> Outcomes:
     """Train runs that differ in seeds, weights, rate, decay and images as one program.
 
     Runs that turn out to need another program, or that were begun alone, are trained alone.
@@ -359,12 +358,12 @@ def train_side_by_side(runs: Sequence[Run], show_progress: bool) -> Outcomes:
             except Exception as error:
                 outcomes[run.folder.path] = explain(error)
         sound.sort(key=lambda run: sorted(run.optimizer_keys.items()))
-        outcomes |= train_or_split(sound, show_progress)
+        outcomes |= fit_or_split(sound, show_progress)
     return outcomes
 
 
-def train_or_split(runs: Sequence[Run], show_progress: bool) -> Outcomes:
-    """Do what `train_side_by_side` promises, in folders that are ours."""
+def fit_or_split(runs: Sequence[Run], show_progress: bool) -> Outcomes:
+    """Do what `fit_side_by_side` promises, in folders that are ours."""
     begun = bool(runs) and folder_of(runs).last_checkpoint.exists()
     together = [run for run in runs if begun or not (run.is_finished or run.is_begun_alone)]
     outcomes: Outcomes = {}
@@ -374,7 +373,7 @@ def train_or_split(runs: Sequence[Run], show_progress: bool) -> Outcomes:
         try:
             with shared.lock():
                 try:
-                    outcomes = train_group(together, shared, show_progress)
+                    outcomes = fit_program(together, shared, show_progress)
                 except CannotShareError as error:
                     print(f"{len(together)} runs are trained one by one: {error}", flush=True)
                 except torch.OutOfMemoryError:
@@ -389,17 +388,17 @@ def train_or_split(runs: Sequence[Run], show_progress: bool) -> Outcomes:
         gc.collect()  # Lightning's cycles hold the data, which the next program needs the place of
         torch.cuda.empty_cache()
     for half in halves:
-        outcomes |= train_or_split(half, show_progress)
+        outcomes |= fit_or_split(half, show_progress)
     for run in runs:
         if run.folder.path not in outcomes:
-            outcomes[run.folder.path] = train_alone(run, show_progress)
+            outcomes[run.folder.path] = fit_alone(run, show_progress)
     return outcomes
 
 
-def train_alone(run: Run, show_progress: bool) -> Result | str:
+def fit_alone(run: Run, show_progress: bool) -> Result | str:
     """Do one run as the training command line would, unless it is finished."""
     try:
-        return run.folder.result() or train_and_score(
+        return run.folder.result() or fit_and_score(
             run.config, run.hydra, run.folder, show_progress
         )
     except Exception as error:
