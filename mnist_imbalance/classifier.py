@@ -174,7 +174,7 @@ class Classifier(Staged):
         return loss
 
     def summarize(self, stage: str) -> None:
-        """Score the stage's batches and log the scores, to a file while training only."""
+        """Score the stage's batches and log the scores."""
         logits, labels = (torch.cat(parts) for parts in zip(*self._seen[stage], strict=True))
         self._seen[stage].clear()
         fitting = self.trainer.state.fn == TrainerFn.FITTING
@@ -183,7 +183,7 @@ class Classifier(Staged):
             logits.unsqueeze(0), labels.unsqueeze(0), loss.unsqueeze(0), self.metrics
         )
         self.keep(stage, scores, predicted, self.current_epoch, in_history=fitting)
-        self.log_dict(to_metrics(stage, scores, self.groups), logger=None if fitting else False)
+        self.log_dict(to_metrics(stage, scores, self.groups))
         if fitting:
             self.log("step", float(self.current_epoch))  # of the x-axis
 

@@ -4,9 +4,7 @@ import logging
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile, ZipFile
 
 import lightning
 import torch
@@ -15,117 +13,19 @@ from hydra.errors import InstantiationException
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.plugins.io import TorchCheckpointIO
 from omegaconf import DictConfig, OmegaConf
 from torch.utils import deterministic
 
+from mnist_imbalance.callbacks import EpochBar, Origin, SeedEveryEpoch
+from mnist_imbalance.checkpoints import AtomicCheckpointIO, epochs_done
 from mnist_imbalance.classifier import Classifier
 from mnist_imbalance.conditions import changes, name_condition
 from mnist_imbalance.config import build, check, compose_with
 from mnist_imbalance.data import MNISTData
 from mnist_imbalance.errors import ConfigError
-from mnist_imbalance.pictures import draw_confusion, lay_out
-from mnist_imbalance.progress import EpochBar
-from mnist_imbalance.provenance import code, describe, versions
+from mnist_imbalance.provenance import describe, versions
 from mnist_imbalance.runs import CHOICES, Result, RunFolder, Seconds, determining, hash_config
-from mnist_imbalance.seeds import derive
-
-
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and then puts it there in one step.
-
-    Lightning's own writing passes through the system's temporary folder, from where a move to
-    another file system is not one step.
-    """
-
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
-    ) -> None:
-        """Write the checkpoint whole or not at all."""
-        part = f"{os.fspath(path)}.part"
-        super().save_checkpoint(checkpoint, part, storage_options)
-        os.replace(part, path)
-
-
-class Origin(lightning.Callback):
-    """Keeps in the checkpoint what the run began with, and lets it go on with nothing else.
-
-    Args:
-        data: Of the run; set up when training begins.
-    """
-
-    def __init__(self, data: MNISTData) -> None:
-        self.data = data
-
-    def state_dict(self) -> dict[str, str]:
-        """Return the checksums that a checkpoint holds."""
-        return {"data": self.data.sha256, "code": code()}
-
-    def load_state_dict(self, state_dict: dict[str, str]) -> None:
-        """Compare with what the checkpoint holds.
-
-        Raises:
-            ConfigError: The run began with other data or other code.
-        """
-        for what, checksum in self.state_dict().items():
-            if state_dict[what] != checksum:
-                raise ConfigError(
-                    f"runs_dir: this run was begun with other {what}; delete its folder, or choose "
-                    "another runs_dir, and start it again"
-                )
-
-
-class SeedEveryEpoch(lightning.Callback):
-    """Makes an epoch's random numbers depend on seed and epoch, so that a resumed run ends alike.
-
-    Args:
-        seed: Of the run.
-    """
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-
-    def on_train_batch_start(
-        self, trainer: lightning.Trainer, module: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Seed what layers such as dropout draw from, before an epoch's first batch."""
-        if batch_idx == 0:  # Lightning resumes past on_train_epoch_start
-            torch.manual_seed(derive("epoch", self.seed, trainer.current_epoch))
-
-
-def read_checkpoint(checkpoint: Path) -> dict[str, Any]:
-    """Return what a checkpoint holds.
-
-    Raises:
-        ConfigError: The file is damaged.
-    """
-    try:
-        with ZipFile(checkpoint) as archive:  # torch.load reads past a wrong checksum
-            if damaged := archive.testzip():
-                raise BadZipFile(damaged)
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        missing = {"epoch", "state_dict", "history"} - state.keys()
-    except Exception as error:  # torch.load fails in many ways
-        raise ConfigError(
-            f"runs_dir: {checkpoint} is damaged; delete it and start the run again"
-        ) from error
-    if missing:
-        raise ConfigError(f"runs_dir: {checkpoint} is no checkpoint of a training; delete it")
-    return dict(state)
-
-
-def epochs_done(checkpoint: Path) -> int:
-    """Return how many epochs a checkpoint comes after, the last perhaps in part; 0 without one.
-
-    Raises:
-        ConfigError: The file is damaged, or nothing that training can go on from.
-    """
-    if not checkpoint.exists():
-        return 0
-    state = read_checkpoint(checkpoint)
-    if not (state.get("optimizer_states") and state.get("loops")):
-        raise ConfigError(f"runs_dir: {checkpoint} is no checkpoint of a training; delete it")
-    return int(state["epoch"]) + 1
+from mnist_imbalance.tensorboard import make_logger, show_in_tensorboard
 
 
 def make_trainer(
@@ -246,17 +146,6 @@ def build_parts(config: DictConfig) -> tuple[MNISTData, Classifier]:
     return data, classifier
 
 
-def make_logger(folder: RunFolder, done: int) -> TensorBoardLogger:
-    """Return the logger of a run; what it logged after ``done`` whole epochs is dropped."""
-    return TensorBoardLogger(
-        folder.path,
-        name=None,
-        version=folder.tensorboard.name,
-        default_hp_metric=False,
-        purge_step=done,
-    )
-
-
 def fit_and_score(
     config: DictConfig, hydra: HydraConf, folder: RunFolder, show_progress: bool
 ) -> Result:
@@ -288,6 +177,7 @@ def fit_and_score(
             f"trainer: training was ended after {trainer.current_epoch} of "
             f"{config.trainer.max_epochs} epochs; only a whole training has a result"
         )
+    trainer.logger = None  # its curves are those of training
     trainer.validate(classifier, datamodule=data, verbose=False)
     trainer.test(classifier, datamodule=data, verbose=False)
 
@@ -382,29 +272,3 @@ def make_result(
         versions=versions(),
         config=values,
     )
-
-
-def show_in_tensorboard(logger: TensorBoardLogger, result: Result, data: MNISTData) -> None:
-    """Add what is known at the end: the confusion matrix, a sample, the HPARAMS row."""
-    writer = logger.experiment
-    writer.add_figure("test/confusion", draw_confusion(result.test.confusion), result.epochs)
-    sample = lay_out(data.sample(), columns=len(data.minority))
-    writer.add_image("data/copies", sample, result.epochs)
-    parts = ("model.", "loss.", "optimizer.")
-    logger.log_hyperparams(
-        {
-            **{group: getattr(result, group) for group in CHOICES},
-            **{
-                key: str(value) if isinstance(value, list) else value
-                for key, value in result.config.items()
-                if key.startswith(parts) and not key.endswith("_")
-            },
-            "data.keep": str(result.config.get("data.keep")),
-            "data.seed": result.data_seed,
-            "seed": result.seed,
-            "epochs": result.epochs,
-        },
-        {f"test/{name}": value for name, value in result.test.named(result.groups).items()},
-        step=result.epochs,
-    )
-    logger.finalize("success")

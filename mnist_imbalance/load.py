@@ -5,10 +5,11 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from mnist_imbalance.checkpoints import read_checkpoint
 from mnist_imbalance.classifier import Classifier
 from mnist_imbalance.data import MNISTData
 from mnist_imbalance.errors import ConfigError
-from mnist_imbalance.fit import build_parts, read_checkpoint
+from mnist_imbalance.fit import build_parts
 from mnist_imbalance.runs import Result, RunFolder
 
 

@@ -32,7 +32,7 @@ def test_the_floor_knows_the_lstm() -> None:
     from mnist_imbalance.models.lstm import RowLSTM
 
     recurrent = 2 * floor.BATCH * 28 * (28 + 64) * 4 * 64
-    assert floor.operations(RowLSTM(5.0, True)) == pytest.approx(3 * recurrent, rel=0.15)
+    assert floor.operations(RowLSTM(10)) == pytest.approx(3 * recurrent, rel=0.15)
 
 
 def test_a_timed_step_trains() -> None:

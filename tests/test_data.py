@@ -147,11 +147,13 @@ def test_an_ordinary_trainer_shuffles_every_epoch_anew() -> None:
     )
     data = prepared("data/source=debug")
     model = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
-    trainer.fit(Classifier(model), datamodule=data)
+    classifier = Classifier(model, groups=data.groups)
+    trainer.fit(classifier, datamodule=data)
     assert orders.labels == [data.epoch(number)[1].tolist() for number in range(3)]
     assert len({tuple(labels) for labels in orders.labels}) == 3
     [validated], [tested] = (
-        reach(datamodule=data, verbose=False) for reach in (trainer.validate, trainer.test)
+        reach(classifier, datamodule=data, verbose=False)
+        for reach in (trainer.validate, trainer.test)
     )
     assert 0 <= validated["val/accuracy"] <= 1
     assert {"test/accuracy_0_4", "test/accuracy_5_9", "test/loss"} <= tested.keys()

@@ -93,7 +93,7 @@ def test_failures_stop_no_other_run_and_are_listed(tmp_path: Path) -> None:
     [
         ("study.seeds=[x]", "error: study.seeds.0: Input should be a valid integer"),
         ('study.overrides=["trainer.max_epochs=one"]', "error: trainer.max_epochs: Input should"),
-        ('study.overrides=["data.keep=2"]', "error: data.keep: Input should be less than"),
+        ('study.overrides=["data.keep=2"]', "error: data.keep: Input should be a fraction above 0"),
         ("records_dirs=[nowhere]", "error: records_dirs: there is no folder nowhere"),
         ("study.report_dir=README.md/report", "error: study.report_dir: "),
     ],

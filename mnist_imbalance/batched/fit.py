@@ -23,6 +23,8 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from mnist_imbalance.batched.stacked import Stacked
+from mnist_imbalance.callbacks import EpochBar, Origin
+from mnist_imbalance.checkpoints import AtomicCheckpointIO, epochs_done
 from mnist_imbalance.classifier import Classifier, Staged, tally, to_metrics
 from mnist_imbalance.config import check
 from mnist_imbalance.data import MNISTData
@@ -31,21 +33,16 @@ from mnist_imbalance.data.source import Batch
 from mnist_imbalance.errors import ConfigError, explain
 from mnist_imbalance.files import remove_if_empty
 from mnist_imbalance.fit import (
-    AtomicCheckpointIO,
-    Origin,
     build_parts,
     check_whole,
     end_history,
-    epochs_done,
     fit_and_score,
-    make_logger,
     make_result,
     make_trainer,
-    show_in_tensorboard,
 )
-from mnist_imbalance.progress import EpochBar
 from mnist_imbalance.provenance import describe
 from mnist_imbalance.runs import Result, RunFolder, Seconds, determining, hash_config
+from mnist_imbalance.tensorboard import make_logger, show_in_tensorboard
 
 BY_PARAMETER_GROUP = ("lr", "weight_decay")  # what an optimizer may treat each run to
 

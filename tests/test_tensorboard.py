@@ -1,6 +1,6 @@
 import torch
 
-from mnist_imbalance.pictures import draw_confusion, lay_out
+from mnist_imbalance.tensorboard import draw_confusion, lay_out
 
 
 def test_the_confusion_matrix_shows_its_counts() -> None:

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from mnist_imbalance.progress import EpochBar, epochs_to_come
+from mnist_imbalance.callbacks import EpochBar, epochs_to_come
 
 
 def test_the_bar_goes_on_where_training_does(capsys: pytest.CaptureFixture[str]) -> None:
