@@ -253,7 +253,13 @@ def test_which_runs_share_a_program() -> None:
 
     assert shared() == shared("seed=3", "data.seed=4", "optimizer.lr=0.1")
     assert shared("loss=weighted") == shared("loss=weighted", "loss.minority_weight=2")
-    others = ["model=cnn", "loss=weighted", "data=augmented_40", "data.batch_size=64"]
+    others = [
+        "model=cnn",
+        "loss=weighted",
+        "data=augmented_40",
+        "data.batch_size=64",
+        "metrics=mcc",
+    ]
     others += ["data.keep=0.2", "optimizer=adam", "optimizer.momentum=0.5", "trainer.max_epochs=1"]
     assert len({shared(), *map(shared, others)}) == len(others) + 1
     assert shared("+trainer.gradient_clip_val=1.0") is None

@@ -50,6 +50,7 @@ def program(config: DictConfig) -> str | None:
     shared = {key: value for key, value in values.items() if key not in OWN}
     shared["images"] = len(copies) if isinstance(copies, list) else 0
     where = [config.data.dir, config.threads, OmegaConf.to_container(config.trainer)]
+    where.append(OmegaConf.to_container(config.metrics))
     return json.dumps([shared, where], sort_keys=True, default=str)
 
 
