@@ -102,7 +102,7 @@ class Gathered:
         return self.runs[own & self.runs[ground]].drop_duplicates(TOLD_APART)
 
     def correct(
-        self, model: str, optimizer: str, condition: str, ground: str, labels: numpy.ndarray
+        self, model: str, optimizer: str, condition: str, ground: str, labels: numpy.ndarray | None
     ) -> Mapping[int, numpy.ndarray]:
         """Return by seed which test images, (N,) bool, the runs of a condition get right.
 
@@ -114,15 +114,15 @@ class Gathered:
             optimizer: A choice of ``conf/optimizer``.
             condition: Its name.
             ground: One of `GROUNDS`.
-            labels: (N,) of the test set.
+            labels: (N,) of the test set; None where it cannot be had.
         """
         runs = self.runs_on(ground)
         runs = runs[(runs.model == model) & (runs.optimizer == optimizer)]
         runs = runs[runs.condition == condition]
-        right = {}
+        right: dict[int, numpy.ndarray] = {}
         for seed, config_hash in zip(runs.seed, runs.config_hash, strict=True):
             predicted = self.predictions.get(config_hash)
-            if predicted is None or len(predicted) != len(labels):
+            if labels is None or predicted is None or len(predicted) != len(labels):
                 continue
             confusion = numpy.array(self.results[config_hash].test.confusion)
             count = len(confusion)

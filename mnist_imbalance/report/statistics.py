@@ -106,16 +106,6 @@ def fieller(gained: ArrayLike, lost: ArrayLike) -> Estimate:
     return Estimate(n, ratio, (b - root) / a, (b + root) / a)
 
 
-def restores(gained: ArrayLike, lost: ArrayLike, fraction: float) -> NDArray[numpy.float64]:
-    """Return gained − fraction·lost by seed, above zero where more than the fraction is restored.
-
-    Where ``lost`` is above zero at 5 %, `verdicts.judge` says of it that it holds exactly if
-    Fieller's interval lies above the fraction. Where it is not, nothing was lost for certain, and
-    the caller must not speak of restoring.
-    """
-    return numpy.asarray(gained, dtype=float) - fraction * numpy.asarray(lost, dtype=float)
-
-
 class Components(NamedTuple):
     """What makes runs of one condition differ.
 
