@@ -108,7 +108,7 @@ def test_crossed_runs_are_of_as_many_steps(gathered: Gathered) -> None:
 def test_components_are_the_planted_ones(gathered: Gathered) -> None:
     found = components(gathered)
     assert list(found) == ["model", "optimizer", "condition", "n", "component", "sd", "share"]
-    assert list(found.component) == list(NAMES.values())
+    assert tuple(found.component) == NAMES
     assert set(found.n) == {16}
     # in a whole square REML's estimates are those of the analysis of variance
     rest = (REST**2).sum() / 9
@@ -116,9 +116,9 @@ def test_components_are_the_planted_ones(gathered: Gathered) -> None:
     weights = numpy.var(WEIGHTS, ddof=1) - rest / 4
     sd, share = (found.set_index("component")[column] for column in ("sd", "share"))
     total = images + weights + rest
-    for name, variance in (("images", images), ("weights", weights), ("rest", rest)):
-        assert sd[NAMES[name]] == pytest.approx(math.sqrt(variance), rel=0.01)
-        assert share[NAMES[name]] == pytest.approx(variance / total, rel=0.02)
+    for name, variance in zip(NAMES, (images, weights, rest), strict=True):
+        assert sd[name] == pytest.approx(math.sqrt(variance), rel=0.01)
+        assert share[name] == pytest.approx(variance / total, rel=0.02)
     assert share.sum() == pytest.approx(1)
 
 
@@ -126,8 +126,8 @@ def test_images_and_weights_are_not_confused(gathered: Gathered) -> None:
     turned = gathered.scores.rename(columns={"seed": "data_seed", "data_seed": "seed"})
     sd = components(replace(gathered, scores=turned)).set_index("component").sd
     straight = components(gathered).set_index("component").sd
-    assert sd["choice of images"] == pytest.approx(straight[NAMES["weights"]], rel=0.01)
-    assert sd["initial weights and order"] == pytest.approx(straight[NAMES["images"]], rel=0.01)
+    assert sd["choice of images"] == pytest.approx(straight["initial weights and order"], rel=0.01)
+    assert sd["initial weights and order"] == pytest.approx(straight["choice of images"], rel=0.01)
 
 
 def test_only_runs_with_their_own_images_stand_on_a_ground(gathered: Gathered) -> None:

@@ -5,14 +5,10 @@ import math
 import pandas
 
 from mnist_imbalance.report.gather import STEPS, Gathered
-from mnist_imbalance.report.statistics import Components, variance_components
+from mnist_imbalance.report.statistics import variance_components
 
 FEWEST = 3  # seeds of each kind
-NAMES = {
-    "images": "choice of images",
-    "weights": "initial weights and order",
-    "rest": "rest",
-}
+NAMES = ("choice of images", "initial weights and order", "rest")  # as of `Components`
 
 
 def crossed(gathered: Gathered) -> pandas.DataFrame:
@@ -48,14 +44,11 @@ def components(gathered: Gathered) -> pandas.DataFrame:
         Columns model, optimizer, condition, n (runs), component, sd (accuracy as a fraction) and
         share (of the variance, in [0, 1]). Conditions whose spread cannot be split are left out.
     """
+    by = ["model", "optimizer", "condition"]
     rows = []
-    for keys, runs in crossed(gathered).groupby(["model", "optimizer", "condition"], sort=False):
-        found: Components = variance_components(runs)
-        if math.isnan(found.rest_share):
-            continue
-        for part, name in NAMES.items():
-            rows.append(
-                (*keys, len(runs), name, getattr(found, part), getattr(found, f"{part}_share"))
-            )
-    names = ["model", "optimizer", "condition", "n", "component", "sd", "share"]
-    return pandas.DataFrame(rows, columns=names)
+    for keys, runs in crossed(gathered).groupby(by, sort=False):
+        found = variance_components(runs)
+        if not math.isnan(found.rest_share):
+            parts = zip(NAMES, found[:3], found[3:], strict=True)
+            rows += [(*keys, len(runs), *part) for part in parts]
+    return pandas.DataFrame(rows, columns=[*by, "n", "component", "sd", "share"])

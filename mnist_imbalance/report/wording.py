@@ -1,13 +1,13 @@
-"""The tables in words and the finding in sentences, for pages."""
+"""Tables of words, for pages, from tidy ones."""
 
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pandas
 
 from mnist_imbalance.published import published_accuracy
-from mnist_imbalance.report.claims import NOT_JUDGED
 from mnist_imbalance.report.gather import ALL
 from mnist_imbalance.report.names import (
     CONDITIONS,
@@ -16,7 +16,18 @@ from mnist_imbalance.report.names import (
     in_line,
     model_title,
     optimizer_title,
+    titled,
 )
+from mnist_imbalance.report.remedies import REFERENCES
+from mnist_imbalance.report.verdicts import CONTRADICTED, HOLDS, NO_DIFFERENCE, UNDECIDED
+
+BETTER = {
+    HOLDS: "better",
+    CONTRADICTED: "worse",
+    NO_DIFFERENCE: "no difference",
+    UNDECIDED: "undecided",
+}
+REACHED = {HOLDS: "yes", CONTRADICTED: "no"}
 
 
 @dataclass(frozen=True)
@@ -26,6 +37,17 @@ class Table:
     caption: str
     columns: list[str]
     rows: list[list[str]]
+
+
+def table(caption: str, columns: Mapping[str, Iterable[object]]) -> Table:
+    """Return a table of columns, by what stands above them."""
+    rows = zip(*columns.values(), strict=True)
+    return Table(caption, [*columns], [[str(cell) for cell in row] for row in rows])
+
+
+def numbers(values: Iterable[float], form: str) -> list[str]:
+    """Say numbers; nothing where they are nan."""
+    return ["" if math.isnan(value) else form.format(value) for value in values]
 
 
 def percent(row: Any, signed: bool = False) -> str:
@@ -39,6 +61,21 @@ def percent(row: Any, signed: bool = False) -> str:
 def points(value: float) -> str:
     """Say a difference of accuracies in points, with its sign."""
     return f"{100 * value:+.2f}".replace("-", "−")
+
+
+def with_interval(value: float, low: float, high: float) -> str:
+    """Say a difference of accuracies in points, with its interval where there is one."""
+    return points(value) + ("" if math.isnan(low) else f" [{points(low)}, {points(high)}]")
+
+
+def fraction(value: float, low: float, high: float) -> str:
+    """Say what fraction of the loss is restored, in %, with Fieller's interval."""
+    said = "unknown" if math.isnan(value) else f"{100 * value:.0f} %"
+    if math.isinf(low):
+        said += " [any]"
+    elif not math.isnan(low):
+        said += f" [{100 * low:.0f}, {100 * high:.0f}]"
+    return said.replace("-", "−")
 
 
 def short_title(group: str) -> str:
@@ -76,46 +113,35 @@ def summary(conditions: pandas.DataFrame) -> Table:
 
 def claims_table(claims: pandas.DataFrame, optimizer: str) -> Table:
     """The verdicts over the claims with one optimizer."""
-    rows = []
-    for row in claims[claims.optimizer == optimizer].itertuples():
-        say = (lambda value: f"{value:+.1f}") if row.unit == "labels" else points
-        effect = "" if row.n == 0 else say(row.effect)
-        if row.n > 1:
-            effect += f" [{say(row.low)}, {say(row.high)}]"
-        rows.append(
-            [
-                row.sentence,
-                model_title(row.model),
-                row.verdict,
-                row.corrected,
-                f"{effect} {row.unit}" if effect else "none",
-                str(row.n),
-                "" if math.isnan(row.p) else f"{row.p:.2g}",
-                "" if math.isnan(row.p_corrected) else f"{row.p_corrected:.2g}",
-                f"{row.comparisons}: {row.deciding}" if row.deciding else "1",
-                "" if math.isnan(row.seeds_to_decide) else f"{row.seeds_to_decide:.0f}",
-                row.statistic,
-                row.section,
-            ]
-        )
-    return Table(
+    shown = claims[claims.optimizer == optimizer]
+
+    def effect(row: Any) -> str:
+        say = "{:+.1f}".format if row.unit == "labels" else points
+        interval = f" [{say(row.low)}, {say(row.high)}]" if row.n > 1 else ""
+        return f"{say(row.effect)}{interval} {row.unit}" if row.n else "none"
+
+    return table(
         f"AI3607's claims with {optimizer_title(optimizer)}, at equal epochs, given this test set: "
         "an effect above zero speaks for the claim; 95 % interval over n seeds, of the comparison "
         "that decides where there are several (how many, and which); two-sided p, raw and after "
         "Holm's correction within the model; seeds that would decide what is undecided, roughly.",
-        [
-            *("claim", "model", "verdict", "corrected", "effect", "n", "p", "p corrected"),
-            *("comparisons", "seeds needed", "what the effect is", "section"),
-        ],
-        rows,
-    )
-
-
-def not_judged_table() -> Table:
-    """The sentences that no run can judge, and why."""
-    rows = [[sentence, section, why] for sentence, (section, why) in NOT_JUDGED.items()]
-    return Table(
-        "What AI3607 says and no run here can judge.", ["sentence", "section", "why"], rows
+        {
+            "claim": shown.sentence,
+            **titled(shown, "model"),
+            "verdict": shown.verdict,
+            "corrected": shown.corrected,
+            "effect": map(effect, shown.itertuples()),
+            "n": shown.n,
+            "p": numbers(shown.p, "{:.2g}"),
+            "p corrected": numbers(shown.p_corrected, "{:.2g}"),
+            "comparisons": [
+                f"{row.comparisons}: {row.deciding}" if row.deciding else "1"
+                for row in shown.itertuples()
+            ],
+            "seeds needed": numbers(shown.seeds_to_decide, "{:.0f}"),
+            "what the effect is": shown.statistic,
+            "section": shown.section,
+        },
     )
 
 
@@ -178,120 +204,110 @@ def estimates_table(
     return Table(caption, [*by, *names, "n"], rows)
 
 
-def components_table(tidy: pandas.DataFrame) -> Table:
-    """Where the spread of equal runs comes from."""
-    rows = [
-        [
-            model_title(row.model),
-            optimizer_title(row.optimizer),
-            condition_title(row.condition),
-            row.component,
-            f"{100 * row.sd:.2f}",
-            f"{100 * row.share:.0f} %",
-            str(row.n),
-        ]
-        for row in tidy.itertuples()
-    ]
-    return Table(
-        "Standard deviation, in points, of the rare labels' test accuracy over n runs with crossed "
-        "seeds, by a mixed model (REML).",
-        ["model", "optimizer", "condition", "from", "standard deviation", "of the variance", "n"],
-        rows,
-    )
-
-
 def selection_table(tidy: pandas.DataFrame) -> Table:
     """What choosing on the test set adds."""
-    rows = [
-        [
-            model_title(row.model),
-            optimizer_title(row.optimizer),
-            row.choice,
-            f"{100 * row.on_validation:.2f}",
-            f"{100 * row.on_test:.2f}",
-            percent(row, signed=True),
-            str(row.n),
-        ]
-        for row in tidy.itertuples()
-    ]
-    return Table(
+    return table(
         "Test accuracy % of the rare labels at the weight that is best on validation or test data; "
         "for a weight a label, the mean of each label's accuracy at its own best weight.",
-        ["model", "optimizer", "chosen", "on validation", "on test", "difference", "n"],
-        rows,
+        {
+            **titled(tidy, "model", "optimizer"),
+            "chosen": tidy.choice,
+            "on validation": numbers(100 * tidy.on_validation, "{:.2f}"),
+            "on test": numbers(100 * tidy.on_test, "{:.2f}"),
+            "difference": [percent(row, signed=True) for row in tidy.itertuples()],
+            "n": tidy.n,
+        },
     )
 
 
-def optimum_table(tidy: pandas.DataFrame) -> Table:
-    """Where the best weight lies."""
-    rows = [
-        [
-            model_title(row.model),
-            optimizer_title(row.optimizer),
-            {"weight_sum": "its weights", "count": "its images"}.get(row.normalize, row.normalize),
-            row.by_seed.replace(" ", ", "),
-            f"{row.largest:g}",
-            f"{row.at_largest} of {row.n}",
-        ]
-        for row in tidy.itertuples()
-    ]
-    return Table(
-        "The weight of the rare labels with the best balanced accuracy on validation data, seed by "
-        "seed; where it is the largest tried, the sweep does not tell where the best weight lies.",
-        [
-            *("model", "optimizer", "a batch is divided by", "best weight", "largest tried"),
-            "best at the largest",
-        ],
-        rows,
-    )
+def restored_tables(restored: pandas.DataFrame) -> list[Table]:
+    """Return a table for each ground and optimizer, the first optimizer at equal steps first."""
+    tables = []
+    rows = restored[restored.n > 0]
+    for (ground, optimizer), shown in rows.groupby(["ground", "optimizer"], sort=False):
+        is_remedy = ~shown.condition.isin(REFERENCES)
+        if not is_remedy.any():
+            continue
+        rare, frequent = shown.rare.iloc[0], shown.frequent.iloc[0]
+        ends = zip(shown.fraction, shown.low, shown.high, strict=True)
+        of_remedies = {"restored": pandas.Series([fraction(*each) for each in ends], shown.index)}
+        for title, verdicts in {
+            **{"above ½": "above_0.5", "above 0.8": "above_0.8", "above 0.95": "above_0.95"},
+            "not below original": "not_below_original",
+        }.items():
+            of_remedies[title] = shown[verdicts].map(lambda verdict: REACHED.get(verdict, "?"))
+        tables.append(
+            table(
+                f"{optimizer_title(optimizer)}, {ground}: fraction restored of what the imbalance "
+                f"took from {group_title(rare)}, from imbalanced (0) to original (1) on the same "
+                "ground, with Fieller's 95 % interval over n seeds, given this test set; whether "
+                "it lies above ½, 0.8 and 0.95 of the loss; whether the accuracy is within the "
+                "margin of the original data's, or above (yes, no, or ? for undecided, not "
+                f"corrected for their number); accuracy % of {group_title(rare)}, "
+                f"{in_line(frequent)} and all.",
+                {
+                    **titled(shown, "model"),
+                    "remedy": shown.remedy.where(is_remedy, shown.condition.map(condition_title)),
+                    **{title: cells.where(is_remedy, "") for title, cells in of_remedies.items()},
+                    group_title(rare): numbers(100 * shown.minority, "{:.1f}"),
+                    group_title(frequent): numbers(100 * shown.majority, "{:.1f}"),
+                    "all": numbers(100 * shown.overall, "{:.1f}"),
+                    "n": shown.n,
+                },
+            )
+        )
+    return tables
 
 
-def dead_labels_table(tidy: pandas.DataFrame) -> Table:
-    """How many labels the output ReLU kills."""
-    rows = [
-        [
-            model_title(row.model),
-            optimizer_title(row.optimizer),
-            "yes" if row.output_relu else "no",
-            "PyTorch's" if pandas.isna(row.output_bias) else f"{row.output_bias:g}",
-            row.by_seed or "no seed has all",
-            f"{row.mean:.1f}",
-            f"{100 * row.accuracy:.1f}",
-            str(row.n),
-        ]
-        for row in tidy.itertuples()
-    ]
-    return Table(
-        "Imbalanced, plain loss: labels of whose own training images under 1 % get a "
-        "positive output in the last epoch, or with test accuracy 0. Records of schema 1 do not "
-        "tell the own images apart; there, images of all labels are counted against that 1 %.",
-        [
-            *("model", "optimizer", "ReLU on the outputs", "output bias", "seed: dead labels"),
-            *("mean", "accuracy %", "n"),
-        ],
-        rows,
-    )
+def compared_tables(compared: pandas.DataFrame) -> list[Table]:
+    """Return a table of comparisons for each ground and optimizer."""
 
+    def on_images(row: Any) -> str:
+        if row.n_images < 2:
+            return "one seed" if row.n_images else "no predictions"
+        return f"[{points(row.low_images)}, {points(row.high_images)}], n = {row.n_images}"
 
-def left_out_table(tidy: pandas.DataFrame) -> Table:
-    """The runs that stand in no comparison."""
-    rows = [
-        [
-            row.why,
-            model_title(row.model),
-            optimizer_title(row.optimizer),
-            condition_title(row.condition),
-            *(str(row.epochs), str(row.steps), row.seeds),
-        ]
-        for row in tidy.itertuples()
-    ]
-    return Table(
-        "Runs of another length, and others that are in no comparison.",
-        ["why", "model", "optimizer", "condition", "epochs", "steps", "seeds"],
-        rows,
-    )
+    def images(row: Any) -> str:
+        said = f"{row.gained:.0f} : {row.lost:.0f} (p {row.p_images:.1g})"
+        return said if row.n_images else ""
 
+    def seeds(row: Any) -> str:
+        decide, find = (
+            "many" if math.isnan(needed) else f"{needed:.0f}"
+            for needed in (row.seeds_to_decide, row.seeds_for_margin)
+        )
+        return f"{decide if row.verdict == UNDECIDED else 'decided'} / {find}"
 
-def copy_names(copies: list[dict[str, float]]) -> list[str]:
-    """Say what was done to each copy."""
-    return [f"{copy['angle']:+g}°" + (", noise" if copy["noise"] else "") for copy in copies]
+    tables = []
+    rows = compared[compared.n > 0]
+    for (ground, optimizer), shown in rows.groupby(["ground", "optimizer"], sort=False):
+        rare, frequent = shown.rare.iloc[0], shown.frequent.iloc[0]
+        each = [*shown.itertuples()]
+        tables.append(
+            table(
+                f"{optimizer_title(optimizer)}, {ground}: differences in points, paired over n "
+                f"seeds, given this test set. Judged are {group_title(rare)} (is the first "
+                "better?), raw and after Holm's correction within the model; beside it what the "
+                f"same change does to {group_title(frequent)} and to all. Seeds × images: the "
+                f"interval of {in_line(rare)} over seeds and test images together (conservative). "
+                f"Images: test images of {in_line(rare)} that more : fewer "
+                "seeds of the first get right (McNemar's p, given these networks). Seeds: those "
+                "that would decide what is undecided / find a difference as large as the margin.",
+                {
+                    **titled(shown, "model"),
+                    "comparison": shown.comparison,
+                    "verdict": [BETTER[row.verdict] for row in each],
+                    "corrected": [BETTER[row.corrected] for row in each],
+                    group_title(rare): [with_interval(r.effect, r.low, r.high) for r in each],
+                    group_title(frequent): [
+                        with_interval(r.majority, r.majority_low, r.majority_high) for r in each
+                    ],
+                    "all": [with_interval(r.overall, r.overall_low, r.overall_high) for r in each],
+                    "seeds × images": map(on_images, each),
+                    "images": map(images, each),
+                    "n": shown.n,
+                    "seeds": map(seeds, each),
+                },
+            )
+        )
+    return tables

@@ -15,11 +15,11 @@ from mnist_imbalance.plan import StudyKeys
 from mnist_imbalance.report import figures, tables
 from mnist_imbalance.report.claims import judge_claims
 from mnist_imbalance.report.gather import Gathered, find_missing, gather
+from mnist_imbalance.report.names import copy_names
 from mnist_imbalance.report.remedies import compared, restored
 from mnist_imbalance.report.render import markdown, plain, render
 from mnist_imbalance.report.sections import Picture, how_complete, sections
 from mnist_imbalance.report.spread import components
-from mnist_imbalance.report.wording import copy_names
 
 if TYPE_CHECKING:
     from mnist_imbalance.data import MNISTData

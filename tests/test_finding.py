@@ -6,19 +6,17 @@ from typing import Any
 import pandas
 import pytest
 
-from mnist_imbalance.report.gather import EPOCHS, STEPS
-from mnist_imbalance.report.opening import (
+from mnist_imbalance.report.finding import (
     CHANGED,
     COPIES,
     INSTEAD,
     WEIGHTED,
-    compared_tables,
     finding,
-    fraction,
     literature,
-    restored_tables,
 )
+from mnist_imbalance.report.gather import EPOCHS, STEPS
 from mnist_imbalance.report.remedies import REFERENCES, REMEDIES
+from mnist_imbalance.report.wording import compared_tables, fraction, restored_tables
 
 NAN = math.nan
 AUGMENTED = "augmented_100"
@@ -152,8 +150,7 @@ def test_the_findings_verdict_is_the_corrected_one() -> None:
     ],
 )
 def test_a_fraction_with_its_interval(low: float, high: float, said: str) -> None:
-    rows = pandas.DataFrame([remedy("lstm", COPIES, 0.724, low=low, high=high)])
-    assert fraction(rows.iloc[0]) == said
+    assert fraction(0.724, low, high) == said
 
 
 def test_what_is_restored_as_tables() -> None:
