@@ -42,6 +42,8 @@ def name_weight(weight: float) -> str:
 class Accuracies:
     """Accuracy by seed, of the runs with one optimizer on one ground.
 
+    Where there are no such runs, a KeyError is raised.
+
     Args:
         scores: As `Gathered.on` returns them.
     """
@@ -55,27 +57,15 @@ class Accuracies:
     def __call__(
         self, model: str, condition: str, label: str, scored: str = "test"
     ) -> pandas.Series:
-        """Return accuracies in [0, 1] by seed.
-
-        Raises:
-            KeyError: There are no such runs.
-        """
+        """Return accuracies in [0, 1] by seed."""
         return self.by_condition.loc[model, condition, scored, label]
 
     def difference(self, model: str, first: str, second: str, label: str) -> pandas.Series:
-        """Return the test accuracy in the first condition less that in the second, by seed.
-
-        Raises:
-            KeyError: There are no such runs.
-        """
+        """Return the test accuracy in the first condition less that in the second, by seed."""
         return self(model, first, label) - self(model, second, label)
 
     def over_weights(self, model: str, label: str, scored: str = "test") -> pandas.DataFrame:
-        """Return accuracies in [0, 1], a row a seed and a column one of AI3607's weights.
-
-        Raises:
-            KeyError: There are no such runs.
-        """
+        """Return accuracies in [0, 1], a row a seed and a column one of AI3607's weights."""
         named = {weight: name_weight(weight) for weight in PUBLISHED_WEIGHTS}
         swept = {weight: name for weight, name in named.items() if (model, name) in self.known}
         if len(swept) < 2:

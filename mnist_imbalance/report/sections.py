@@ -81,11 +81,8 @@ def opening_section(gathered: Gathered, missing: Missing, tidy: Tidy) -> Section
             "trained for fewer epochs. By images: the weighted loss is divided by the batch's "
             "images instead of its weights."
         )
-        of_panels = pandas.MultiIndex.from_frame(restored[["ground", "optimizer"]])
-        shown = restored[
-            restored.remedy.isin(known.remedy)
-            & of_panels.isin(pandas.MultiIndex.from_frame(known[["ground", "optimizer"]]))
-        ]
+        panels = known[["ground", "optimizer"]].drop_duplicates()
+        shown = restored[restored.remedy.isin(known.remedy)].merge(panels)
         order = list(REMEDIES)
         shown = shown.sort_values("condition", key=lambda c: c.map(order.index), kind="stable")
         drawn = figures.draw_restored(shown.rename(columns={"ground": "budget"}))

@@ -215,5 +215,4 @@ def seeds_to_decide(effects: ArrayLike) -> int | None:
     `seeds_needed`; None also where the observed mean is zero.
     """
     known = numpy.asarray(effects, dtype=float)
-    known = known[~numpy.isnan(known)]
-    return seeds_needed(known, float(known.mean())) if len(known) else None
+    return seeds_needed(known, estimate(known).mean)

@@ -26,7 +26,6 @@ from mnist_imbalance.report.statistics import (
 )
 from mnist_imbalance.runs import Result
 from mnist_imbalance.schema_1 import batches
-from mnist_imbalance.scores import Scores
 from mnist_imbalance.selection import best_minority_weight, best_weight
 
 HEADLINE = ["original", "imbalanced", "augmented_100", "duplicated_100", f"weighted{BY_COUNT}"]
@@ -133,13 +132,12 @@ def selection(gathered: Gathered) -> pandas.DataFrame:
     sweeps = runs[is_sweep(runs) & (runs.normalize == "weight_sum") & runs.weight.isin(weights)]
     rare = gathered.groups[gathered.rare]
 
-    def one_weight(sweep: Mapping[float, Result], scored: Mapping[float, Scores]) -> float:
-        of_labels = sweep[best_minority_weight(scored, rare)].test.accuracy_per_label
-        return fmean(of_labels[label] for label in rare)
-
-    def a_weight_a_label(sweep: Mapping[float, Result], scored: Mapping[float, Scores]) -> float:
-        best = {label: sweep[best_weight(scored, label)] for label in rare}
-        return fmean(result.test.accuracy_per_label[label] for label, result in best.items())
+    def reached(sweep: Mapping[float, Result], chosen_on: str, choice: str) -> float:
+        scored = {weight: getattr(result, chosen_on) for weight, result in sweep.items()}
+        best = dict.fromkeys(rare, best_minority_weight(scored, rare))
+        if choice == "a weight a label":
+            best = {label: best_weight(scored, label) for label in rare}
+        return fmean(sweep[best[label]].test.accuracy_per_label[label] for label in rare)
 
     rows = []
     for (model, optimizer), swept in sweeps.groupby(["model", "optimizer"], sort=False):
@@ -148,16 +146,11 @@ def selection(gathered: Gathered) -> pandas.DataFrame:
             for _, sweep in swept.groupby("seed")
             if len(sweep) == len(weights)
         ]
-        for choice, reached in (
-            ("one weight", one_weight),
-            ("a weight a label", a_weight_a_label),
-        ):
-            on_val = [
-                reached(sweep, {w: each.val for w, each in sweep.items()}) for sweep in by_seed
-            ]
-            on_test = [
-                reached(sweep, {w: each.test for w, each in sweep.items()}) for sweep in by_seed
-            ]
+        for choice in ("one weight", "a weight a label"):
+            on_val, on_test = (
+                [reached(sweep, chosen_on, choice) for sweep in by_seed]
+                for chosen_on in ("val", "test")
+            )
             n, *interval = estimate(map(sub, on_test, on_val))
             if n:
                 means = (fmean(on_val), fmean(on_test))

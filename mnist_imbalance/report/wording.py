@@ -1,8 +1,9 @@
 """Tables of words, for pages, from tidy ones."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pandas
@@ -78,36 +79,51 @@ def fraction(value: float, low: float, high: float) -> str:
     return said.replace("-", "−")
 
 
-def short_title(group: str) -> str:
-    """Name a group of labels above a column."""
-    return group if group == ALL else group_title(group)
+def across(
+    tidy: pandas.DataFrame, by: list[str], column: str, say: Callable[[Any], str] = percent
+) -> dict[str, list[str]]:
+    """Return estimates as columns of words: what tells rows apart, then one a value of another key.
+
+    Args:
+        tidy: A row an estimate.
+        by: Keys that tell the rows apart.
+        column: Key that tells the columns apart.
+        say: Says an estimate.
+    """
+    words: dict[str, list[str]] = {name: [] for name in [*by, *tidy[column].unique()]}
+    for keys, rows in tidy.groupby(by, sort=False):
+        cells = {getattr(row, column): say(row) for row in rows.itertuples()}
+        cells |= {name: key_title(key) for name, key in zip(by, keys, strict=True)}
+        for name, said in words.items():
+            said.append(cells.get(name, ""))
+    return words
+
+
+def key_title(key: object) -> str:
+    """Return what a reader calls a model, optimizer or condition; numbers as they are."""
+    if isinstance(key, float):
+        return f"{key:g}"
+    return optimizer_title(model_title(condition_title(str(key))))
 
 
 def summary(conditions: pandas.DataFrame) -> Table:
     """The models in the conditions of Table 1, by group, with one optimizer."""
     shown = conditions[conditions.condition.isin(CONDITIONS)]
-    named = list(dict.fromkeys(shown.label))
-    optimizers = ", ".join(map(optimizer_title, dict.fromkeys(shown.optimizer)))
-    rows = []
-    for (model, condition), of_condition in shown.groupby(["model", "condition"], sort=False):
-        groups = {row.label: row for row in of_condition.itertuples()}
-        published = published_accuracy(condition, named[0]) if model == "lstm" else math.nan
-        rows.append(
-            [
-                model_title(model),
-                condition_title(condition),
-                *(percent(groups[group]) if group in groups else "" for group in named),
-                "" if math.isnan(published) else f"{100 * published:.1f}",
-                str(groups[named[-1]].n),
-            ]
-        )
-    return Table(
+    rare = shown.label.iloc[0]
+    each = shown.drop_duplicates(["model", "condition"], keep="last")
+    published = [
+        published_accuracy(row.condition, rare) if row.model == "lstm" else math.nan
+        for row in each.itertuples()
+    ]
+    optimizers = ", ".join(map(optimizer_title, shown.optimizer.unique()))
+    named = shown.assign(label=[name if name == ALL else group_title(name) for name in shown.label])
+    return table(
         f"Test accuracy %, mean ± half of the 95 % interval over n seeds ({optimizers}).",
-        [
-            *("model", "condition", *map(short_title, named)),
-            *(f"{in_line(named[0])}, published", "n"),
-        ],
-        rows,
+        {
+            **across(named, ["model", "condition"], "label"),
+            f"{in_line(rare)}, published": numbers([100 * value for value in published], "{:.1f}"),
+            "n": each.n,
+        },
     )
 
 
@@ -147,14 +163,8 @@ def claims_table(claims: pandas.DataFrame, optimizer: str) -> Table:
 
 def table_1(tidy: pandas.DataFrame, model: str) -> Table:
     """Table 1 side by side: ours, the report's and the difference."""
-    of_model = tidy[tidy.model == model]
-    names = list(dict.fromkeys(of_model.condition))
-    cells = {(row.condition, row.label): row for row in of_model.itertuples()}
 
-    def cell(condition: str, label: str) -> str:
-        row = cells.get((condition, label))
-        if row is None:
-            return ""
+    def cell(row: Any) -> str:
         lines = [percent(row)]
         if not math.isnan(row.published):
             lines.append(f"AI3607 {100 * row.published:.1f}")
@@ -166,22 +176,20 @@ def table_1(tidy: pandas.DataFrame, model: str) -> Table:
                 lines.append(f"{where} {100 * row.low_one:.1f} to {100 * row.high_one:.1f}")
         return "\n".join(lines)
 
-    return Table(
+    shown = tidy[tidy.model == model]
+    shown = shown.assign(**titled(shown, "condition"))
+    return table(
         f"{model_title(model)}: test accuracy % by label, mean ± half of the 95 % interval over "
         "seeds; AI3607's one run, and between which accuracies one run of ours lies in 95 % of "
         "cases (prediction interval).",
-        ["label", *map(condition_title, names)],
-        [
-            [label, *(cell(name, label) for name in names)]
-            for label in dict.fromkeys(of_model.label)
-        ],
+        across(shown, ["label"], "condition", cell),
     )
 
 
 def estimates_table(
     tidy: pandas.DataFrame, caption: str, by: list[str], columns: str, signed: bool = False
 ) -> Table:
-    """Lay estimates out with a column a value of one key.
+    """Lay estimates out with a column a value of one key, see `across`.
 
     Args:
         tidy: A row an estimate.
@@ -190,18 +198,10 @@ def estimates_table(
         columns: Key that tells the columns apart.
         signed: Show the sign of positive values, too.
     """
-    names = list(dict.fromkeys(tidy[columns]))
-    rows = []
-    for keys, group in tidy.groupby(by, sort=False):
-        cells = {getattr(row, columns): row for row in group.itertuples()}
-        shown = [f"{key:g}" if isinstance(key, float) else str(key) for key in keys]
-        shown = [optimizer_title(model_title(condition_title(key))) for key in shown]
-        rows.append(
-            [*shown, *(percent(cells[name], signed) if name in cells else "" for name in names)]
-        )
-        counts = [row.n for row in cells.values()]
-        rows[-1].append(" to ".join(map(str, sorted({min(counts), max(counts)}))))
-    return Table(caption, [*by, *names, "n"], rows)
+    ends = [{rows.n.min(), rows.n.max()} for _, rows in tidy.groupby(by, sort=False)]
+    n = [" to ".join(map(str, sorted(each))) for each in ends]
+    cells = across(tidy, by, columns, partial(percent, signed=signed))
+    return table(caption, {**cells, "n": n})
 
 
 def selection_table(tidy: pandas.DataFrame) -> Table:
