@@ -3,6 +3,7 @@
 import base64
 import io
 from collections.abc import Iterable, Mapping
+from itertools import cycle
 from typing import Any
 
 import altair as alt
@@ -32,12 +33,18 @@ HOVER = [*TITLES, "remedy", "budget", "weight", "epoch", "step", "component", "n
 # One meaning a colour.
 GROUP_COLORS = ["#d95f02", "#1f78b4", "#7b9e2f", "#b0447c"]
 ALL_COLOR = "#7f7f7f"
-MODEL_COLORS = ["#8a5cc4", "#12987a", "#cf3d86", "#8a6d1d"]
-CONDITION_COLORS = [
-    *["#7d7d7d", "#c0392b", "#e3b04b", "#a87400", "#93c54b", "#4c8f2f"],
-    *["#c98bc0", "#53b0bd", "#b08968"],
-]
-COMPONENT_COLORS = ["#7f9fc4", "#b3c7dd", "#dde5ee"]
+PALETTES = {
+    "model": ["#8a5cc4", "#12987a", "#cf3d86", "#8a6d1d"],
+    "condition": [
+        *["#7d7d7d", "#c0392b", "#e3b04b", "#a87400", "#93c54b", "#4c8f2f"],
+        *["#c98bc0", "#53b0bd", "#b08968"],
+    ],
+    "component": ["#7f9fc4", "#b3c7dd", "#dde5ee"],
+}
+KNOWN = {
+    "model": [*map(model_title, MODELS)],
+    "condition": [*map(condition_title, CONDITIONS)],
+}
 PUBLISHED = "LSTM, published"
 ACCURACY = "test accuracy"
 ENDS = {"at": "mean", "from": "low", "to": "high"}  # what is drawn of which column
@@ -59,11 +66,12 @@ STYLE: dict[str, Any] = {
 }
 
 
-def colors(names: Iterable[str], palette: list[str], known: Iterable[str] = ()) -> dict[str, str]:
-    """Return the names' colours, the same in every figure for those that are known."""
-    order = dict(enumerate(dict.fromkeys([*known, *names])))
-    by_name = {name: palette[place % len(palette)] for place, name in order.items()}
-    return {name: by_name[name] for name in dict.fromkeys(names)}
+def colors(rows: pandas.DataFrame, column: str) -> dict[str, str]:
+    """Return the colours of a column's names, the same in every figure for those in `KNOWN`."""
+    shown = rows[column].unique()
+    order = dict.fromkeys([*KNOWN.get(column, []), *shown])
+    by_name = dict(zip(order, cycle(PALETTES[column]), strict=False))
+    return {name: by_name[name] for name in shown}
 
 
 def color(column: str, by_name: dict[str, str]) -> alt.Color:
@@ -72,21 +80,12 @@ def color(column: str, by_name: dict[str, str]) -> alt.Color:
     return alt.Color(f"{column}:N", scale=scale)
 
 
-def model_colors(rows: pandas.DataFrame) -> dict[str, str]:
-    """Return the colours of the models in a table."""
-    return colors(rows.model, MODEL_COLORS, map(model_title, MODELS))
-
-
-def condition_colors(rows: pandas.DataFrame) -> dict[str, str]:
-    """Return the colours of the conditions in a table."""
-    return colors(rows.condition, CONDITION_COLORS, map(condition_title, CONDITIONS))
-
-
 def group_colors(groups: Iterable[str]) -> dict[str, str]:
     """Return the colours of groups of labels, in their order, the rare labels' first."""
-    names = [group_title(group) for group in dict.fromkeys(groups)]
-    by_name = colors([name for name in names if name != group_title(ALL)], GROUP_COLORS)
-    return by_name | ({group_title(ALL): ALL_COLOR} if group_title(ALL) in names else {})
+    names = dict.fromkeys(groups)
+    parts = [group_title(name) for name in names if name != ALL]
+    by_name = dict(zip(parts, cycle(GROUP_COLORS), strict=False))
+    return by_name | ({group_title(ALL): ALL_COLOR} if ALL in names else {})
 
 
 def in_words(rows: pandas.DataFrame, form: str = "{:.1%}", value: str = "mean") -> pandas.DataFrame:
@@ -122,12 +121,6 @@ def hover(rows: pandas.DataFrame, value: str) -> list[alt.Tooltip]:
     return tooltips(said | ({"interval": "95 % interval"} if "interval" in rows else {}))
 
 
-def styled(figure: Figure) -> Figure:
-    """Return a figure with the style of all."""
-    made: Figure = figure.configure(**STYLE)
-    return made
-
-
 def panels(
     layers: list[alt.Chart], rows: pandas.DataFrame, by: str, columns: int, width: int, height: int
 ) -> Figure:
@@ -135,8 +128,9 @@ def panels(
     names = list(dict.fromkeys(rows[by]))
     layered = alt.LayerChart(layer=layers, data=rows, width=width, height=height)
     facet = alt.Facet(f"{by}:N", sort=names)
-    figure: alt.FacetChart = layered.facet(facet, columns=min(columns, max(len(names), 1)))
-    return styled(figure)
+    faceted = layered.facet(facet, columns=min(columns, max(len(names), 1)))
+    figure: Figure = faceted.configure(**STYLE)
+    return figure
 
 
 def curves(
@@ -291,13 +285,13 @@ def draw_samples(samples: numpy.ndarray, copies: list[str]) -> Figure:
     below = alt.Axis(labelAngle=0, grid=False, labelExpr="split(datum.label, ', ')")
     chart = alt.Chart(pandas.DataFrame(rows), width=width, height=height)
     chart = chart.mark_image(width=66, height=66, smooth=False)
-    figure = chart.encode(
+    figure: Figure = chart.encode(
         alt.X("copy:N", sort=None, title=None, axis=below),
         alt.Y("label:N", title=None, axis=alt.Axis(grid=False)),
         alt.Url("image:N"),
         tooltip=["label:N", "copy:N"],
-    )
-    return styled(figure)
+    ).configure(**STYLE)
+    return figure
 
 
 def over_weight(sweep: pandas.DataFrame) -> alt.X:
@@ -309,7 +303,7 @@ def over_weight(sweep: pandas.DataFrame) -> alt.X:
 def draw_labels_over_weight(sweep: pandas.DataFrame) -> Figure:
     """Draw every label's accuracy over the weight of the rare ones (AI3607, Figure 4)."""
     rows = in_words(sweep[sweep.label.str.isdigit()])
-    x, by_name, size = over_weight(sweep), model_colors(rows), (140, 140)
+    x, by_name, size = over_weight(sweep), colors(rows, "model"), (140, 140)
     return curves(rows, "model", x, ACCURACY, by_name, panel="label", columns=5, size=size)
 
 
@@ -334,7 +328,7 @@ def draw_models(conditions: pandas.DataFrame) -> Figure:
         published_accuracy(row.condition, row.label) for row in published.itertuples()
     ]
     published = published.dropna(subset="mean")
-    by_name = model_colors(in_words(shown)) | {PUBLISHED: "#8c8c8c"}
+    by_name = colors(in_words(shown), "model") | {PUBLISHED: "#8c8c8c"}
     return intervals(
         in_words(pandas.concat([shown, published])),
         ACCURACY,
@@ -383,7 +377,7 @@ def draw_curves(by_step: pandas.DataFrame) -> Figure:
     within = {end: by_step[end].clip(0, 1) for end in ("low", "high")}
     rows = with_panel(in_words(by_step.assign(**within)), "model", "label")
     x = alt.X("step:Q", title="optimizer steps", axis=alt.Axis(grid=False, tickCount=5))
-    by_name = condition_colors(rows)
+    by_name = colors(rows, "condition")
     return curves(rows, "condition", x, "validation accuracy", by_name, panel="panel", dots=0)
 
 
@@ -409,7 +403,7 @@ def draw_restored(restored: pandas.DataFrame) -> Figure:
         axis=axis,
         y="remedy",
         dodge="model",
-        by_name=model_colors(rows),
+        by_name=colors(rows, "model"),
         panel="panel",
         limits=limits,
     )
@@ -428,7 +422,7 @@ def draw_components(components: pandas.DataFrame) -> Figure:
     rows["sd"] = rows.sd.map("{:.1f}".format)
     title = ["share of the variance;", "numbers: standard deviation in points"]
     share = alt.X("from:Q", axis=alt.Axis(format="%", tickCount=2, title=title))
-    by_name = colors(rows.component, COMPONENT_COLORS)
+    by_name = colors(rows, "component")
     names = alt.Y("condition:N", sort=None, title=None, axis=alt.Axis(grid=False))
     base = alt.Chart().encode(names, tooltip=[*hover(rows, "share"), alt.Tooltip("sd:N")])
     bars = base.mark_bar().encode(share, alt.X2("to:Q"), color("component", by_name))

@@ -51,15 +51,33 @@ class Section:
     pictures: list[Picture] = field(default_factory=list)
 
 
-def file_name(picture: str, optimizer: str, unless: str = OPTIMIZER) -> str:
-    """Return a picture's name; that of AI3607's optimizer, as we read it, is not told in it."""
-    return picture if optimizer == unless else f"{picture}_{re.sub('[^a-z0-9]+', '-', optimizer)}"
-
-
 def of_optimizers(rows: pandas.DataFrame) -> Iterator[tuple[str, pandas.DataFrame]]:
     """Go through the optimizers of a table."""
     for optimizer, shown in rows.groupby("optimizer", sort=False):
         yield str(optimizer), shown
+
+
+def file_name(picture: str, optimizer: str, unnamed: str = OPTIMIZER) -> str:
+    """Return a picture's name, which tells the optimizer but one, AI3607's as we read it."""
+    return picture if optimizer == unnamed else f"{picture}_{re.sub('[^a-z0-9]+', '-', optimizer)}"
+
+
+def pictures_of(
+    rows: pandas.DataFrame,
+    name: str,
+    caption: str,
+    draw: Callable[[pandas.DataFrame], figures.Figure],
+    unnamed: str = OPTIMIZER,
+) -> list[Picture]:
+    """Return a picture for each optimizer, whose title stands in the caption where {} is."""
+    return [
+        Picture(
+            file_name(name, optimizer, unnamed),
+            caption.format(optimizer_title(optimizer)),
+            draw(shown),
+        )
+        for optimizer, shown in of_optimizers(rows)
+    ]
 
 
 def opening_section(gathered: Gathered, missing: Missing, tidy: Tidy) -> Section:
@@ -137,16 +155,14 @@ def spread_section(components: pandas.DataFrame) -> Section:
 
 def models_section(conditions: pandas.DataFrame) -> Section:
     """Figure 6."""
-    made = Section("Models")
-    for optimizer, shown in of_optimizers(conditions[conditions.condition.isin(CONDITIONS)]):
-        made.tables.append(wording.summary(shown))
-        caption = (
-            f"The models in every condition of AI3607, {optimizer_title(optimizer)}, at equal "
-            "epochs, with 95 % intervals over seeds, and AI3607's LSTM (its Figure 6)."
-        )
-        figure = figures.draw_models(shown)
-        made.pictures.append(Picture(file_name("figure_6", optimizer), caption, figure))
-    return made
+    shown = conditions[conditions.condition.isin(CONDITIONS)]
+    tables = [wording.summary(rows) for _, rows in of_optimizers(shown)]
+    caption = (
+        "The models in every condition of AI3607, {}, at equal epochs, with 95 % intervals over "
+        "seeds, and AI3607's LSTM (its Figure 6)."
+    )
+    pictures = pictures_of(shown, "figure_6", caption, figures.draw_models)
+    return Section("Models", [], tables, pictures)
 
 
 def claims_section(claims: pandas.DataFrame) -> Section:
@@ -188,16 +204,12 @@ def table_1_section(table_1: pandas.DataFrame) -> Section:
 def differences_section(differences: pandas.DataFrame) -> Section:
     """The paired differences, which AI3607 lacks."""
     shown = differences[~differences.condition.str.contains("model.")]  # these in the table only
-    pictures = [
-        Picture(
-            file_name("differences", optimizer),
-            "Test accuracy of every condition less that of imbalanced, "
-            f"{optimizer_title(optimizer)}, paired over seeds, with 95 % intervals.",
-            figures.draw_differences(rows),
-        )
-        for optimizer, rows in of_optimizers(shown)
-    ]
-    by_optimizer = [
+    caption = (
+        "Test accuracy of every condition less that of imbalanced, {}, paired over seeds, with 95 "
+        "% intervals."
+    )
+    pictures = pictures_of(shown, "differences", caption, figures.draw_differences)
+    tables = [
         wording.estimates_table(
             rows,
             f"{optimizer_title(optimizer)}: points more than imbalanced, paired over n seeds.",
@@ -207,23 +219,22 @@ def differences_section(differences: pandas.DataFrame) -> Section:
         )
         for optimizer, rows in of_optimizers(differences)
     ]
-    return Section("Differences to the imbalanced set", [], by_optimizer, pictures)
+    return Section("Differences to the imbalanced set", [], tables, pictures)
 
 
 def confusion_section(gathered: Gathered) -> Section:
     """Figures 1 and 2."""
     pictures = [
         Picture(
-            file_name(name, optimizer),
-            f"Trained on {trained_on} images, {optimizer_title(optimizer)}: confusion matrices of "
-            "the test set, % of the true label, all seeds together (AI3607, "
-            f"{name.replace('figure_', 'Figure ')}).",
+            file_name(f"figure_{number}", optimizer),
+            f"Trained on {images} images, {optimizer_title(optimizer)}: confusion matrices of the "
+            f"test set, % of the true label, all seeds together (AI3607, Figure {number}).",
             figures.draw_confusion(gathered, optimizer, condition),
         )
         for optimizer, runs in of_optimizers(gathered.runs_on(EPOCHS))
-        for name, condition, trained_on in (
-            ("figure_1", "original", "all"),
-            ("figure_2", "imbalanced", "imbalanced"),
+        for number, condition, images in (
+            (1, "original", "all"),
+            (2, "imbalanced", "imbalanced"),
         )
         if condition in set(runs.condition)
     ]
@@ -244,27 +255,20 @@ def weights_section(sweep: pandas.DataFrame, optimum: pandas.DataFrame) -> Secti
             "best at the largest": [f"{row.at_largest} of {row.n}" for row in optimum.itertuples()],
         },
     )
-    pictures = []
-    for optimizer, rows in of_optimizers(sweep[sweep.normalize == "weight_sum"]):
-        if rows.weight.nunique() < 3:  # the plain loss and one weight are no sweep
-            continue
-        title = optimizer_title(optimizer)
-        labels = (
-            f"Test accuracy of every label over the weight of the rare ones, {title}; weight 1 is "
-            "the plain loss (AI3607, Figure 4)."
-        )
-        groups = (
-            f"Mean test accuracy of the groups over the weight of the rare labels, {title}, with "
-            "95 % intervals over seeds (AI3607, Figure 5)."
-        )
-        pictures += [
-            Picture(
-                file_name("figure_4", optimizer), labels, figures.draw_labels_over_weight(rows)
-            ),
-            Picture(
-                file_name("figure_5", optimizer), groups, figures.draw_groups_over_weight(rows)
-            ),
-        ]
+    swept = sweep[sweep.normalize == "weight_sum"]
+    # the plain loss and one weight are no sweep
+    swept = swept[swept.groupby("optimizer").weight.transform("nunique") > 2]
+    labels = (
+        "Test accuracy of every label over the weight of the rare ones, {}; weight 1 is the plain "
+        "loss (AI3607, Figure 4)."
+    )
+    groups = (
+        "Mean test accuracy of the groups over the weight of the rare labels, {}, with 95 % "
+        "intervals over seeds (AI3607, Figure 5)."
+    )
+    of_labels = pictures_of(swept, "figure_4", labels, figures.draw_labels_over_weight)
+    of_groups = pictures_of(swept, "figure_5", groups, figures.draw_groups_over_weight)
+    pictures = [each for both in zip(of_labels, of_groups, strict=True) for each in both]
     return Section("Weights", [], [table] if table.rows else [], pictures)
 
 
@@ -280,15 +284,11 @@ def selection_section(selection: pandas.DataFrame) -> Section:
 
 def learning_section(curves: pandas.DataFrame) -> Section:
     """Accuracy over steps."""
-    pictures = [
-        Picture(
-            file_name("learning", optimizer, unless=""),
-            f"Validation accuracy over optimizer steps, {optimizer_title(optimizer)}, mean and 95 "
-            "% interval over seeds, at equal steps.",
-            figures.draw_curves(rows),
-        )
-        for optimizer, rows in of_optimizers(curves)
-    ]
+    caption = (
+        "Validation accuracy over optimizer steps, {}, mean and 95 % interval over seeds, at equal "
+        "steps."
+    )
+    pictures = pictures_of(curves, "learning", caption, figures.draw_curves, unnamed="")
     return Section("Over the steps", pictures=pictures)
 
 

@@ -67,8 +67,7 @@ def predict_one(values: Iterable[float]) -> Estimate:
     That is mean ± t·s·√(1 + 1/n), in the values' unit: where a single published run should lie
     if it was made as these runs were. Ends are nan where fewer than two values are known.
     """
-    known = [value for value in values if not math.isnan(value)]
-    n, mean, low, high = estimate(known)
+    n, mean, low, high = estimate(values)
     half = (high - low) / 2 * math.sqrt(n + 1)  # the mean's own half width is t·s/√n
     return Estimate(n, mean, mean - half, mean + half)
 

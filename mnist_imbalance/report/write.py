@@ -19,7 +19,6 @@ from mnist_imbalance.report.names import copy_names
 from mnist_imbalance.report.remedies import compared, restored
 from mnist_imbalance.report.render import markdown, plain, render
 from mnist_imbalance.report.sections import Picture, Section, Tidy, how_complete, sections
-from mnist_imbalance.report.spread import components
 
 if TYPE_CHECKING:
     from mnist_imbalance.data import MNISTData
@@ -63,7 +62,13 @@ def tabulate(gathered: Gathered, labels: numpy.ndarray | None) -> dict[str, pand
         labels: (N,) of the test set, for what predictions tell; None where they are unknown.
     """
     makers = (
-        *(restored, components, tables.table_1, tables.all_conditions, tables.at_equal_steps),
+        *(
+            restored,
+            tables.components,
+            tables.table_1,
+            tables.all_conditions,
+            tables.at_equal_steps,
+        ),
         *(tables.differences, tables.weight_sweep, tables.selection, tables.optimum),
         *(tables.dead_labels, tables.normalization, tables.learning_curves, tables.runs),
         tables.left_out,
