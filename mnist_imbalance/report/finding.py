@@ -18,6 +18,8 @@ from mnist_imbalance.report.wording import BETTER, fraction, with_interval
 
 COPIES, WEIGHTED = "duplicated_100", f"weighted{BY_COUNT}"
 CHANGED = "10 copies: noise and rotations − unchanged"
+ROTATED = "10 copies: rotations alone − unchanged"
+NOISED = "10 copies: noise alone − unchanged"
 INSTEAD = "weight 7, by images − 10 unchanged copies"
 CHANGING = {
     HOLDS: "better for {}",
@@ -65,6 +67,8 @@ def with_optimizer(optimizer: str, restored: pandas.DataFrame, compared: pandas.
         sentences += [f"{first} {' and '.join(told)}."] if told else []
     for comparison, first in (
         (CHANGED, "Noise and rotations instead of unchanged copies change"),
+        (ROTATED, "Rotations alone instead of unchanged copies change"),
+        (NOISED, "Noise alone instead of unchanged copies changes"),
         (INSTEAD, "That weight instead of the copies changes"),
     ):
         told = [
