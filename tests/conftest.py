@@ -1,8 +1,9 @@
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -61,3 +62,11 @@ def train_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[...,
         return results[0]
 
     return run
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder for the records of all tests of a file."""
+    folder = tmp_path_factory.mktemp("records")
+    yield folder
+    shutil.rmtree(folder)

@@ -107,3 +107,18 @@ def write_study(
         test = None if run.waits else reached(run)
         if test:
             write_record(root, run, test)
+
+
+def write_groups(
+    root: Path, minority: Callable[[PlannedRun], float | None], *overrides: str
+) -> tuple[StudyKeys, list[PlannedRun]]:
+    """Keep a study whose labels 0-4 reach what is said and 5-9 all 0.9; None is missing."""
+    overrides = (*overrides, "study.extensions=[]", f"runs_dir={root}", "records_dirs=[]")
+    keys, runs = study_of(*overrides)
+
+    def reached(run: PlannedRun) -> Scores | None:
+        accuracy = minority(run)
+        return None if accuracy is None else scores(groups(accuracy, 0.9))
+
+    write_study(root, runs, reached)
+    return keys, runs

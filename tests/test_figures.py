@@ -29,9 +29,9 @@ def test_every_model_has_a_panel_and_a_colour_of_its_own() -> None:
     rows = accuracies(model=["lstm", "cnn", "linear"], weight=[1.0] * 3, label=["0-4"] * 3)
     drawn = figures.svg(figures.draw_groups_over_weight(rows))
     assert all(f">{name}<" in drawn for name in ("LSTM", "CNN", "linear"))
-    by_name = figures.model_colors(figures.in_words(rows))
+    by_name = figures.colors(figures.in_words(rows), "model")
     assert len(set(by_name.values())) == 3
-    alone = figures.model_colors(figures.in_words(rows[rows.model != "lstm"]))
+    alone = figures.colors(figures.in_words(rows[rows.model != "lstm"]), "model")
     assert alone == {name: by_name[name] for name in ("CNN", "linear")}
 
 

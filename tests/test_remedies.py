@@ -2,15 +2,14 @@
 
 import json
 import math
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy
 import pandas
 import pytest
-from handmade import groups, scores, study_of, write_record
+from handmade import write_groups
 from statsmodels.stats.multitest import multipletests
 
 from mnist_imbalance.plan import PlannedRun
@@ -79,19 +78,15 @@ def make_schema_1(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def gathered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gathered]:
+def gathered(place: Path) -> Gathered:
     """Records, some without predictions and one whose predictions are another run's."""
-    place = tmp_path_factory.mktemp("records")
-    keys, runs = study_of(
-        *("study.experiments=[data_sweep,equal_steps,normalize]", "study.extensions=[]"),
-        *("study.seeds=[0,1,2]", f"runs_dir={place}", "records_dirs=[]"),
-    )
+    overlays = ("study.experiments=[data_sweep,equal_steps,normalize]", "study.seeds=[0,1,2]")
+    keys, runs = write_groups(place, minority, *overlays)
     for run in runs:
-        reached = minority(run)
-        if reached is None:
-            continue
-        folder = write_record(place, run, scores(groups(reached, 0.9)))
+        folder = place / run.config_hash[:12]
         of = (run.choices["model"], run.condition, run.experiment, run.values["seed"])
+        if not folder.exists():
+            continue
         if of == ("lstm", "weighted", "normalize", 1):
             make_schema_1(folder)
         if of[:3] == ("cnn", "augmented_100", "equal_steps"):
@@ -102,8 +97,7 @@ def gathered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gathered]:
             file = folder / "predictions.npz"
             labels = LABELS.astype(numpy.uint8)
             numpy.savez_compressed(file, val=labels, test=labels)
-    yield gather(keys)
-    shutil.rmtree(place)
+    return gather(keys)
 
 
 @pytest.fixture(scope="module")

@@ -1,21 +1,21 @@
 """Where the spread of equal runs comes from, on hand-made records with crossed seeds."""
 
 import math
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy
 import pandas
 import pytest
-from handmade import groups, scores, study_of, write_record
+from handmade import write_groups
 
 from mnist_imbalance.plan import PlannedRun
 from mnist_imbalance.report import tables
 from mnist_imbalance.report.claims import judge_claims
 from mnist_imbalance.report.gather import EPOCHS, GROUNDS, STEPS, Gathered, gather
 from mnist_imbalance.report.remedies import compared, restored
-from mnist_imbalance.report.spread import NAMES, components, crossed
+from mnist_imbalance.report.tables import COMPONENTS, components, crossed
 
 IMAGES = (-0.06, -0.01, 0.02, 0.05)  # what the choice of images adds to the accuracy of 0-4
 WEIGHTS = (-0.01, 0.02, -0.02, 0.01)  # the initial weights and the order
@@ -37,18 +37,10 @@ def minority(run: PlannedRun) -> float | None:
 
 
 @pytest.fixture(scope="module")
-def gathered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gathered]:
-    place = tmp_path_factory.mktemp("records")
-    keys, runs = study_of(
-        *("study.experiments=[data_sweep,crossed]", "study.extensions=[]"),
-        *("study.seeds=[0,1,2,3,4]", f"runs_dir={place}", "records_dirs=[]"),
-    )
-    for run in runs:
-        reached = minority(run)
-        if reached is not None:
-            write_record(place, run, scores(groups(reached, 0.9)))
-    yield gather(keys)
-    shutil.rmtree(place)
+def gathered(place: Path) -> Gathered:
+    overlays = ("study.experiments=[data_sweep,crossed]", "study.seeds=[0,1,2,3,4]")
+    keys, _ = write_groups(place, minority, *overlays)
+    return gather(keys)
 
 
 def test_a_square_is_every_choice_of_images_with_every_start(gathered: Gathered) -> None:
@@ -108,7 +100,7 @@ def test_crossed_runs_are_of_as_many_steps(gathered: Gathered) -> None:
 def test_components_are_the_planted_ones(gathered: Gathered) -> None:
     found = components(gathered)
     assert list(found) == ["model", "optimizer", "condition", "n", "component", "sd", "share"]
-    assert list(found.component) == list(NAMES.values())
+    assert tuple(found.component) == COMPONENTS
     assert set(found.n) == {16}
     # in a whole square REML's estimates are those of the analysis of variance
     rest = (REST**2).sum() / 9
@@ -116,9 +108,9 @@ def test_components_are_the_planted_ones(gathered: Gathered) -> None:
     weights = numpy.var(WEIGHTS, ddof=1) - rest / 4
     sd, share = (found.set_index("component")[column] for column in ("sd", "share"))
     total = images + weights + rest
-    for name, variance in (("images", images), ("weights", weights), ("rest", rest)):
-        assert sd[NAMES[name]] == pytest.approx(math.sqrt(variance), rel=0.01)
-        assert share[NAMES[name]] == pytest.approx(variance / total, rel=0.02)
+    for name, variance in zip(COMPONENTS, (images, weights, rest), strict=True):
+        assert sd[name] == pytest.approx(math.sqrt(variance), rel=0.01)
+        assert share[name] == pytest.approx(variance / total, rel=0.02)
     assert share.sum() == pytest.approx(1)
 
 
@@ -126,8 +118,8 @@ def test_images_and_weights_are_not_confused(gathered: Gathered) -> None:
     turned = gathered.scores.rename(columns={"seed": "data_seed", "data_seed": "seed"})
     sd = components(replace(gathered, scores=turned)).set_index("component").sd
     straight = components(gathered).set_index("component").sd
-    assert sd["choice of images"] == pytest.approx(straight[NAMES["weights"]], rel=0.01)
-    assert sd["initial weights and order"] == pytest.approx(straight[NAMES["images"]], rel=0.01)
+    assert sd["choice of images"] == pytest.approx(straight["initial weights and order"], rel=0.01)
+    assert sd["initial weights and order"] == pytest.approx(straight["choice of images"], rel=0.01)
 
 
 def test_only_runs_with_their_own_images_stand_on_a_ground(gathered: Gathered) -> None:

@@ -15,7 +15,6 @@ from mnist_imbalance.report.statistics import (
     estimate_groups,
     fieller,
     predict_one,
-    restores,
     seeds_needed,
     seeds_to_decide,
     variance_components,
@@ -244,7 +243,7 @@ def test_fieller_and_the_verdict_on_a_fraction_agree() -> None:
             continue
         above, below = interval.low > 0.5, interval.high < 0.5
         expected = "holds" if above else "contradicted" if below else "undecided"
-        verdicts.append(judge(restores(gained, lost, 0.5)).verdict)
+        verdicts.append(judge(gained - 0.5 * lost).verdict)
         assert verdicts[-1] == expected
     assert {"holds", "undecided"} <= set(verdicts)
 
@@ -333,19 +332,18 @@ def test_one_seeds_images_by_mcnemar() -> None:
     expected = mcnemar(table, exact=False, correction=False)
     assert (result.gained, result.lost) == (only_first, only_second)
     assert result.p == pytest.approx(expected.pvalue)
-    assert result.z**2 == pytest.approx(expected.statistic)
 
 
 def test_an_images_seeds_count_as_one() -> None:
     first, second = right("11110", "11111"), right("00110", "00010")
     # an image's seeds: +2, +2, +1, 0, +1, so z = 6 / √(4 + 4 + 1 + 1)
     result = paired_images(first, second)
-    assert result[:3] == pytest.approx((4, 0, 6 / math.sqrt(10)))
+    assert result == pytest.approx((4, 0, math.erfc(6 / math.sqrt(10) / math.sqrt(2))))
     repeated = paired_images(numpy.tile(first, (3, 1)), numpy.tile(second, (3, 1)))
     assert repeated == pytest.approx(result)
     swapped = paired_images(second, first)
-    assert swapped == pytest.approx((0, 4, -result.z, result.p))
-    assert paired_images(first, first) == (0, 0, 0, 1)
+    assert swapped == pytest.approx((0, 4, result.p))
+    assert paired_images(first, first) == (0, 0, 1)
     with pytest.raises(ValueError, match="not paired"):
         paired_images(first, second[:1])
 
@@ -355,39 +353,40 @@ def test_a_groups_accuracy_is_the_mean_of_its_labels() -> None:
     first, second = right("11110", "11000"), right("01110", "01111")
     result = over_seeds_and_images(first, second, labels, [0, 1])
     assert (result.n, result.mean) == (2, pytest.approx((0.5 + (0.5 - 1 / 3)) / 2))
-    pooled = over_seeds_and_images(first, second, labels, [0, 1], equal_labels=False)
-    assert pooled.mean == pytest.approx((1 / 4 - 1 / 4) / 2)
-    alone = over_seeds_and_images(first, None, labels, [1])
+    nothing = numpy.zeros_like(first)
+    alone = over_seeds_and_images(first, nothing, labels, [1])
     assert alone.mean == pytest.approx((1 + 1 / 3) / 2)
-    assert alone.seeds_error == pytest.approx(1 / 3)  # the s.d. of 1 and 1/3, over √2
-    # images' means over seeds 1, 1/2, 1/2: variance (without n − 1) 1/18, of a mean of three
-    assert alone.images_error == pytest.approx(math.sqrt(1 / 18 / 3))
-    one = over_seeds_and_images(first[:1], None, labels, [1, 2])
-    assert (one.n, one.mean, one.images_error) == (1, 0.5, 0)
+    of_seeds = (1 - 1 / 3) ** 2 / 2 / 2
+    of_images = 1 / 18 / 3  # means over seeds 1, 1/2, 1/2: variance (without n − 1) 1/18
+    of_both = ((0 + 2 / 9 / 3) / 2 - of_images) / 2  # images' variance by seed: 0, 2/9
+    t_1 = 12.7062047  # at 97.5 % with 1 degree of freedom
+    half = t_1 * math.sqrt(of_seeds + of_images + of_both)
+    assert (alone.low, alone.high) == pytest.approx((alone.mean - half, alone.mean + half))
+    one = over_seeds_and_images(first[:1], nothing[:1], labels, [1, 2])
+    assert (one.n, one.mean) == (1, 0.5)
     assert math.isnan(one.low)
     with pytest.raises(ValueError, match="no images"):
-        over_seeds_and_images(first, None, labels, [0, 3])
+        over_seeds_and_images(first, nothing, labels, [0, 3])
     with pytest.raises(ValueError, match="not paired"):
         over_seeds_and_images(first, second[:1], labels, [0])
 
 
-@pytest.mark.parametrize("equal_labels", [True, False])
-def test_the_closed_form_is_what_drawing_seeds_and_images_tends_to(equal_labels: bool) -> None:
+def test_the_closed_form_is_what_drawing_seeds_and_images_tends_to() -> None:
     random = numpy.random.default_rng(1)
     labels = numpy.repeat([0, 1, 2], [40, 20, 30])
     first = random.random((4, 90)) + random.normal(0, 0.1, (4, 1)) < 0.8
     second = random.random((4, 90)) < 0.5
-    result = over_seeds_and_images(first, second, labels, [0, 1], equal_labels)
+    result = over_seeds_and_images(first, second, labels, [0, 1])
     of_label = [(first.astype(int) - second)[:, labels == label] for label in (0, 1)]
-    shares = [0.5, 0.5] if equal_labels else [40 / 60, 20 / 60]
     drawn = []
     for _ in range(20_000):
         seeds = random.integers(4, size=4)
         images = [random.integers(part.shape[1], size=part.shape[1]) for part in of_label]
-        pairs = zip(shares, of_label, images, strict=True)
-        drawn.append(sum(share * part[seeds][:, i].mean() for share, part, i in pairs))
+        pairs = zip(of_label, images, strict=True)
+        drawn.append(sum(part[seeds][:, i].mean() / 2 for part, i in pairs))
     # the seeds' part is larger by n / (n − 1); 20,000 draws know a s.d. to 0.5 %, three times that
-    expected = math.sqrt(numpy.var(drawn) + result.seeds_error**2 / 4)
+    of_seeds = numpy.var(sum(part.mean(axis=1) / 2 for part in of_label), ddof=1) / 4
+    expected = math.sqrt(numpy.var(drawn) + of_seeds / 4)
     assert (result.high - result.mean) / 3.182446 == pytest.approx(expected, rel=0.015)
 
 

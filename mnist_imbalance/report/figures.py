@@ -2,7 +2,8 @@
 
 import base64
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from itertools import cycle
 from typing import Any
 
 import altair as alt
@@ -17,33 +18,35 @@ from mnist_imbalance.report.gather import ALL, Gathered
 from mnist_imbalance.report.names import (
     CONDITIONS,
     MODELS,
+    TITLES,
     condition_title,
     group_title,
     model_title,
-    optimizer_title,
+    titled,
 )
 
 Figure = alt.Chart | alt.FacetChart
 
 alt.data_transformers.disable_max_rows()
 
-TITLES = {
-    "model": model_title,
-    "optimizer": optimizer_title,
-    "condition": condition_title,
-    "label": lambda label: f"label {label}" if label.isdigit() else group_title(label),
-}
 HOVER = [*TITLES, "remedy", "budget", "weight", "epoch", "step", "component", "n"]
 # One meaning a colour.
 GROUP_COLORS = ["#d95f02", "#1f78b4", "#7b9e2f", "#b0447c"]
 ALL_COLOR = "#7f7f7f"
-MODEL_COLORS = ["#8a5cc4", "#12987a", "#cf3d86", "#8a6d1d"]
-CONDITION_COLORS = [
-    *["#7d7d7d", "#c0392b", "#e3b04b", "#a87400", "#93c54b", "#4c8f2f"],
-    *["#c98bc0", "#53b0bd", "#b08968"],
-]
-COMPONENT_COLORS = ["#7f9fc4", "#b3c7dd", "#dde5ee"]
+PALETTES = {
+    "model": ["#8a5cc4", "#12987a", "#cf3d86", "#8a6d1d"],
+    "condition": [
+        *["#7d7d7d", "#c0392b", "#e3b04b", "#a87400", "#93c54b", "#4c8f2f"],
+        *["#c98bc0", "#53b0bd", "#b08968"],
+    ],
+    "component": ["#7f9fc4", "#b3c7dd", "#dde5ee"],
+}
+KNOWN = {
+    "model": [*map(model_title, MODELS)],
+    "condition": [*map(condition_title, CONDITIONS)],
+}
 PUBLISHED = "LSTM, published"
+ACCURACY = "test accuracy"
 ENDS = {"at": "mean", "from": "low", "to": "high"}  # what is drawn of which column
 CONFUSION = ["model", "group", "true", "predicted", "mean", "text", "images"]
 STYLE: dict[str, Any] = {
@@ -63,11 +66,12 @@ STYLE: dict[str, Any] = {
 }
 
 
-def colors(names: Iterable[str], palette: list[str], known: Iterable[str] = ()) -> dict[str, str]:
-    """Return the names' colours, the same in every figure for those that are known."""
-    order = dict(enumerate(dict.fromkeys([*known, *names])))
-    by_name = {name: palette[place % len(palette)] for place, name in order.items()}
-    return {name: by_name[name] for name in dict.fromkeys(names)}
+def colors(rows: pandas.DataFrame, column: str) -> dict[str, str]:
+    """Return the colours of a column's names, the same in every figure for those in `KNOWN`."""
+    shown = rows[column].unique()
+    order = dict.fromkeys([*KNOWN.get(column, []), *shown])
+    by_name = dict(zip(order, cycle(PALETTES[column]), strict=False))
+    return {name: by_name[name] for name in shown}
 
 
 def color(column: str, by_name: dict[str, str]) -> alt.Color:
@@ -76,39 +80,28 @@ def color(column: str, by_name: dict[str, str]) -> alt.Color:
     return alt.Color(f"{column}:N", scale=scale)
 
 
-def model_colors(rows: pandas.DataFrame) -> dict[str, str]:
-    """Return the colours of the models in a table."""
-    return colors(rows.model, MODEL_COLORS, map(model_title, MODELS))
-
-
-def condition_colors(rows: pandas.DataFrame) -> dict[str, str]:
-    """Return the colours of the conditions in a table."""
-    return colors(rows.condition, CONDITION_COLORS, map(condition_title, CONDITIONS))
-
-
 def group_colors(groups: Iterable[str]) -> dict[str, str]:
     """Return the colours of groups of labels, in their order, the rare labels' first."""
-    names = [group_title(group) for group in dict.fromkeys(groups)]
-    by_name = colors([name for name in names if name != group_title(ALL)], GROUP_COLORS)
-    return by_name | ({group_title(ALL): ALL_COLOR} if group_title(ALL) in names else {})
+    names = dict.fromkeys(groups)
+    parts = [group_title(name) for name in names if name != ALL]
+    by_name = dict(zip(parts, cycle(GROUP_COLORS), strict=False))
+    return by_name | ({group_title(ALL): ALL_COLOR} if ALL in names else {})
 
 
-def in_words(rows: pandas.DataFrame, form: str = "{:.1%}", of: str = "mean") -> pandas.DataFrame:
+def in_words(rows: pandas.DataFrame, form: str = "{:.1%}", value: str = "mean") -> pandas.DataFrame:
     """Return the rows with their names for a reader and their estimates in words.
 
     Args:
         rows: An estimate a row.
         form: How the estimate and its interval are written.
-        of: The estimate's column.
+        value: The estimate's column.
     """
 
     def say(number: float) -> str:
         return form.format(number).replace("-", "−").replace("%", " %").replace("inf", "∞")
 
-    made = rows.copy()
-    for column in made.columns.intersection(list(TITLES)):
-        made[column] = made[column].map(TITLES[column])
-    made["said"] = made[of].map(say)
+    made = rows.assign(**titled(rows, *rows.columns.intersection(list(TITLES))))
+    made["said"] = made[value].map(say)
     if "low" in made:
         made["interval"] = [
             "none" if pandas.isna(low) else f"{say(low)} to {say(high)}"
@@ -117,17 +110,15 @@ def in_words(rows: pandas.DataFrame, form: str = "{:.1%}", of: str = "mean") -> 
     return made
 
 
-def hover(rows: pandas.DataFrame, of: str) -> list[alt.Tooltip]:
-    """Return what is said of a row below the pointer: what it is, then its estimate."""
-    said = {name: name for name in HOVER if name in rows}
-    said |= {"said": of} | ({"interval": "95 % interval"} if "interval" in rows else {})
+def tooltips(said: Mapping[str, str]) -> list[alt.Tooltip]:
+    """Return what is said below the pointer, a title for each field."""
     return [alt.Tooltip(field=field, type="nominal", title=title) for field, title in said.items()]
 
 
-def styled(figure: Figure) -> Figure:
-    """Return a figure with the style of all."""
-    made: Figure = figure.configure(**STYLE)
-    return made
+def hover(rows: pandas.DataFrame, value: str) -> list[alt.Tooltip]:
+    """Return what is said of a row below the pointer: what it is, then its estimate."""
+    said = {name: name for name in HOVER if name in rows} | {"said": value}
+    return tooltips(said | ({"interval": "95 % interval"} if "interval" in rows else {}))
 
 
 def panels(
@@ -137,17 +128,18 @@ def panels(
     names = list(dict.fromkeys(rows[by]))
     layered = alt.LayerChart(layer=layers, data=rows, width=width, height=height)
     facet = alt.Facet(f"{by}:N", sort=names)
-    figure: alt.FacetChart = layered.facet(facet, columns=min(columns, max(len(names), 1)))
-    return styled(figure)
+    faceted = layered.facet(facet, columns=min(columns, max(len(names), 1)))
+    figure: Figure = faceted.configure(**STYLE)
+    return figure
 
 
 def curves(
     rows: pandas.DataFrame,
-    of: str,
-    *,
+    line: str,
     x: alt.X,
     y: str,
     by_name: dict[str, str],
+    *,
     panel: str,
     columns: int = 2,
     size: tuple[int, int] = (370, 250),
@@ -157,7 +149,7 @@ def curves(
 
     Args:
         rows: `in_words`.
-        of: The column that tells the lines of a panel apart.
+        line: The column that tells the lines of a panel apart.
         x: What runs to the right.
         y: What is estimated.
         by_name: The lines' colours.
@@ -168,7 +160,7 @@ def curves(
     """
     axis = alt.Axis(format="%", tickCount=5, title=y)
     mean = alt.Y("mean:Q", axis=axis, scale=alt.Scale(zero=False))
-    base = alt.Chart().encode(x, color(of, by_name))
+    base = alt.Chart().encode(x, color(line, by_name))
     band = base.mark_area(opacity=0.18).encode(alt.Y("low:Q"), alt.Y2("high:Q"))
     layers = [band.transform_filter("isValid(datum.low)")] if "low" in rows else []
     layers.append(base.mark_line().encode(mean))
@@ -204,7 +196,7 @@ def intervals(
         limits: What lies beyond is drawn at the edge, with an arrow.
     """
     least, most = limits
-    drawn = {at: rows[of].astype(float).clip(*limits) for at, of in ENDS.items()}
+    drawn = {at: rows[end].astype(float).clip(*limits) for at, end in ENDS.items()}
     rows = rows.assign(**drawn, left=rows.low < least, right=rows.high > most)
     finite = numpy.isfinite(limits).all()
     scale = alt.Scale(zero=False, domain=limits, nice=False) if finite else alt.Scale(zero=False)
@@ -231,37 +223,29 @@ def intervals(
 
 def draw_confusion(gathered: Gathered, optimizer: str, condition: str) -> Figure:
     """Draw the confusion matrices of a condition, % of the true label (AI3607, Figures 1 and 2)."""
-    of_label = {
-        each: group_title(group)
-        for group, members in reversed(gathered.groups.items())
-        for each in members
-    }
-    models = list(dict.fromkeys(gathered.runs.model))
+    groups = reversed(gathered.groups.items())
+    group_of = {label: group_title(group) for group, members in groups for label in members}
     rows = []
-    for model in models:
+    for model in gathered.runs.model.unique():
         counts = tables.confusion(gathered, model, optimizer, condition)
         totals = counts.sum(axis=1)
         rows += [
             {
-                "model": model,
-                "group": of_label[true],
-                "true": true,
-                "predicted": predicted,
-                "mean": count / totals[true],
-                "text": f"{100 * count / totals[true]:.0f}",
+                **{"model": model, "group": group_of[true], "true": true, "predicted": predicted},
+                **{"mean": count / totals[true], "text": f"{100 * count / totals[true]:.0f}"},
                 "images": f"{count} of {totals[true]}",
             }
             for (true, predicted), count in numpy.ndenumerate(counts)
             if totals[true]
         ]
-    shown = in_words(pandas.DataFrame(rows, columns=[*CONFUSION]))
+    shown = in_words(pandas.DataFrame(rows, columns=CONFUSION))
     told = {"model": "model", "true": "true label", "predicted": "predicted label"}
     told |= {"said": "share", "images": "images"}
     labels = alt.Axis(labelAngle=0, grid=False)
     base = alt.Chart().encode(
         alt.X("predicted:O", title="predicted label", axis=labels),
         alt.Y("true:O", title="true label", axis=labels),
-        [alt.Tooltip(field=field, type="nominal", title=title) for field, title in told.items()],
+        tooltips(told),
     )
     cells = base.mark_rect().encode(
         color("group", group_colors(gathered.groups)).legend(None),
@@ -301,50 +285,33 @@ def draw_samples(samples: numpy.ndarray, copies: list[str]) -> Figure:
     below = alt.Axis(labelAngle=0, grid=False, labelExpr="split(datum.label, ', ')")
     chart = alt.Chart(pandas.DataFrame(rows), width=width, height=height)
     chart = chart.mark_image(width=66, height=66, smooth=False)
-    figure = chart.encode(
+    figure: Figure = chart.encode(
         alt.X("copy:N", sort=None, title=None, axis=below),
         alt.Y("label:N", title=None, axis=alt.Axis(grid=False)),
         alt.Url("image:N"),
         tooltip=["label:N", "copy:N"],
-    )
-    return styled(figure)
+    ).configure(**STYLE)
+    return figure
 
 
 def over_weight(sweep: pandas.DataFrame) -> alt.X:
     """Return the axis of the weights of the rare labels."""
-    axis = alt.Axis(grid=False, values=sorted(set(sweep.weight)))
-    return alt.X(
-        "weight:Q", title="weight of the rare labels", axis=axis, scale=alt.Scale(zero=False)
-    )
+    title, axis = "weight of the rare labels", alt.Axis(grid=False, values=sorted({*sweep.weight}))
+    return alt.X("weight:Q", title=title, axis=axis, scale=alt.Scale(zero=False))
 
 
 def draw_labels_over_weight(sweep: pandas.DataFrame) -> Figure:
     """Draw every label's accuracy over the weight of the rare ones (AI3607, Figure 4)."""
     rows = in_words(sweep[sweep.label.str.isdigit()])
-    by_name, size = model_colors(rows), (140, 140)
-    return curves(
-        *(rows, "model"),
-        x=over_weight(sweep),
-        y="test accuracy",
-        by_name=by_name,
-        panel="label",
-        columns=5,
-        size=size,
-    )
+    x, by_name, size = over_weight(sweep), colors(rows, "model"), (140, 140)
+    return curves(rows, "model", x, ACCURACY, by_name, panel="label", columns=5, size=size)
 
 
 def draw_groups_over_weight(sweep: pandas.DataFrame) -> Figure:
     """Draw the groups' accuracies over the weight with their 95 % intervals (AI3607, Figure 5)."""
     groups = sweep[~sweep.label.str.isdigit()]
-    rows = in_words(groups)
-    return curves(
-        rows,
-        "label",
-        x=over_weight(sweep),
-        y="test accuracy",
-        by_name=group_colors(groups.label),
-        panel="model",
-    )
+    x, by_name = over_weight(sweep), group_colors(groups.label)
+    return curves(in_words(groups), "label", x, ACCURACY, by_name, panel="model")
 
 
 def draw_models(conditions: pandas.DataFrame) -> Figure:
@@ -361,11 +328,11 @@ def draw_models(conditions: pandas.DataFrame) -> Figure:
         published_accuracy(row.condition, row.label) for row in published.itertuples()
     ]
     published = published.dropna(subset="mean")
-    by_name = model_colors(in_words(shown)) | {PUBLISHED: "#8c8c8c"}
+    by_name = colors(in_words(shown), "model") | {PUBLISHED: "#8c8c8c"}
     return intervals(
         in_words(pandas.concat([shown, published])),
-        "test accuracy",
-        axis=alt.Axis(format="%", title="test accuracy", tickCount=3),
+        ACCURACY,
+        axis=alt.Axis(format="%", title=ACCURACY, tickCount=3),
         y="condition",
         dodge="model",
         by_name=by_name,
@@ -410,9 +377,8 @@ def draw_curves(by_step: pandas.DataFrame) -> Figure:
     within = {end: by_step[end].clip(0, 1) for end in ("low", "high")}
     rows = with_panel(in_words(by_step.assign(**within)), "model", "label")
     x = alt.X("step:Q", title="optimizer steps", axis=alt.Axis(grid=False, tickCount=5))
-    by_name = condition_colors(rows)
-    y = "validation accuracy"
-    return curves(rows, "condition", x=x, y=y, by_name=by_name, panel="panel", dots=0)
+    by_name = colors(rows, "condition")
+    return curves(rows, "condition", x, "validation accuracy", by_name, panel="panel", dots=0)
 
 
 def draw_restored(restored: pandas.DataFrame) -> Figure:
@@ -437,7 +403,7 @@ def draw_restored(restored: pandas.DataFrame) -> Figure:
         axis=axis,
         y="remedy",
         dodge="model",
-        by_name=model_colors(rows),
+        by_name=colors(rows, "model"),
         panel="panel",
         limits=limits,
     )
@@ -449,14 +415,14 @@ def draw_components(components: pandas.DataFrame) -> Figure:
     Args:
         components: Columns model, optimizer, condition, component, share, sd (in points).
     """
-    rows = with_panel(in_words(components, of="share"), "model")
+    rows = with_panel(in_words(components, value="share"), "model")
     rows["to"] = rows.groupby(["panel", "condition"], sort=False).share.cumsum()
     rows["from"] = rows.to - rows.share
     rows["middle"] = rows.to - rows.share / 2
     rows["sd"] = rows.sd.map("{:.1f}".format)
     title = ["share of the variance;", "numbers: standard deviation in points"]
     share = alt.X("from:Q", axis=alt.Axis(format="%", tickCount=2, title=title))
-    by_name = colors(rows.component, COMPONENT_COLORS)
+    by_name = colors(rows, "component")
     names = alt.Y("condition:N", sort=None, title=None, axis=alt.Axis(grid=False))
     base = alt.Chart().encode(names, tooltip=[*hover(rows, "share"), alt.Tooltip("sd:N")])
     bars = base.mark_bar().encode(share, alt.X2("to:Q"), color("component", by_name))

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -102,7 +102,7 @@ class Gathered:
         return self.runs[own & self.runs[ground]].drop_duplicates(TOLD_APART)
 
     def correct(
-        self, model: str, optimizer: str, condition: str, ground: str, labels: numpy.ndarray
+        self, model: str, optimizer: str, condition: str, ground: str, labels: numpy.ndarray | None
     ) -> Mapping[int, numpy.ndarray]:
         """Return by seed which test images, (N,) bool, the runs of a condition get right.
 
@@ -114,15 +114,15 @@ class Gathered:
             optimizer: A choice of ``conf/optimizer``.
             condition: Its name.
             ground: One of `GROUNDS`.
-            labels: (N,) of the test set.
+            labels: (N,) of the test set; None where it cannot be had.
         """
         runs = self.runs_on(ground)
         runs = runs[(runs.model == model) & (runs.optimizer == optimizer)]
         runs = runs[runs.condition == condition]
-        right = {}
+        right: dict[int, numpy.ndarray] = {}
         for seed, config_hash in zip(runs.seed, runs.config_hash, strict=True):
             predicted = self.predictions.get(config_hash)
-            if predicted is None or len(predicted) != len(labels):
+            if labels is None or predicted is None or len(predicted) != len(labels):
                 continue
             confusion = numpy.array(self.results[config_hash].test.confusion)
             count = len(confusion)
@@ -214,11 +214,13 @@ def tabulate_runs(results: Mapping[str, Result]) -> pandas.DataFrame:
         known.add((*name, row[EPOCHS]))
         rows.append(row)
     table = pandas.DataFrame(rows, columns=OF_RUNS).astype(dict.fromkeys(GROUNDS, bool))
-    places = {"model": place_of_model, "optimizer": place_of_optimizer}
-    places["condition"] = place_of_condition
+    places: dict[Hashable, Callable[[str], tuple[Any, ...]]] = {
+        **{"model": place_of_model, "optimizer": place_of_optimizer},
+        "condition": place_of_condition,
+    }
 
     def place(column: pandas.Series) -> pandas.Series:
-        return column.map(places[column.name]) if column.name in places else column
+        return column.map(places.get(column.name, lambda seed: seed))
 
     return table.sort_values(TOLD_APART, key=place, kind="stable", ignore_index=True)
 
@@ -241,16 +243,16 @@ def gather(keys: StudyKeys) -> Gathered:
         except ConfigError as error:
             damaged.append(f"{error}; the run is in no learning curve")
     runs = tabulate_runs(records.results)
-    scores = [
-        {**told, "scored": scored, "label": label, "accuracy": accuracy}
-        for told in runs.drop(columns=["weights", "left_out"]).to_dict("records")
+    reached = [
+        (config_hash, scored, label, accuracy)
+        for config_hash, result in records.results.items()
         for scored in ("val", "test")
-        for result in [records.results[told["config_hash"]]]
         for label, accuracy in accuracies(result, getattr(result, scored)).items()
     ]
-    columns = [*runs.columns.drop(["weights", "left_out"]), "scored", "label", "accuracy"]
-    of_scores = pandas.DataFrame(scores, columns=columns)
-    return Gathered(runs, of_scores, records.results, predictions, epochs, damaged)
+    columns = ["config_hash", "scored", "label", "accuracy"]
+    told = runs.drop(columns=["weights", "left_out"])
+    scores = told.merge(pandas.DataFrame(reached, columns=columns), on="config_hash")
+    return Gathered(runs, scores, records.results, predictions, epochs, damaged)
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,11 @@
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
+
+import pandas
 
 MODELS = {"lstm": "LSTM", "cnn": "CNN"}
 OPTIMIZERS = {"sgd": "SGD", "adam": "Adam"}
@@ -35,14 +38,8 @@ def place(name: str, known: Iterable[str]) -> tuple[int, str]:
     return (order.index(name) if name in order else len(order), name)
 
 
-def place_of_model(model: str) -> tuple[int, str]:
-    """Return what sorts models."""
-    return place(model, MODELS)
-
-
-def place_of_optimizer(optimizer: str) -> tuple[int, str]:
-    """Return what sorts optimizers."""
-    return place(optimizer, OPTIMIZERS)
+place_of_model = partial(place, known=MODELS)
+place_of_optimizer = partial(place, known=OPTIMIZERS)
 
 
 def place_of_condition(condition: str) -> tuple[Any, ...]:
@@ -85,3 +82,26 @@ def condition_title(condition: str) -> str:
         if weights:
             named = named | {"weighted": f"weight {weights[0].removeprefix(WEIGHT)}"}
     return ", ".join(named.get(part, part) for part in parts)
+
+
+def label_title(label: str) -> str:
+    """Return what a reader calls a label or a group of labels."""
+    return f"label {label}" if label.isdigit() else group_title(label)
+
+
+TITLES: dict[str, Callable[[str], str]] = {
+    "model": model_title,
+    "optimizer": optimizer_title,
+    "condition": condition_title,
+    "label": label_title,
+}
+
+
+def titled(rows: pandas.DataFrame, *columns: str) -> dict[str, list[str]]:
+    """Return some columns, of those in `TITLES`, as a reader calls what they name."""
+    return {column: [*map(TITLES[column], rows[column])] for column in columns}
+
+
+def copy_names(copies: Iterable[Mapping[str, float]]) -> list[str]:
+    """Return what was done to each copy of an image, "+15°, noise"."""
+    return [f"{copy['angle']:+g}°" + (", noise" if copy["noise"] else "") for copy in copies]

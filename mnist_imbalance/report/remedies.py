@@ -5,22 +5,15 @@ by seed. The rules, marks and margins are those of ``docs/protocol.md``.
 """
 
 import math
-from collections.abc import Iterator, Mapping
 
 import numpy
 import pandas
 
-from mnist_imbalance.report.claims import Accuracies, by_optimizer, margin_of
+from mnist_imbalance.report.claims import families, margin_of, seeds_for
 from mnist_imbalance.report.gather import ALL, GROUNDS, REFERENCE, Gathered
 from mnist_imbalance.report.image_statistics import over_seeds_and_images, paired_images
-from mnist_imbalance.report.statistics import (
-    estimate,
-    fieller,
-    restores,
-    seeds_needed,
-    seeds_to_decide,
-)
-from mnist_imbalance.report.verdicts import UNDECIDED, correct, judge, two_sided
+from mnist_imbalance.report.statistics import estimate, fieller, seeds_needed
+from mnist_imbalance.report.verdicts import TOLD, UNDECIDED, judge, with_verdicts
 
 BY_COUNT = ", loss.normalize=count"
 REFERENCES = {"imbalanced": "none", "original": "all images"}
@@ -58,15 +51,7 @@ COMPARED = {  # the first condition less the second
     "weight 7: by images − by weights": (f"weighted{BY_COUNT}", "weighted"),
     "a weight for each label: by images − by weights": (f"per_label{BY_COUNT}", "per_label"),
 }
-OTHERS = ("majority", "overall")  # what a difference on the rare labels may cost
-
-
-def on_each_ground(gathered: Gathered) -> Iterator[tuple[str, str, str, Accuracies]]:
-    """Go through every ground, and its optimizers and models."""
-    for ground in GROUNDS:
-        for optimizer, of in by_optimizer(gathered.on(ground)):
-            for model in of.models:
-                yield ground, optimizer, model, of
+FAMILY = ["ground", "optimizer", "model"]
 
 
 def restored(gathered: Gathered) -> pandas.DataFrame:
@@ -80,60 +65,37 @@ def restored(gathered: Gathered) -> pandas.DataFrame:
         (the n seeds' mean accuracies of the rare labels, the frequent and all), rare and frequent
         (the names of these groups). A row for imbalanced and for original stands first.
     """
+    rare, frequent = gathered.rare, gathered.frequent
     rows = []
-    for ground, optimizer, model, of in on_each_ground(gathered):
+    for ground, optimizer, model, accuracy in families(gathered, *GROUNDS):
         for condition, remedy in (REFERENCES | REMEDIES).items():
             try:
-                reached = of(model, condition, gathered.rare)
-                before = of(model, "original", gathered.rare)
-                without = of(model, REFERENCE, gathered.rare)
-                majority, overall = (
-                    of(model, condition, label) for label in (gathered.frequent, ALL)
-                )
+                paired = pandas.DataFrame(
+                    {
+                        "gained": accuracy.difference(model, condition, REFERENCE, rare),
+                        "lost": accuracy.difference(model, "original", REFERENCE, rare),
+                        "below": accuracy.difference(model, "original", condition, rare),
+                        "minority": accuracy(model, condition, rare),
+                        "majority": accuracy(model, condition, frequent),
+                        "overall": accuracy(model, condition, ALL),
+                    }
+                ).dropna()
             except KeyError:  # there are no such runs
                 continue
-            paired = pandas.DataFrame(
-                {
-                    **{"gained": reached - without, "lost": before - without},
-                    **{"below": before - reached, "minority": reached},
-                    **{"majority": majority, "overall": overall},
-                }
-            ).dropna()
-            fraction = fieller(paired.gained, paired.lost)
-            lost = estimate(paired.lost)
-            certain = math.isfinite(fraction.low) and lost.low > 0
-            verdicts = {
-                f"above_{mark:g}": judge(restores(paired.gained, paired.lost, mark)).verdict
-                if certain
-                else UNDECIDED
-                for mark in MARKS
-            }
-            rows.append(
-                {
-                    **{"ground": ground, "optimizer": optimizer, "model": model},
-                    **{"condition": condition, "remedy": remedy, "n": fraction.n},
-                    **{"lost": lost.mean, "lost_low": lost.low, "lost_high": lost.high},
-                    **{"fraction": fraction.mean, "low": fraction.low, "high": fraction.high},
-                    **verdicts,
-                    "not_below_original": judge(margin_of(model) - paired.below).verdict,
-                    **paired[["minority", "majority", "overall"]].mean().to_dict(),
-                    **{"rare": gathered.rare, "frequent": gathered.frequent},
-                }
-            )
-    names = ["ground", "optimizer", "model", "condition", "remedy", "n", "lost", "lost_low"]
-    names += ["lost_high", "fraction", "low", "high", *(f"above_{mark:g}" for mark in MARKS)]
-    names += ["not_below_original", "minority", "majority", "overall", "rare", "frequent"]
-    return pandas.DataFrame(rows, columns=names)
-
-
-def both_right(
-    first: Mapping[int, numpy.ndarray], second: Mapping[int, numpy.ndarray]
-) -> tuple[numpy.ndarray, numpy.ndarray] | None:
-    """Return which images two conditions get right, (seeds, N) each, of the seeds of both."""
-    seeds = sorted(first.keys() & second.keys())
-    if not seeds:
-        return None
-    return numpy.stack([first[s] for s in seeds]), numpy.stack([second[s] for s in seeds])
+            n, *fraction = fieller(paired.gained, paired.lost)
+            _, *lost = estimate(paired.lost)
+            certain = math.isfinite(fraction[1]) and lost[1] > 0
+            # above zero where more is restored, as certainly as Fieller's interval lies above it
+            more = [paired.gained - mark * paired.lost for mark in MARKS]
+            verdicts = [judge(each).verdict if certain else UNDECIDED for each in more]
+            verdicts.append(judge(margin_of(model) - paired.below).verdict)
+            means = paired[["minority", "majority", "overall"]].mean()
+            row = (ground, optimizer, model, condition, remedy, n)
+            rows.append((*row, *lost, *fraction, *verdicts, *means, rare, frequent))
+    columns = [*FAMILY, "condition", "remedy", "n", "lost", "lost_low", "lost_high", "fraction"]
+    columns += ["low", "high", *(f"above_{mark:g}" for mark in MARKS), "not_below_original"]
+    columns += ["minority", "majority", "overall", "rare", "frequent"]
+    return pandas.DataFrame(rows, columns=columns)
 
 
 def compared(gathered: Gathered, labels: numpy.ndarray | None) -> pandas.DataFrame:
@@ -148,66 +110,48 @@ def compared(gathered: Gathered, labels: numpy.ndarray | None) -> pandas.DataFra
         labels: (N,) of the test set; None where it cannot be had.
 
     Returns:
-        Columns ground, optimizer, model, comparison (its name), first, second, n, effect, low and
-        high (over seeds, given this test set), verdict, corrected, p, p_corrected, margin,
-        seeds_to_decide, seeds_for_margin (that would find a difference as large as the margin),
-        majority and overall with _low and _high (the same difference on the frequent labels and on
-        all, not judged), n_images (seeds with predictions of both), low_images and high_images
-        (over seeds and test images), gained and lost (test images of the rare labels that more and
-        fewer seeds of the first get right), p_images (McNemar's, given these networks), rare and
-        frequent (the names of the groups).
+        Columns ground, optimizer, model, comparison (its name), first, second, those of
+        `verdicts.TOLD` (over seeds, given this test set), margin, seeds_to_decide, seeds_for_margin
+        (that would find a difference as large as the margin), majority and overall with _low and
+        _high (the same difference on the frequent labels and on all, not judged), n_images (seeds
+        with predictions of both), low_images and high_images (over seeds and test images), gained
+        and lost (test images of the rare labels that more and fewer seeds of the first get right),
+        p_images (McNemar's, given these networks), rare and frequent (the names of the groups).
     """
-    rows = []
-    for ground, optimizer, model, of in on_each_ground(gathered):
+    rows: list[dict[str, object]] = []
+    of_rare = gathered.groups[gathered.rare]
+    for ground, optimizer, model, accuracy in families(gathered, *GROUNDS):
         family = []
-        for comparison, (first, second) in COMPARED.items():
+        margin = margin_of(model)
+        for comparison, pair in COMPARED.items():
             try:
-                effects, *others = (
-                    (of(model, first, label) - of(model, second, label)).dropna()
+                effects, majority, overall = (
+                    accuracy.difference(model, *pair, label).dropna()
                     for label in (gathered.rare, gathered.frequent, ALL)
                 )
             except KeyError:  # there are no such runs
                 continue
-            judgement = judge(effects, margin_of(model))
-            undecided = judgement.verdict == UNDECIDED and judgement.n > 1
-            needed = seeds_to_decide(effects) if undecided else None
-            row = {
-                **{"ground": ground, "optimizer": optimizer, "model": model},
-                **{"comparison": comparison, "first": first, "second": second},
-                **{key: getattr(judgement, key) for key in ("n", "effect", "low", "high")},
-                "verdict": judgement.verdict,
-                "p": two_sided(judgement),
-                "margin": margin_of(model),
-                "seeds_to_decide": max(needed, judgement.n + 1) if needed else math.nan,
-                "seeds_for_margin": seeds_needed(effects, margin_of(model)) or math.nan,
-                "n_images": 0,
-                **{"rare": gathered.rare, "frequent": gathered.frequent},
-            }
-            for name, values in zip(OTHERS, others, strict=True):
+            judgement = judge(effects, margin)
+            row: dict[str, object] = dict(zip(FAMILY, (ground, optimizer, model), strict=True))
+            row |= {"comparison": comparison, "first": pair[0], "second": pair[1]}
+            row |= {"margin": margin, "seeds_to_decide": seeds_for(effects, judgement)}
+            row |= {"seeds_for_margin": seeds_needed(effects, margin) or math.nan}
+            for name, values in (("majority", majority), ("overall", overall)):
                 _, row[name], row[f"{name}_low"], row[f"{name}_high"] = estimate(values)
-            right = None
-            if labels is not None:
-                right = both_right(
-                    *(
-                        gathered.correct(model, optimizer, condition, ground, labels)
-                        for condition in (first, second)
-                    )
-                )
-            if right and labels is not None:
-                rare = gathered.groups[gathered.rare]
-                wide = over_seeds_and_images(*right, labels, rare)
-                minority = numpy.isin(labels, rare)
-                images = paired_images(*(each[:, minority] for each in right))
-                row |= {"n_images": wide.n, "low_images": wide.low, "high_images": wide.high}
+            right = [gathered.correct(model, optimizer, each, ground, labels) for each in pair]
+            seeds = sorted(right[0].keys() & right[1].keys())
+            row |= {"n_images": len(seeds), "rare": gathered.rare, "frequent": gathered.frequent}
+            if labels is not None and seeds:
+                first, second = (numpy.stack([each[seed] for seed in seeds]) for each in right)
+                wide = over_seeds_and_images(first, second, labels, of_rare)
+                minority = numpy.isin(labels, of_rare)
+                images = paired_images(first[:, minority], second[:, minority])
+                row |= {"low_images": wide.low, "high_images": wide.high}
                 row |= {"gained": images.gained, "lost": images.lost, "p_images": images.p}
             family.append((row, judgement))
-        corrected = correct([judgement for _, judgement in family])
-        for (row, _), in_family in zip(family, corrected, strict=True):
-            rows.append(row | {"corrected": in_family.verdict, "p_corrected": in_family.p})
-    names = ["ground", "optimizer", "model", "comparison", "first", "second", "n", "effect", "low"]
-    names += ["high", "verdict", "corrected", "p", "p_corrected", "margin", "seeds_to_decide"]
-    names += ["seeds_for_margin"]
-    names += [f"{name}{end}" for name in OTHERS for end in ("", "_low", "_high")]
-    names += ["n_images", "low_images", "high_images", "gained", "lost", "p_images"]
-    names += ["rare", "frequent"]
-    return pandas.DataFrame(rows, columns=names)
+        rows += with_verdicts(family)
+    columns = [*FAMILY, "comparison", "first", "second", *TOLD, "margin", "seeds_to_decide"]
+    columns += ["seeds_for_margin", "majority", "majority_low", "majority_high", "overall"]
+    columns += ["overall_low", "overall_high", "n_images", "low_images", "high_images"]
+    columns += ["gained", "lost", "p_images", "rare", "frequent"]
+    return pandas.DataFrame(rows, columns=columns)

@@ -9,14 +9,15 @@ from functools import cached_property
 import pandas
 
 from mnist_imbalance.published import OPTIMIZER
-from mnist_imbalance.report import figures, opening, wording
+from mnist_imbalance.report import figures, finding, wording
+from mnist_imbalance.report.claims import NOT_JUDGED
 from mnist_imbalance.report.gather import EPOCHS, Gathered, Missing
 from mnist_imbalance.report.names import (
     CONDITIONS,
     condition_title,
     group_title,
-    model_title,
     optimizer_title,
+    titled,
 )
 from mnist_imbalance.report.remedies import REFERENCES, REMEDIES
 from mnist_imbalance.report.verdicts import VERDICTS
@@ -50,23 +51,39 @@ class Section:
     pictures: list[Picture] = field(default_factory=list)
 
 
-def named(picture: str, optimizer: str) -> str:
-    """Return a picture's name; that of AI3607's optimizer, as we read it, is not told in it."""
-    return (
-        picture if optimizer == OPTIMIZER else f"{picture}_{re.sub('[^a-z0-9]+', '-', optimizer)}"
-    )
-
-
 def of_optimizers(rows: pandas.DataFrame) -> Iterator[tuple[str, pandas.DataFrame]]:
     """Go through the optimizers of a table."""
     for optimizer, shown in rows.groupby("optimizer", sort=False):
         yield str(optimizer), shown
 
 
+def file_name(picture: str, optimizer: str, unnamed: str = OPTIMIZER) -> str:
+    """Return a picture's name, which tells the optimizer but one, AI3607's as we read it."""
+    return picture if optimizer == unnamed else f"{picture}_{re.sub('[^a-z0-9]+', '-', optimizer)}"
+
+
+def pictures_of(
+    rows: pandas.DataFrame,
+    name: str,
+    caption: str,
+    draw: Callable[[pandas.DataFrame], figures.Figure],
+    unnamed: str = OPTIMIZER,
+) -> list[Picture]:
+    """Return a picture for each optimizer, whose title stands in the caption where {} is."""
+    return [
+        Picture(
+            file_name(name, optimizer, unnamed),
+            caption.format(optimizer_title(optimizer)),
+            draw(shown),
+        )
+        for optimizer, shown in of_optimizers(rows)
+    ]
+
+
 def opening_section(gathered: Gathered, missing: Missing, tidy: Tidy) -> Section:
     """The answer in sentences, one figure and a table; and how much is missing."""
     restored = tidy["restored"]
-    paragraphs = opening.finding(restored, tidy["compared"]).split("\n\n")
+    paragraphs = finding.finding(restored, tidy["compared"]).split("\n\n")
     if len(missing.runs) or gathered.damaged:
         paragraphs.append(
             f"{how_complete(gathered, missing)}; the others are in the report's last table."
@@ -82,16 +99,13 @@ def opening_section(gathered: Gathered, missing: Missing, tidy: Tidy) -> Section
             "trained for fewer epochs. By images: the weighted loss is divided by the batch's "
             "images instead of its weights."
         )
-        of_panels = pandas.MultiIndex.from_frame(restored[["ground", "optimizer"]])
-        shown = restored[
-            restored.remedy.isin(known.remedy)
-            & of_panels.isin(pandas.MultiIndex.from_frame(known[["ground", "optimizer"]]))
-        ]
+        panels = known[["ground", "optimizer"]].drop_duplicates()
+        shown = restored[restored.remedy.isin(known.remedy)].merge(panels)
         order = list(REMEDIES)
         shown = shown.sort_values("condition", key=lambda c: c.map(order.index), kind="stable")
         drawn = figures.draw_restored(shown.rename(columns={"ground": "budget"}))
         pictures.append(Picture("restored", caption, drawn))
-    return Section(OPENING, paragraphs, opening.restored_tables(tidy["restored"])[:1], pictures)
+    return Section(OPENING, paragraphs, wording.restored_tables(tidy["restored"])[:1], pictures)
 
 
 def how_complete(gathered: Gathered, missing: Missing) -> str:
@@ -106,10 +120,10 @@ def remedies_section(gathered: Gathered, tidy: Tidy) -> Section:
         "Compared are runs of as many optimizer steps (those of 50 epochs of the imbalanced set), "
         "or of as many epochs (50, as AI3607 trains), paired by seed. The four sets of ten copies "
         "are a 2 × 2 design: with noise or without, rotated or not.",
-        opening.literature(tidy["restored"], tidy["compared"]),
+        finding.literature(tidy["restored"], tidy["compared"]),
     ]
-    tables = opening.compared_tables(tidy["compared"])
-    return Section("Remedies", paragraphs, tables + opening.restored_tables(tidy["restored"])[1:])
+    tables = wording.compared_tables(tidy["compared"])
+    return Section("Remedies", paragraphs, tables + wording.restored_tables(tidy["restored"])[1:])
 
 
 def spread_section(components: pandas.DataFrame) -> Section:
@@ -119,27 +133,36 @@ def spread_section(components: pandas.DataFrame) -> Section:
         "order of the images; a mixed model splits the variance. With so few of each the split is "
         "rough."
     )
+    table = wording.table(
+        "Standard deviation, in points, of the rare labels' test accuracy over n runs with crossed "
+        "seeds, by a mixed model (REML).",
+        {
+            **titled(components, "model", "optimizer", "condition"),
+            "from": components.component,
+            "standard deviation": map("{:.2f}".format, 100 * components.sd),
+            "of the variance": map("{:.0f} %".format, 100 * components.share),
+            "n": components.n,
+        },
+    )
     picture = Picture(
         "components",
         "Standard deviation of the rare labels' test accuracy from the choice of images, from the "
         "initial weights and order, and from the rest; crossed seeds.",
         figures.draw_components(components.assign(sd=100 * components.sd)),
     )
-    return Section("Spread", [text], [wording.components_table(components)], [picture])
+    return Section("Spread", [text], [table], [picture])
 
 
 def models_section(conditions: pandas.DataFrame) -> Section:
     """Figure 6."""
-    made = Section("Models")
-    for optimizer, shown in of_optimizers(conditions[conditions.condition.isin(CONDITIONS)]):
-        made.tables.append(wording.summary(shown))
-        caption = (
-            f"The models in every condition of AI3607, {optimizer_title(optimizer)}, at equal "
-            "epochs, with 95 % intervals over seeds, and AI3607's LSTM (its Figure 6)."
-        )
-        figure = figures.draw_models(shown)
-        made.pictures.append(Picture(named("figure_6", optimizer), caption, figure))
-    return made
+    shown = conditions[conditions.condition.isin(CONDITIONS)]
+    tables = [wording.summary(rows) for _, rows in of_optimizers(shown)]
+    caption = (
+        "The models in every condition of AI3607, {}, at equal epochs, with 95 % intervals over "
+        "seeds, and AI3607's LSTM (its Figure 6)."
+    )
+    pictures = pictures_of(shown, "figure_6", caption, figures.draw_models)
+    return Section("Models", [], tables, pictures)
 
 
 def claims_section(claims: pandas.DataFrame) -> Section:
@@ -155,8 +178,16 @@ def claims_section(claims: pandas.DataFrame) -> Section:
         "it, or a certain loss to restore, a claim has no effect and is undecided. What the "
         "augmentation brings is judged here as AI3607 compares it, without unchanged copies beside."
     )
-    verdicts_of = [wording.claims_table(claims, name) for name in dict.fromkeys(claims.optimizer)]
-    return Section("Claims", [text], [*verdicts_of, wording.not_judged_table()])
+    tables = [wording.claims_table(claims, optimizer) for optimizer in claims.optimizer.unique()]
+    not_judged = wording.table(
+        "What AI3607 says and no run here can judge.",
+        {
+            "sentence": NOT_JUDGED,
+            "section": [section for section, _ in NOT_JUDGED.values()],
+            "why": [why for _, why in NOT_JUDGED.values()],
+        },
+    )
+    return Section("Claims", [text], [*tables, not_judged])
 
 
 def table_1_section(table_1: pandas.DataFrame) -> Section:
@@ -166,23 +197,19 @@ def table_1_section(table_1: pandas.DataFrame) -> Section:
         "accuracies than its Table 1 averages to. Compared is the table, its groups being means of "
         "its labels; the text's numbers stand beside it."
     )
-    models = dict.fromkeys(table_1.model)
-    return Section("Table 1", [text], [wording.table_1(table_1, model) for model in models])
+    tables = [wording.table_1(table_1, model) for model in table_1.model.unique()]
+    return Section("Table 1", [text], tables)
 
 
 def differences_section(differences: pandas.DataFrame) -> Section:
     """The paired differences, which AI3607 lacks."""
     shown = differences[~differences.condition.str.contains("model.")]  # these in the table only
-    pictures = [
-        Picture(
-            named("differences", optimizer),
-            "Test accuracy of every condition less that of imbalanced, "
-            f"{optimizer_title(optimizer)}, paired over seeds, with 95 % intervals.",
-            figures.draw_differences(rows),
-        )
-        for optimizer, rows in of_optimizers(shown)
-    ]
-    by_optimizer = [
+    caption = (
+        "Test accuracy of every condition less that of imbalanced, {}, paired over seeds, with 95 "
+        "% intervals."
+    )
+    pictures = pictures_of(shown, "differences", caption, figures.draw_differences)
+    tables = [
         wording.estimates_table(
             rows,
             f"{optimizer_title(optimizer)}: points more than imbalanced, paired over n seeds.",
@@ -192,23 +219,22 @@ def differences_section(differences: pandas.DataFrame) -> Section:
         )
         for optimizer, rows in of_optimizers(differences)
     ]
-    return Section("Differences to the imbalanced set", [], by_optimizer, pictures)
+    return Section("Differences to the imbalanced set", [], tables, pictures)
 
 
 def confusion_section(gathered: Gathered) -> Section:
     """Figures 1 and 2."""
     pictures = [
         Picture(
-            named(name, optimizer),
-            f"Trained on {trained_on} images, {optimizer_title(optimizer)}: confusion matrices of "
-            "the test set, % of the true label, all seeds together (AI3607, "
-            f"{name.replace('figure_', 'Figure ')}).",
+            file_name(f"figure_{number}", optimizer),
+            f"Trained on {images} images, {optimizer_title(optimizer)}: confusion matrices of the "
+            f"test set, % of the true label, all seeds together (AI3607, Figure {number}).",
             figures.draw_confusion(gathered, optimizer, condition),
         )
         for optimizer, runs in of_optimizers(gathered.runs_on(EPOCHS))
-        for name, condition, trained_on in (
-            ("figure_1", "original", "all"),
-            ("figure_2", "imbalanced", "imbalanced"),
+        for number, condition, images in (
+            (1, "original", "all"),
+            (2, "imbalanced", "imbalanced"),
         )
         if condition in set(runs.condition)
     ]
@@ -217,26 +243,33 @@ def confusion_section(gathered: Gathered) -> Section:
 
 def weights_section(sweep: pandas.DataFrame, optimum: pandas.DataFrame) -> Section:
     """Figures 4 and 5."""
-    made = Section("Weights", tables=[wording.optimum_table(optimum)] if len(optimum) else [])
-    for optimizer, rows in of_optimizers(sweep[sweep.normalize == "weight_sum"]):
-        if rows.weight.nunique() < 3:  # the plain loss and one weight are no sweep
-            continue
-        title = optimizer_title(optimizer)
-        labels = (
-            f"Test accuracy of every label over the weight of the rare ones, {title}; weight 1 is "
-            "the plain loss (AI3607, Figure 4)."
-        )
-        groups = (
-            f"Mean test accuracy of the groups over the weight of the rare labels, {title}, with "
-            "95 % intervals over seeds (AI3607, Figure 5)."
-        )
-        made.pictures.append(
-            Picture(named("figure_4", optimizer), labels, figures.draw_labels_over_weight(rows))
-        )
-        made.pictures.append(
-            Picture(named("figure_5", optimizer), groups, figures.draw_groups_over_weight(rows))
-        )
-    return made
+    divisors = {"weight_sum": "its weights", "count": "its images"}
+    table = wording.table(
+        "The weight of the rare labels with the best balanced accuracy on validation data, seed by "
+        "seed; where it is the largest tried, the sweep does not tell where the best weight lies.",
+        {
+            **titled(optimum, "model", "optimizer"),
+            "a batch is divided by": [divisors.get(name, name) for name in optimum.normalize],
+            "best weight": optimum.by_seed.str.replace(" ", ", "),
+            "largest tried": map("{:g}".format, optimum.largest),
+            "best at the largest": [f"{row.at_largest} of {row.n}" for row in optimum.itertuples()],
+        },
+    )
+    swept = sweep[sweep.normalize == "weight_sum"]
+    # the plain loss and one weight are no sweep
+    swept = swept[swept.groupby("optimizer").weight.transform("nunique") > 2]
+    labels = (
+        "Test accuracy of every label over the weight of the rare ones, {}; weight 1 is the plain "
+        "loss (AI3607, Figure 4)."
+    )
+    groups = (
+        "Mean test accuracy of the groups over the weight of the rare labels, {}, with 95 % "
+        "intervals over seeds (AI3607, Figure 5)."
+    )
+    of_labels = pictures_of(swept, "figure_4", labels, figures.draw_labels_over_weight)
+    of_groups = pictures_of(swept, "figure_5", groups, figures.draw_groups_over_weight)
+    pictures = [each for both in zip(of_labels, of_groups, strict=True) for each in both]
+    return Section("Weights", [], [table] if table.rows else [], pictures)
 
 
 def selection_section(selection: pandas.DataFrame) -> Section:
@@ -251,15 +284,11 @@ def selection_section(selection: pandas.DataFrame) -> Section:
 
 def learning_section(curves: pandas.DataFrame) -> Section:
     """Accuracy over steps."""
-    pictures = [
-        Picture(
-            f"learning_{re.sub('[^a-z0-9]+', '-', optimizer)}",
-            f"Validation accuracy over optimizer steps, {optimizer_title(optimizer)}, mean and 95 "
-            "% interval over seeds, at equal steps.",
-            figures.draw_curves(rows),
-        )
-        for optimizer, rows in curves.groupby("optimizer", sort=False)
-    ]
+    caption = (
+        "Validation accuracy over optimizer steps, {}, mean and 95 % interval over seeds, at equal "
+        "steps."
+    )
+    pictures = pictures_of(curves, "learning", caption, figures.draw_curves, unnamed="")
     return Section("Over the steps", pictures=pictures)
 
 
@@ -269,7 +298,22 @@ def output_relu_section(dead_labels: pandas.DataFrame) -> Section:
         "AI3607 puts a ReLU after its last layer; where that layer's bias starts decides which "
         "labels live."
     )
-    return Section("The ReLU on the outputs", [text], [wording.dead_labels_table(dead_labels)])
+    biases = wording.numbers(dead_labels.output_bias, "{:g}")
+    table = wording.table(
+        "Imbalanced, plain loss: labels of whose own training images under 1 % get a "
+        "positive output in the last epoch, or with test accuracy 0. Records of schema 1 do not "
+        "tell the own images apart; there, images of all labels are counted against that 1 %.",
+        {
+            **titled(dead_labels, "model", "optimizer"),
+            "ReLU on the outputs": ["yes" if relu else "no" for relu in dead_labels.output_relu],
+            "output bias": [bias or "PyTorch's" for bias in biases],
+            "seed: dead labels": [labels or "no seed has all" for labels in dead_labels.by_seed],
+            "mean": map("{:.1f}".format, dead_labels["mean"]),
+            "accuracy %": map("{:.1f}".format, 100 * dead_labels.accuracy),
+            "n": dead_labels.n,
+        },
+    )
+    return Section("The ReLU on the outputs", [text], [table])
 
 
 def normalization_section(normalization: pandas.DataFrame) -> Section:
@@ -297,21 +341,29 @@ def augmentation_section(samples: Picture | str) -> Section:
 
 def missing_section(gathered: Gathered, missing: Missing, left_out: pandas.DataFrame) -> Section:
     """Which runs are missing or stand in no comparison, and which records are damaged."""
-    groups = missing.runs.groupby(["model", "optimizer", "experiment", "condition"], sort=False)
-    rows = [
-        [
-            model_title(model),
-            optimizer_title(optimizer),
-            experiment,
-            condition_title(condition),
-            ", ".join(map(str, sorted(set(group.seed)))),
-        ]
-        for (model, optimizer, experiment, condition), group in groups
+    by = ["model", "optimizer", "experiment", "condition"]
+    untrained = missing.runs.groupby(by, sort=False).seed.unique().reset_index()
+    tables = [
+        wording.table(
+            "Runs of another length, and others that are in no comparison.",
+            {
+                "why": left_out.why,
+                **titled(left_out, "model", "optimizer", "condition"),
+                **{name: left_out[name] for name in ("epochs", "steps", "seeds")},
+            },
+        ),
+        wording.table(
+            "Runs without a result; `python -m mnist_imbalance.study` trains them.",
+            {
+                **titled(untrained, "model", "optimizer"),
+                "overlay": untrained.experiment,
+                "condition": map(condition_title, untrained.condition),
+                "seeds": [", ".join(map(str, sorted(seeds))) for seeds in untrained.seed],
+            },
+        ),
     ]
-    tables = [wording.left_out_table(left_out)] if len(left_out) else []
-    caption = "Runs without a result; `python -m mnist_imbalance.study` trains them."
-    tables.append(Table(caption, ["model", "optimizer", "overlay", "condition", "seeds"], rows))
-    return Section("Missing runs", [f"Damaged record: {line}" for line in gathered.damaged], tables)
+    damaged = [f"Damaged record: {line}" for line in gathered.damaged]
+    return Section("Missing runs", damaged, tables if len(left_out) else tables[1:])
 
 
 def method_section(gathered: Gathered, overrides: Sequence[str]) -> Section:

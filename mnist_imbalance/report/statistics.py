@@ -67,8 +67,7 @@ def predict_one(values: Iterable[float]) -> Estimate:
     That is mean ± t·s·√(1 + 1/n), in the values' unit: where a single published run should lie
     if it was made as these runs were. Ends are nan where fewer than two values are known.
     """
-    known = [value for value in values if not math.isnan(value)]
-    n, mean, low, high = estimate(known)
+    n, mean, low, high = estimate(values)
     half = (high - low) / 2 * math.sqrt(n + 1)  # the mean's own half width is t·s/√n
     return Estimate(n, mean, mean - half, mean + half)
 
@@ -104,16 +103,6 @@ def fieller(gained: ArrayLike, lost: ArrayLike) -> Estimate:
         return Estimate(n, ratio, -math.inf, math.inf)
     root = math.sqrt(max(b**2 - a * c, 0.0))
     return Estimate(n, ratio, (b - root) / a, (b + root) / a)
-
-
-def restores(gained: ArrayLike, lost: ArrayLike, fraction: float) -> NDArray[numpy.float64]:
-    """Return gained − fraction·lost by seed, above zero where more than the fraction is restored.
-
-    Where ``lost`` is above zero at 5 %, `verdicts.judge` says of it that it holds exactly if
-    Fieller's interval lies above the fraction. Where it is not, nothing was lost for certain, and
-    the caller must not speak of restoring.
-    """
-    return numpy.asarray(gained, dtype=float) - fraction * numpy.asarray(lost, dtype=float)
 
 
 class Components(NamedTuple):
@@ -225,5 +214,4 @@ def seeds_to_decide(effects: ArrayLike) -> int | None:
     `seeds_needed`; None also where the observed mean is zero.
     """
     known = numpy.asarray(effects, dtype=float)
-    known = known[~numpy.isnan(known)]
-    return seeds_needed(known, float(known.mean())) if len(known) else None
+    return seeds_needed(known, estimate(known).mean)

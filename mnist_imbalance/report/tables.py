@@ -1,7 +1,7 @@
 """The report's tables as tidy data frames: a row an estimate, accuracies in [0, 1]."""
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from operator import sub
 from statistics import fmean
 
@@ -15,7 +15,7 @@ from mnist_imbalance.published import (
     published_in_text,
 )
 from mnist_imbalance.report.claims import TABLE_1, name_weight
-from mnist_imbalance.report.gather import ALL, EPOCHS, REFERENCE, STEPS, Gathered
+from mnist_imbalance.report.gather import ALL, EPOCHS, REFERENCE, STEPS, VALIDATED, Gathered
 from mnist_imbalance.report.remedies import BY_COUNT
 from mnist_imbalance.report.statistics import (
     DECIMALS,
@@ -23,11 +23,14 @@ from mnist_imbalance.report.statistics import (
     estimate,
     estimate_groups,
     predict_one,
+    variance_components,
 )
 from mnist_imbalance.runs import Result
 from mnist_imbalance.schema_1 import batches
 from mnist_imbalance.selection import best_minority_weight, best_weight
 
+FEWEST = 3  # crossed seeds of each kind
+COMPONENTS = ("choice of images", "initial weights and order", "rest")  # as `Components` has them
 HEADLINE = ["original", "imbalanced", "augmented_100", "duplicated_100", f"weighted{BY_COUNT}"]
 
 
@@ -42,38 +45,21 @@ def table_1(gathered: Gathered) -> pandas.DataFrame:
         in 95 % of cases.
     """
     scores = gathered.conditions
-    shown = scores[
-        (scores.optimizer == OPTIMIZER)
-        & (scores.scored == "test")
-        & scores.condition.isin([*TABLE_1, "per_label_chosen"])
-    ]
-    table = estimate_groups(shown, ["model", "condition", "label"], "accuracy")
-    for column, find in (
-        ("published", published_accuracy),
-        ("published_in_text", published_in_text),
-    ):
+    shown = scores[(scores.optimizer == OPTIMIZER) & (scores.scored == "test")]
+    shown = shown[shown.condition.isin([*TABLE_1, VALIDATED])]
+    by = ["model", "condition", "label"]
+    table = estimate_groups(shown, by, "accuracy")
+    for column, find in {
+        "published": published_accuracy,
+        "published_in_text": published_in_text,
+    }.items():
         table[column] = [
-            find(row.condition, row.label) if row.model == "lstm" else math.nan
-            for row in table.itertuples()
+            find(condition, label) if model == "lstm" else math.nan
+            for model, condition, label in table[by].itertuples(index=False)
         ]
     table["difference"] = table["mean"] - table.published
-    by = ["model", "condition", "label"]
     one = [predict_one(group.accuracy) for _, group in shown.groupby(by, sort=False)]
     return table.assign(low_one=[each.low for each in one], high_one=[each.high for each in one])
-
-
-def all_conditions(gathered: Gathered) -> pandas.DataFrame:
-    """Test accuracy of the groups in every condition, with every optimizer, at equal epochs.
-
-    Returns:
-        Columns model, optimizer, condition, label, n, mean, low, high.
-    """
-    return means(gathered, EPOCHS)
-
-
-def at_equal_steps(gathered: Gathered) -> pandas.DataFrame:
-    """Return the same at equal steps."""
-    return means(gathered, STEPS)
 
 
 def of_groups(gathered: Gathered, ground: str) -> pandas.DataFrame:
@@ -82,10 +68,19 @@ def of_groups(gathered: Gathered, ground: str) -> pandas.DataFrame:
     return scores[(scores.scored == "test") & ~scores.label.str.isdigit()]
 
 
-def means(gathered: Gathered, ground: str) -> pandas.DataFrame:
-    """Return the mean test accuracy of the groups, over seeds, of every condition."""
-    shown = of_groups(gathered, ground)
-    return estimate_groups(shown, ["model", "optimizer", "condition", "label"], "accuracy")
+def all_conditions(gathered: Gathered, ground: str = EPOCHS) -> pandas.DataFrame:
+    """Test accuracy of the groups in every condition, with every optimizer, on one ground.
+
+    Returns:
+        Columns model, optimizer, condition, label, n, mean, low, high.
+    """
+    by = ["model", "optimizer", "condition", "label"]
+    return estimate_groups(of_groups(gathered, ground), by, "accuracy")
+
+
+def at_equal_steps(gathered: Gathered) -> pandas.DataFrame:
+    """Return the same at equal steps."""
+    return all_conditions(gathered, STEPS)
 
 
 def differences(gathered: Gathered) -> pandas.DataFrame:
@@ -123,32 +118,8 @@ def weight_sweep(gathered: Gathered) -> pandas.DataFrame:
 
 def is_sweep(rows: pandas.DataFrame) -> pandas.Series:
     """Tell which rows are of one weight for labels 0-4 and of nothing else that was changed."""
-    names = [
-        f"{name}{divisor}"
-        for name in map(name_weight, rows.weight.astype(float))
-        for divisor in ("", BY_COUNT)
-    ]
-    pairs = zip(names[::2], names[1::2], rows.condition, strict=True)
-    return pandas.Series(
-        [condition in named for *named, condition in pairs], rows.index, dtype=bool
-    )
-
-
-def reached_with_one_weight(
-    sweep: Mapping[float, Result], chosen_on: str, rare: Collection[int]
-) -> float:
-    """Return the rare labels' test accuracy at the weight that is best for them on one set."""
-    scored = {weight: getattr(result, chosen_on) for weight, result in sweep.items()}
-    of_labels = sweep[best_minority_weight(scored, rare)].test.accuracy_per_label
-    return fmean(of_labels[label] for label in rare)
-
-
-def reached_with_a_weight_a_label(
-    sweep: Mapping[float, Result], chosen_on: str, rare: Collection[int]
-) -> float:
-    """Return the rare labels' test accuracy, each at the weight best for it on one set."""
-    scored = {weight: getattr(result, chosen_on) for weight, result in sweep.items()}
-    return fmean(sweep[best_weight(scored, label)].test.accuracy_per_label[label] for label in rare)
+    one_weight: pandas.Series = rows.weight.astype(float).map(name_weight)
+    return rows.condition.str.removesuffix(BY_COUNT) == one_weight
 
 
 def selection(gathered: Gathered) -> pandas.DataFrame:
@@ -162,25 +133,31 @@ def selection(gathered: Gathered) -> pandas.DataFrame:
     runs = gathered.runs_on(EPOCHS)
     weights = published()["uniform_weights"]
     sweeps = runs[is_sweep(runs) & (runs.normalize == "weight_sum") & runs.weight.isin(weights)]
+    rare = gathered.groups[gathered.rare]
+
+    def reached(sweep: Mapping[float, Result], chosen_on: str, choice: str) -> float:
+        scored = {weight: getattr(result, chosen_on) for weight, result in sweep.items()}
+        best = dict.fromkeys(rare, best_minority_weight(scored, rare))
+        if choice == "a weight a label":
+            best = {label: best_weight(scored, label) for label in rare}
+        return fmean(sweep[best[label]].test.accuracy_per_label[label] for label in rare)
+
     rows = []
     for (model, optimizer), swept in sweeps.groupby(["model", "optimizer"], sort=False):
-        by_weight = [
+        by_seed = [
             {row.weight: gathered.results[row.config_hash] for row in sweep.itertuples()}
             for _, sweep in swept.groupby("seed")
             if len(sweep) == len(weights)
         ]
-        for choice, reached in (
-            ("one weight", reached_with_one_weight),
-            ("a weight a label", reached_with_a_weight_a_label),
-        ):
+        for choice in ("one weight", "a weight a label"):
             on_val, on_test = (
-                [reached(results, on, gathered.groups[gathered.rare]) for results in by_weight]
-                for on in ("val", "test")
+                [reached(sweep, chosen_on, choice) for sweep in by_seed]
+                for chosen_on in ("val", "test")
             )
             n, *interval = estimate(map(sub, on_test, on_val))
-            means = [estimate(on_val).mean, estimate(on_test).mean]
             if n:
-                rows.append([model, optimizer, choice, gathered.rare, n, *means, *interval])
+                means = (fmean(on_val), fmean(on_test))
+                rows.append((model, optimizer, choice, gathered.rare, n, *means, *interval))
     columns = ["model", "optimizer", "choice", "label", "n", "on_validation", "on_test"]
     return pandas.DataFrame(rows, columns=[*columns, "mean", "low", "high"])
 
@@ -197,25 +174,16 @@ def optimum(gathered: Gathered) -> pandas.DataFrame:
     """
     runs = gathered.runs_on(EPOCHS)
     runs = runs[is_sweep(runs)]
-    rows = []
     by = ["model", "optimizer", "normalize"]
+    rows = []
     for keys, sweep in runs.groupby(by, sort=False):
-        balanced = [
-            round(fmean(gathered.results[key].val.accuracy_per_label), DECIMALS)
-            for key in sweep.config_hash
-        ]
-        by_weight = sweep.assign(val=balanced).pivot(index="seed", columns="weight", values="val")
-        whole = by_weight.dropna()
-        if whole.empty or whole.shape[1] < 2:
-            continue
-        best = whole.idxmax(axis="columns")
-        rows.append(
-            {
-                **dict(zip(by, keys, strict=True)),
-                **{"n": len(best), "by_seed": " ".join(f"{weight:g}" for weight in best)},
-                **{"largest": whole.columns.max(), "at_largest": sum(best == whole.columns.max())},
-            }
-        )
+        of_runs = [gathered.results[key].val.accuracy_per_label for key in sweep.config_hash]
+        balanced = sweep.assign(val=[round(fmean(of_labels), DECIMALS) for of_labels in of_runs])
+        whole = balanced.pivot(index="seed", columns="weight", values="val").dropna()
+        if len(whole) and whole.shape[1] > 1:
+            best, largest = whole.idxmax(axis="columns"), whole.columns.max()
+            by_seed = " ".join(map("{:g}".format, best))
+            rows.append((*keys, len(best), by_seed, largest, sum(best == largest)))
     return pandas.DataFrame(rows, columns=[*by, "n", "by_seed", "largest", "at_largest"])
 
 
@@ -296,14 +264,14 @@ def confusion(gathered: Gathered, model: str, optimizer: str, condition: str) ->
     Returns:
         (labels, labels) images, rows the true labels; all zero where no run is finished.
     """
-    runs = gathered.runs_on(EPOCHS)
-    runs = runs[(runs.model == model) & (runs.optimizer == optimizer)]
-    hashes = runs[runs.condition == condition].config_hash
+    runs = gathered.runs_on(EPOCHS).set_index(["model", "optimizer", "condition"]).config_hash
+    of_runs = [
+        gathered.results[key].test.confusion
+        for key in runs[runs.index == (model, optimizer, condition)]
+    ]
     labels = len(gathered.groups[ALL])
-    total = numpy.zeros((labels, labels), dtype=int)
-    for config_hash in hashes:
-        counts = numpy.array(gathered.results[config_hash].test.confusion)
-        total += counts if counts.shape == total.shape else 0
+    shown = [counts for counts in of_runs if len(counts) == labels]
+    total: numpy.ndarray = numpy.array(shown, dtype=int).reshape(-1, labels, labels).sum(axis=0)
     return total
 
 
@@ -356,3 +324,46 @@ def left_out(gathered: Gathered) -> pandas.DataFrame:
         for keys, group in runs.groupby(by, sort=False)
     ]
     return pandas.DataFrame(rows, columns=[*by, "seeds"])
+
+
+def crossed(gathered: Gathered) -> pandas.DataFrame:
+    """Return the rare labels' test accuracies in conditions whose seeds were crossed.
+
+    Returns:
+        Columns model, optimizer, condition, data_seed, seed and value, a row a run; of each
+        condition the largest square of first seeds of which every one is combined with every
+        choice of images, `FEWEST` of each at least.
+    """
+    scores = gathered.scores
+    shown = scores[scores[STEPS] & (scores.scored == "test") & (scores.label == gathered.rare)]
+    shown = shown.rename(columns={"accuracy": "value"}).dropna(subset="value")
+    by = ["model", "optimizer", "condition"]
+    keys = [*by, "data_seed", "seed"]
+    shown = shown.drop_duplicates(keys)[[*keys, "value"]]
+    whole = []
+    for _, runs in shown.groupby(by, sort=False):
+        apart = runs[runs.data_seed != runs.seed]
+        shared = sorted(set(apart.data_seed) & set(apart.seed))
+        for size in range(len(shared), FEWEST - 1, -1):
+            inside = runs[runs.data_seed.isin(shared[:size]) & runs.seed.isin(shared[:size])]
+            if len(inside) == size**2:
+                whole.append(inside)
+                break
+    return pandas.concat(whole) if whole else shown.iloc[:0]
+
+
+def components(gathered: Gathered) -> pandas.DataFrame:
+    """Split the spread of the rare labels' accuracy over crossed seeds (a mixed model, by REML).
+
+    Returns:
+        Columns model, optimizer, condition, n (runs), component, sd (accuracy as a fraction) and
+        share (of the variance, in [0, 1]). Conditions whose spread cannot be split are left out.
+    """
+    by = ["model", "optimizer", "condition"]
+    rows = []
+    for keys, runs in crossed(gathered).groupby(by, sort=False):
+        found = variance_components(runs)
+        if not math.isnan(found.rest_share):
+            parts = zip(COMPONENTS, found[:3], found[3:], strict=True)
+            rows += [(*keys, len(runs), *part) for part in parts]
+    return pandas.DataFrame(rows, columns=[*by, "n", "component", "sd", "share"])

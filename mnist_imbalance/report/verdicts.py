@@ -19,6 +19,16 @@ HOLDS, CONTRADICTED, NO_DIFFERENCE, UNDECIDED = VERDICTS = (
     "no difference",
     "undecided",
 )
+TOLD = [
+    "n",
+    "effect",
+    "low",
+    "high",
+    "verdict",
+    "corrected",
+    "p",
+    "p_corrected",
+]  # of a claim, in tables
 
 
 class Judgement(NamedTuple):
@@ -150,6 +160,20 @@ def correct(judgements: Sequence[Judgement]) -> list[Corrected]:
         verdict = _verdict(p <= level and above, p <= level and not above, within)
         corrected.append(Corrected(p, p_within, verdict))
     return corrected
+
+
+def with_verdicts(
+    family: Sequence[tuple[dict[str, object], Judgement]],
+) -> list[dict[str, object]]:
+    """Return the rows of a family with what is told of their judgements, `TOLD`."""
+    corrected = correct([judgement for _, judgement in family])
+    return [
+        row
+        | {key: getattr(judgement, key) for key in ("n", "effect", "low", "high", "verdict")}
+        | {"corrected": in_family.verdict}
+        | {"p": two_sided(judgement), "p_corrected": in_family.p}
+        for (row, judgement), in_family in zip(family, corrected, strict=True)
+    ]
 
 
 def _holm(p_values: NDArray[numpy.float64]) -> NDArray[numpy.float64]:

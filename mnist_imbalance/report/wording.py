@@ -1,13 +1,14 @@
-"""The tables in words and the finding in sentences, for pages."""
+"""Tables of words, for pages, from tidy ones."""
 
 import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pandas
 
 from mnist_imbalance.published import published_accuracy
-from mnist_imbalance.report.claims import NOT_JUDGED
 from mnist_imbalance.report.gather import ALL
 from mnist_imbalance.report.names import (
     CONDITIONS,
@@ -16,7 +17,18 @@ from mnist_imbalance.report.names import (
     in_line,
     model_title,
     optimizer_title,
+    titled,
 )
+from mnist_imbalance.report.remedies import REFERENCES
+from mnist_imbalance.report.verdicts import CONTRADICTED, HOLDS, NO_DIFFERENCE, UNDECIDED
+
+BETTER = {
+    HOLDS: "better",
+    CONTRADICTED: "worse",
+    NO_DIFFERENCE: "no difference",
+    UNDECIDED: "undecided",
+}
+REACHED = {HOLDS: "yes", CONTRADICTED: "no"}
 
 
 @dataclass(frozen=True)
@@ -26,6 +38,17 @@ class Table:
     caption: str
     columns: list[str]
     rows: list[list[str]]
+
+
+def table(caption: str, columns: Mapping[str, Iterable[object]]) -> Table:
+    """Return a table of columns, by what stands above them."""
+    rows = zip(*columns.values(), strict=True)
+    return Table(caption, [*columns], [[str(cell) for cell in row] for row in rows])
+
+
+def numbers(values: Iterable[float], form: str) -> list[str]:
+    """Say numbers; nothing where they are nan."""
+    return ["" if math.isnan(value) else form.format(value) for value in values]
 
 
 def percent(row: Any, signed: bool = False) -> str:
@@ -41,94 +64,107 @@ def points(value: float) -> str:
     return f"{100 * value:+.2f}".replace("-", "−")
 
 
-def short_title(group: str) -> str:
-    """Name a group of labels above a column."""
-    return group if group == ALL else group_title(group)
+def with_interval(value: float, low: float, high: float) -> str:
+    """Say a difference of accuracies in points, with its interval where there is one."""
+    return points(value) + ("" if math.isnan(low) else f" [{points(low)}, {points(high)}]")
+
+
+def fraction(value: float, low: float, high: float) -> str:
+    """Say what fraction of the loss is restored, in %, with Fieller's interval."""
+    said = "unknown" if math.isnan(value) else f"{100 * value:.0f} %"
+    if math.isinf(low):
+        said += " [any]"
+    elif not math.isnan(low):
+        said += f" [{100 * low:.0f}, {100 * high:.0f}]"
+    return said.replace("-", "−")
+
+
+def across(
+    tidy: pandas.DataFrame, by: list[str], column: str, say: Callable[[Any], str] = percent
+) -> dict[str, list[str]]:
+    """Return estimates as columns of words: what tells rows apart, then one a value of another key.
+
+    Args:
+        tidy: A row an estimate.
+        by: Keys that tell the rows apart.
+        column: Key that tells the columns apart.
+        say: Says an estimate.
+    """
+    words: dict[str, list[str]] = {name: [] for name in [*by, *tidy[column].unique()]}
+    for keys, rows in tidy.groupby(by, sort=False):
+        cells = {getattr(row, column): say(row) for row in rows.itertuples()}
+        cells |= {name: key_title(key) for name, key in zip(by, keys, strict=True)}
+        for name, said in words.items():
+            said.append(cells.get(name, ""))
+    return words
+
+
+def key_title(key: object) -> str:
+    """Return what a reader calls a model, optimizer or condition; numbers as they are."""
+    if isinstance(key, float):
+        return f"{key:g}"
+    return optimizer_title(model_title(condition_title(str(key))))
 
 
 def summary(conditions: pandas.DataFrame) -> Table:
     """The models in the conditions of Table 1, by group, with one optimizer."""
     shown = conditions[conditions.condition.isin(CONDITIONS)]
-    named = list(dict.fromkeys(shown.label))
-    optimizers = ", ".join(map(optimizer_title, dict.fromkeys(shown.optimizer)))
-    rows = []
-    for (model, condition), of_condition in shown.groupby(["model", "condition"], sort=False):
-        groups = {row.label: row for row in of_condition.itertuples()}
-        published = published_accuracy(condition, named[0]) if model == "lstm" else math.nan
-        rows.append(
-            [
-                model_title(model),
-                condition_title(condition),
-                *(percent(groups[group]) if group in groups else "" for group in named),
-                "" if math.isnan(published) else f"{100 * published:.1f}",
-                str(groups[named[-1]].n),
-            ]
-        )
-    return Table(
+    rare = shown.label.iloc[0]
+    each = shown.drop_duplicates(["model", "condition"], keep="last")
+    published = [
+        published_accuracy(row.condition, rare) if row.model == "lstm" else math.nan
+        for row in each.itertuples()
+    ]
+    optimizers = ", ".join(map(optimizer_title, shown.optimizer.unique()))
+    named = shown.assign(label=[name if name == ALL else group_title(name) for name in shown.label])
+    return table(
         f"Test accuracy %, mean ± half of the 95 % interval over n seeds ({optimizers}).",
-        [
-            *("model", "condition", *map(short_title, named)),
-            *(f"{in_line(named[0])}, published", "n"),
-        ],
-        rows,
+        {
+            **across(named, ["model", "condition"], "label"),
+            f"{in_line(rare)}, published": numbers([100 * value for value in published], "{:.1f}"),
+            "n": each.n,
+        },
     )
 
 
 def claims_table(claims: pandas.DataFrame, optimizer: str) -> Table:
     """The verdicts over the claims with one optimizer."""
-    rows = []
-    for row in claims[claims.optimizer == optimizer].itertuples():
-        say = (lambda value: f"{value:+.1f}") if row.unit == "labels" else points
-        effect = "" if row.n == 0 else say(row.effect)
-        if row.n > 1:
-            effect += f" [{say(row.low)}, {say(row.high)}]"
-        rows.append(
-            [
-                row.sentence,
-                model_title(row.model),
-                row.verdict,
-                row.corrected,
-                f"{effect} {row.unit}" if effect else "none",
-                str(row.n),
-                "" if math.isnan(row.p) else f"{row.p:.2g}",
-                "" if math.isnan(row.p_corrected) else f"{row.p_corrected:.2g}",
-                f"{row.comparisons}: {row.deciding}" if row.deciding else "1",
-                "" if math.isnan(row.seeds_to_decide) else f"{row.seeds_to_decide:.0f}",
-                row.statistic,
-                row.section,
-            ]
-        )
-    return Table(
+    shown = claims[claims.optimizer == optimizer]
+
+    def effect(row: Any) -> str:
+        say = "{:+.1f}".format if row.unit == "labels" else points
+        interval = f" [{say(row.low)}, {say(row.high)}]" if row.n > 1 else ""
+        return f"{say(row.effect)}{interval} {row.unit}" if row.n else "none"
+
+    return table(
         f"AI3607's claims with {optimizer_title(optimizer)}, at equal epochs, given this test set: "
         "an effect above zero speaks for the claim; 95 % interval over n seeds, of the comparison "
         "that decides where there are several (how many, and which); two-sided p, raw and after "
         "Holm's correction within the model; seeds that would decide what is undecided, roughly.",
-        [
-            *("claim", "model", "verdict", "corrected", "effect", "n", "p", "p corrected"),
-            *("comparisons", "seeds needed", "what the effect is", "section"),
-        ],
-        rows,
-    )
-
-
-def not_judged_table() -> Table:
-    """The sentences that no run can judge, and why."""
-    rows = [[sentence, section, why] for sentence, (section, why) in NOT_JUDGED.items()]
-    return Table(
-        "What AI3607 says and no run here can judge.", ["sentence", "section", "why"], rows
+        {
+            "claim": shown.sentence,
+            **titled(shown, "model"),
+            "verdict": shown.verdict,
+            "corrected": shown.corrected,
+            "effect": map(effect, shown.itertuples()),
+            "n": shown.n,
+            "p": numbers(shown.p, "{:.2g}"),
+            "p corrected": numbers(shown.p_corrected, "{:.2g}"),
+            "comparisons": [
+                f"{row.comparisons}: {row.deciding}" if row.deciding else "1"
+                for row in shown.itertuples()
+            ],
+            "seeds needed": numbers(shown.seeds_to_decide, "{:.0f}"),
+            "what the effect is": shown.statistic,
+            "section": shown.section,
+        },
     )
 
 
 def table_1(tidy: pandas.DataFrame, model: str) -> Table:
     """Table 1 side by side: ours, the report's and the difference."""
-    of_model = tidy[tidy.model == model]
-    names = list(dict.fromkeys(of_model.condition))
-    cells = {(row.condition, row.label): row for row in of_model.itertuples()}
 
-    def cell(condition: str, label: str) -> str:
-        row = cells.get((condition, label))
-        if row is None:
-            return ""
+    def cell(row: Any) -> str:
         lines = [percent(row)]
         if not math.isnan(row.published):
             lines.append(f"AI3607 {100 * row.published:.1f}")
@@ -140,22 +176,20 @@ def table_1(tidy: pandas.DataFrame, model: str) -> Table:
                 lines.append(f"{where} {100 * row.low_one:.1f} to {100 * row.high_one:.1f}")
         return "\n".join(lines)
 
-    return Table(
+    shown = tidy[tidy.model == model]
+    shown = shown.assign(**titled(shown, "condition"))
+    return table(
         f"{model_title(model)}: test accuracy % by label, mean ± half of the 95 % interval over "
         "seeds; AI3607's one run, and between which accuracies one run of ours lies in 95 % of "
         "cases (prediction interval).",
-        ["label", *map(condition_title, names)],
-        [
-            [label, *(cell(name, label) for name in names)]
-            for label in dict.fromkeys(of_model.label)
-        ],
+        across(shown, ["label"], "condition", cell),
     )
 
 
 def estimates_table(
     tidy: pandas.DataFrame, caption: str, by: list[str], columns: str, signed: bool = False
 ) -> Table:
-    """Lay estimates out with a column a value of one key.
+    """Lay estimates out with a column a value of one key, see `across`.
 
     Args:
         tidy: A row an estimate.
@@ -164,134 +198,116 @@ def estimates_table(
         columns: Key that tells the columns apart.
         signed: Show the sign of positive values, too.
     """
-    names = list(dict.fromkeys(tidy[columns]))
-    rows = []
-    for keys, group in tidy.groupby(by, sort=False):
-        cells = {getattr(row, columns): row for row in group.itertuples()}
-        shown = [f"{key:g}" if isinstance(key, float) else str(key) for key in keys]
-        shown = [optimizer_title(model_title(condition_title(key))) for key in shown]
-        rows.append(
-            [*shown, *(percent(cells[name], signed) if name in cells else "" for name in names)]
-        )
-        counts = [row.n for row in cells.values()]
-        rows[-1].append(" to ".join(map(str, sorted({min(counts), max(counts)}))))
-    return Table(caption, [*by, *names, "n"], rows)
-
-
-def components_table(tidy: pandas.DataFrame) -> Table:
-    """Where the spread of equal runs comes from."""
-    rows = [
-        [
-            model_title(row.model),
-            optimizer_title(row.optimizer),
-            condition_title(row.condition),
-            row.component,
-            f"{100 * row.sd:.2f}",
-            f"{100 * row.share:.0f} %",
-            str(row.n),
-        ]
-        for row in tidy.itertuples()
-    ]
-    return Table(
-        "Standard deviation, in points, of the rare labels' test accuracy over n runs with crossed "
-        "seeds, by a mixed model (REML).",
-        ["model", "optimizer", "condition", "from", "standard deviation", "of the variance", "n"],
-        rows,
-    )
+    ends = [{rows.n.min(), rows.n.max()} for _, rows in tidy.groupby(by, sort=False)]
+    n = [" to ".join(map(str, sorted(each))) for each in ends]
+    cells = across(tidy, by, columns, partial(percent, signed=signed))
+    return table(caption, {**cells, "n": n})
 
 
 def selection_table(tidy: pandas.DataFrame) -> Table:
     """What choosing on the test set adds."""
-    rows = [
-        [
-            model_title(row.model),
-            optimizer_title(row.optimizer),
-            row.choice,
-            f"{100 * row.on_validation:.2f}",
-            f"{100 * row.on_test:.2f}",
-            percent(row, signed=True),
-            str(row.n),
-        ]
-        for row in tidy.itertuples()
-    ]
-    return Table(
+    return table(
         "Test accuracy % of the rare labels at the weight that is best on validation or test data; "
         "for a weight a label, the mean of each label's accuracy at its own best weight.",
-        ["model", "optimizer", "chosen", "on validation", "on test", "difference", "n"],
-        rows,
+        {
+            **titled(tidy, "model", "optimizer"),
+            "chosen": tidy.choice,
+            "on validation": numbers(100 * tidy.on_validation, "{:.2f}"),
+            "on test": numbers(100 * tidy.on_test, "{:.2f}"),
+            "difference": [percent(row, signed=True) for row in tidy.itertuples()],
+            "n": tidy.n,
+        },
     )
 
 
-def optimum_table(tidy: pandas.DataFrame) -> Table:
-    """Where the best weight lies."""
-    rows = [
-        [
-            model_title(row.model),
-            optimizer_title(row.optimizer),
-            {"weight_sum": "its weights", "count": "its images"}.get(row.normalize, row.normalize),
-            row.by_seed.replace(" ", ", "),
-            f"{row.largest:g}",
-            f"{row.at_largest} of {row.n}",
-        ]
-        for row in tidy.itertuples()
-    ]
-    return Table(
-        "The weight of the rare labels with the best balanced accuracy on validation data, seed by "
-        "seed; where it is the largest tried, the sweep does not tell where the best weight lies.",
-        [
-            *("model", "optimizer", "a batch is divided by", "best weight", "largest tried"),
-            "best at the largest",
-        ],
-        rows,
-    )
+def restored_tables(restored: pandas.DataFrame) -> list[Table]:
+    """Return a table for each ground and optimizer, the first optimizer at equal steps first."""
+    tables = []
+    rows = restored[restored.n > 0]
+    for (ground, optimizer), shown in rows.groupby(["ground", "optimizer"], sort=False):
+        is_remedy = ~shown.condition.isin(REFERENCES)
+        if not is_remedy.any():
+            continue
+        rare, frequent = shown.rare.iloc[0], shown.frequent.iloc[0]
+        ends = zip(shown.fraction, shown.low, shown.high, strict=True)
+        of_remedies = {"restored": pandas.Series([fraction(*each) for each in ends], shown.index)}
+        for title, verdicts in {
+            **{"above ½": "above_0.5", "above 0.8": "above_0.8", "above 0.95": "above_0.95"},
+            "not below original": "not_below_original",
+        }.items():
+            of_remedies[title] = shown[verdicts].map(lambda verdict: REACHED.get(verdict, "?"))
+        tables.append(
+            table(
+                f"{optimizer_title(optimizer)}, {ground}: fraction restored of what the imbalance "
+                f"took from {group_title(rare)}, from imbalanced (0) to original (1) on the same "
+                "ground, with Fieller's 95 % interval over n seeds, given this test set; whether "
+                "it lies above ½, 0.8 and 0.95 of the loss; whether the accuracy is within the "
+                "margin of the original data's, or above (yes, no, or ? for undecided, not "
+                f"corrected for their number); accuracy % of {group_title(rare)}, "
+                f"{in_line(frequent)} and all.",
+                {
+                    **titled(shown, "model"),
+                    "remedy": shown.remedy.where(is_remedy, shown.condition.map(condition_title)),
+                    **{title: cells.where(is_remedy, "") for title, cells in of_remedies.items()},
+                    group_title(rare): numbers(100 * shown.minority, "{:.1f}"),
+                    group_title(frequent): numbers(100 * shown.majority, "{:.1f}"),
+                    "all": numbers(100 * shown.overall, "{:.1f}"),
+                    "n": shown.n,
+                },
+            )
+        )
+    return tables
 
 
-def dead_labels_table(tidy: pandas.DataFrame) -> Table:
-    """How many labels the output ReLU kills."""
-    rows = [
-        [
-            model_title(row.model),
-            optimizer_title(row.optimizer),
-            "yes" if row.output_relu else "no",
-            "PyTorch's" if pandas.isna(row.output_bias) else f"{row.output_bias:g}",
-            row.by_seed or "no seed has all",
-            f"{row.mean:.1f}",
-            f"{100 * row.accuracy:.1f}",
-            str(row.n),
-        ]
-        for row in tidy.itertuples()
-    ]
-    return Table(
-        "Imbalanced, plain loss: labels of whose own training images under 1 % get a "
-        "positive output in the last epoch, or with test accuracy 0. Records of schema 1 do not "
-        "tell the own images apart; there, images of all labels are counted against that 1 %.",
-        [
-            *("model", "optimizer", "ReLU on the outputs", "output bias", "seed: dead labels"),
-            *("mean", "accuracy %", "n"),
-        ],
-        rows,
-    )
+def compared_tables(compared: pandas.DataFrame) -> list[Table]:
+    """Return a table of comparisons for each ground and optimizer."""
 
+    def on_images(row: Any) -> str:
+        if row.n_images < 2:
+            return "one seed" if row.n_images else "no predictions"
+        return f"[{points(row.low_images)}, {points(row.high_images)}], n = {row.n_images}"
 
-def left_out_table(tidy: pandas.DataFrame) -> Table:
-    """The runs that stand in no comparison."""
-    rows = [
-        [
-            row.why,
-            model_title(row.model),
-            optimizer_title(row.optimizer),
-            condition_title(row.condition),
-            *(str(row.epochs), str(row.steps), row.seeds),
-        ]
-        for row in tidy.itertuples()
-    ]
-    return Table(
-        "Runs of another length, and others that are in no comparison.",
-        ["why", "model", "optimizer", "condition", "epochs", "steps", "seeds"],
-        rows,
-    )
+    def images(row: Any) -> str:
+        said = f"{row.gained:.0f} : {row.lost:.0f} (p {row.p_images:.1g})"
+        return said if row.n_images else ""
 
+    def seeds(row: Any) -> str:
+        decide, find = (
+            "many" if math.isnan(needed) else f"{needed:.0f}"
+            for needed in (row.seeds_to_decide, row.seeds_for_margin)
+        )
+        return f"{decide if row.verdict == UNDECIDED else 'decided'} / {find}"
 
-def copy_names(copies: list[dict[str, float]]) -> list[str]:
-    """Say what was done to each copy."""
-    return [f"{copy['angle']:+g}°" + (", noise" if copy["noise"] else "") for copy in copies]
+    tables = []
+    rows = compared[compared.n > 0]
+    for (ground, optimizer), shown in rows.groupby(["ground", "optimizer"], sort=False):
+        rare, frequent = shown.rare.iloc[0], shown.frequent.iloc[0]
+        each = [*shown.itertuples()]
+        tables.append(
+            table(
+                f"{optimizer_title(optimizer)}, {ground}: differences in points, paired over n "
+                f"seeds, given this test set. Judged are {group_title(rare)} (is the first "
+                "better?), raw and after Holm's correction within the model; beside it what the "
+                f"same change does to {group_title(frequent)} and to all. Seeds × images: the "
+                f"interval of {in_line(rare)} over seeds and test images together (conservative). "
+                f"Images: test images of {in_line(rare)} that more : fewer "
+                "seeds of the first get right (McNemar's p, given these networks). Seeds: those "
+                "that would decide what is undecided / find a difference as large as the margin.",
+                {
+                    **titled(shown, "model"),
+                    "comparison": shown.comparison,
+                    "verdict": [BETTER[row.verdict] for row in each],
+                    "corrected": [BETTER[row.corrected] for row in each],
+                    group_title(rare): [with_interval(r.effect, r.low, r.high) for r in each],
+                    group_title(frequent): [
+                        with_interval(r.majority, r.majority_low, r.majority_high) for r in each
+                    ],
+                    "all": [with_interval(r.overall, r.overall_low, r.overall_high) for r in each],
+                    "seeds × images": map(on_images, each),
+                    "images": map(images, each),
+                    "n": shown.n,
+                    "seeds": map(seeds, each),
+                },
+            )
+        )
+    return tables

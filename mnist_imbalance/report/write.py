@@ -1,6 +1,6 @@
 """Writes the report's folder: pages, figures and CSV files."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,11 +15,10 @@ from mnist_imbalance.plan import StudyKeys
 from mnist_imbalance.report import figures, tables
 from mnist_imbalance.report.claims import judge_claims
 from mnist_imbalance.report.gather import Gathered, find_missing, gather
+from mnist_imbalance.report.names import copy_names
 from mnist_imbalance.report.remedies import compared, restored
 from mnist_imbalance.report.render import markdown, plain, render
-from mnist_imbalance.report.sections import Picture, how_complete, sections
-from mnist_imbalance.report.spread import components
-from mnist_imbalance.report.wording import copy_names
+from mnist_imbalance.report.sections import Picture, Section, Tidy, how_complete, sections
 
 if TYPE_CHECKING:
     from mnist_imbalance.data import MNISTData
@@ -63,19 +62,15 @@ def tabulate(gathered: Gathered, labels: numpy.ndarray | None) -> dict[str, pand
         labels: (N,) of the test set, for what predictions tell; None where they are unknown.
     """
     makers = (
-        restored,
-        components,
-        tables.table_1,
-        tables.all_conditions,
-        tables.at_equal_steps,
-        tables.differences,
-        tables.weight_sweep,
-        tables.selection,
-        tables.optimum,
-        tables.dead_labels,
-        tables.normalization,
-        tables.learning_curves,
-        tables.runs,
+        *(
+            restored,
+            tables.components,
+            tables.table_1,
+            tables.all_conditions,
+            tables.at_equal_steps,
+        ),
+        *(tables.differences, tables.weight_sweep, tables.selection, tables.optimum),
+        *(tables.dead_labels, tables.normalization, tables.learning_curves, tables.runs),
         tables.left_out,
     )
     tidy = {make.__name__: make(gathered) for make in makers}
@@ -93,33 +88,34 @@ def write_report(keys: StudyKeys) -> Path:
     Raises:
         ConfigError: There is nothing to report, or nowhere to write it.
     """
-    with Console(stderr=True).status("report") as status:
-        return write_files(keys, lambda doing: status.update(f"report: {doing}"))
+    with Console(stderr=True).status("report: the records") as status:
+        gathered = gather(keys)
+        if not gathered.results:
+            damaged = f", and {len(gathered.damaged)} damaged ones" if gathered.damaged else ""
+            raise ConfigError(
+                "runs_dir, records_dirs: no result of a run below "
+                f"{', '.join([keys.runs_dir, *keys.records_dirs])}{damaged}"
+            )
+        status.update("report: which runs are missing")
+        missing = find_missing(keys.study, gathered.results)
+        status.update("report: the images")
+        data = read_images(keys.study.overrides)
+        labels = None if isinstance(data, str) else data.test[1].numpy()
+        status.update("report: tables and claims")
+        tidy = {**tabulate(gathered, labels), "missing": missing.runs}
+        samples = data if isinstance(data, str) else figure_3(data)
+        made = sections(gathered, missing, keys.study.overrides, tidy, samples)
+        status.update("report: pages and figures")
+        write_files(Path(keys.study.report_dir), made, tidy)
+    for line in gathered.damaged:
+        print(f"damaged record left out: {line}")
+    page = Path(keys.study.report_dir) / "index.html"
+    print(f"{how_complete(gathered, missing)}; the report: {page}")
+    return page
 
 
-def write_files(keys: StudyKeys, say: Callable[[str], None]) -> Path:
-    """Write the report, see `write_report`, and say what is under way."""
-    say("the records")
-    gathered = gather(keys)
-    if not gathered.results:
-        damaged = f", and {len(gathered.damaged)} damaged ones" if gathered.damaged else ""
-        raise ConfigError(
-            "runs_dir, records_dirs: no result of a run below "
-            f"{', '.join([keys.runs_dir, *keys.records_dirs])}{damaged}"
-        )
-    overrides = keys.study.overrides
-    say("which runs are missing")
-    missing = find_missing(keys.study, gathered.results)
-    say("the images")
-    data = read_images(overrides)
-    labels = None if isinstance(data, str) else data.test[1].numpy()
-    say("tables and claims")
-    tidy = {**tabulate(gathered, labels), "missing": missing.runs}
-    samples = data if isinstance(data, str) else figure_3(data)
-    made = sections(gathered, missing, overrides, tidy, samples)
-    say("pages and figures")
-
-    folder = Path(keys.study.report_dir)
+def write_files(folder: Path, made: list[Section], tidy: Tidy) -> None:
+    """Write pages, figures and tables."""
     first = made[0]
     finding = "\n\n".join([*map(plain, first.paragraphs), *map(markdown, first.tables)])
     files: dict[str, str | bytes] = {
@@ -138,8 +134,3 @@ def write_files(keys: StudyKeys, say: Callable[[str], None]) -> Path:
             write_whole(folder / name, content)
     except OSError as error:
         raise ConfigError(f"study.report_dir: {error.filename}: {error.strerror}") from error
-    for line in gathered.damaged:
-        print(f"damaged record left out: {line}")
-    page = folder / "index.html"
-    print(f"{how_complete(gathered, missing)}; the report: {page}")
-    return page
