@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+CHOICES = ("model", "data", "loss", "optimizer")  # config groups, by which runs are named
 BUDGET = {"trainer.max_epochs", "trainer.max_steps"}  # how long is trained, not what is done
 SEEDS = {"seed", "data.seed", "data.order_seed"}
 
@@ -20,6 +21,21 @@ def changes(values: Mapping[str, Any], plain: Mapping[str, Any]) -> dict[str, An
         for key in keys
         if values.get(key) != plain.get(key) and plain.get(key) != "???"  # had to be given
     }
+
+
+def named_choices(chosen: Mapping[str, str], usual: Mapping[str, str]) -> dict[str, str]:
+    """Return the choices by which a run is called, by config group.
+
+    Args:
+        chosen: The name chosen in each config group.
+        usual: The same of a plain run of its data; what is below ``data`` and differs is named.
+    """
+    below = {
+        group: choice
+        for group, choice in chosen.items()
+        if group.startswith("data/") and choice != usual[group]
+    }
+    return {group: chosen[group] for group in CHOICES} | below
 
 
 def name_condition(choices: Mapping[str, str], changed: Mapping[str, Any]) -> str:

@@ -19,12 +19,12 @@ from torch.utils import deterministic
 from mnist_imbalance.callbacks import EpochBar, Origin, SeedEveryEpoch
 from mnist_imbalance.checkpoints import AtomicCheckpointIO, epochs_done
 from mnist_imbalance.classifier import Classifier
-from mnist_imbalance.conditions import changes, name_condition
+from mnist_imbalance.conditions import CHOICES, changes, name_condition, named_choices
 from mnist_imbalance.config import build, check, compose_with
 from mnist_imbalance.data import MNISTData
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.provenance import describe, versions
-from mnist_imbalance.runs import CHOICES, Result, RunFolder, Seconds, determining, hash_config
+from mnist_imbalance.runs import Result, RunFolder, Seconds, determining, hash_config
 from mnist_imbalance.tensorboard import make_logger, show_in_tensorboard
 
 
@@ -139,11 +139,35 @@ def build_parts(config: DictConfig) -> tuple[MNISTData, Classifier]:
         data.groups,
         build(config, "metrics", known),
     )
+    rehearse(classifier, data.image_shape)
     try:
         classifier.configure_optimizers()
     except (TypeError, ValueError) as error:
         raise ConfigError(f"optimizer: {error}") from error
     return data, classifier
+
+
+def rehearse(classifier: Classifier, image_shape: Sequence[int]) -> None:
+    """Call model, loss and metrics once, on two black images.
+
+    Raises:
+        ConfigError: One of them cannot be called, or the loss is no scalar.
+    """
+    labels = torch.zeros(2, dtype=torch.long)
+    classifier.eval()
+    part = "model"
+    try:
+        with torch.inference_mode():
+            logits = classifier(torch.zeros(2, *image_shape))
+            part = "loss"
+            float(classifier.loss(logits, labels))
+            for name, metric in classifier.metrics.items():
+                part = f"metrics.{name}"
+                float(metric(logits, labels))
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ConfigError(f"{part}: {reason}") from error
+    classifier.train()
 
 
 def fit_and_score(
@@ -228,16 +252,10 @@ def condition_of(values: Mapping[str, Any], choices: Mapping[str, str]) -> str:
         values: All that determines the run.
         choices: The name chosen in each config group, those below ``data`` among them.
     """
-    named = {group: choices[group] for group in CHOICES}
-    config = compose_with([f"{group}={choice}" for group, choice in named.items()], with_hydra=True)
-    below = {
-        group: choices[group]
-        for group, choice in config.hydra.runtime.choices.items()
-        if group.startswith("data/") and choices[group] != choice
-    }
-    everything = named | below
-    plain = determining(compose_with([f"{group}={choice}" for group, choice in everything.items()]))
-    return name_condition(everything, changes(values, plain))
+    usual = compose_with([f"data={choices['data']}"], with_hydra=True).hydra.runtime.choices
+    named = named_choices(choices, usual)
+    plain = determining(compose_with([f"{group}={choice}" for group, choice in named.items()]))
+    return name_condition(named, changes(values, plain))
 
 
 def make_result(

@@ -4,9 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
+from yaml import YAMLError
 
 from mnist_imbalance.checkpoints import read_checkpoint
 from mnist_imbalance.classifier import Classifier
+from mnist_imbalance.config import check
 from mnist_imbalance.data import MNISTData
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.fit import build_parts
@@ -34,6 +36,9 @@ class TrainedRun:
 def load_run(folder: str | Path) -> TrainedRun:
     """Return the trained run that a folder holds.
 
+    PyTorch's random numbers and threads are then those of the run's config. The images come from
+    the config's ``data.dir``, which is relative to the working folder.
+
     Raises:
         ConfigError: There is none, or its checkpoint is damaged or of other parts.
     """
@@ -41,7 +46,13 @@ def load_run(folder: str | Path) -> TrainedRun:
     for file in (run.config_file, run.last_checkpoint):
         if not file.exists():
             raise ConfigError(f"{folder}: no run folder with a checkpoint, {file} is missing")
-    config = DictConfig(OmegaConf.load(run.config_file))
+    try:
+        config = DictConfig(OmegaConf.load(run.config_file))
+        check(config)
+    except (YAMLError, ConfigError) as error:
+        raise ConfigError(f"{folder}: its config cannot be read ({error})") from error
+    if "minority" not in config.data:
+        raise ConfigError(f"{folder}: written by an earlier version, whose config says less")
     checkpoint = read_checkpoint(run.last_checkpoint)
     data, classifier = build_parts(config)
     try:

@@ -1,7 +1,8 @@
 """Losses for imbalanced labels: modules that map logits (N, C) and labels (N,) to a scalar.
 
-A loss that has a parameter named ``class_counts``, ``minority`` or ``num_classes`` is given the
-training data's. One that has a method ``start_epoch`` hears what fraction of training is done.
+A loss that has a parameter named ``class_counts``, ``minority``, ``num_classes`` or ``image_shape``
+is given the training data's. One that has a method ``start_epoch`` hears what fraction of training
+is done.
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,7 @@
 """Which runs a study is made of, and which of them are finished."""
 
 import copy
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
@@ -14,10 +15,17 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import BaseModel, Field, ValidationError
 
 from mnist_imbalance import config as configs
-from mnist_imbalance.conditions import BUDGET, SEEDS, changes, name_condition
+from mnist_imbalance.conditions import (
+    BUDGET,
+    CHOICES,
+    SEEDS,
+    changes,
+    name_condition,
+    named_choices,
+)
 from mnist_imbalance.config import compose_with
 from mnist_imbalance.errors import ConfigError, as_config_error
-from mnist_imbalance.runs import CHOICES, Result, determining, hash_config
+from mnist_imbalance.runs import Result, determining, hash_config
 from mnist_imbalance.seeds import Seed
 from mnist_imbalance.selection import CHOSEN, best_weights, sweep_of
 
@@ -59,7 +67,7 @@ class PlannedRun:
 
     Attributes:
         experiment: The overlay that it belongs to.
-        choices: The name chosen in each config group.
+        choices: The name chosen in each config group that names its condition.
         changes: What the overlay changes of these choices, see `changes`.
         overrides: What the training command line would be given, ``key=value``.
         values: All that determines the result, by dotted key. ``loss.weights`` is "???" as long
@@ -85,7 +93,7 @@ class PlannedRun:
     @property
     def condition(self) -> str:
         """What was done about the imbalance, see `name_condition`."""
-        return name_condition({group: self.choices[group] for group in CHOICES}, self.changes)
+        return name_condition(self.choices, self.changes)
 
     @property
     def waits(self) -> bool:
@@ -184,14 +192,14 @@ def read_value(override: str) -> tuple[str, Any] | None:
 
 
 def own_keys(experiment: str) -> set[str] | None:
-    """Return the keys that an overlay's file changes itself; None if it builds on another one."""
+    """Return the keys that an overlay's file changes itself; None if it does more than that."""
     file = OmegaConf.load(configs.CONF / "experiment" / f"{experiment}.yaml")
     if not isinstance(file, DictConfig):
         return set()
     for entry in file.get("defaults", []):
-        if not OmegaConf.is_config(entry) or not all(
-            str(key).startswith("override ") for key in entry
-        ):
+        groups = [str(key) for key in entry] if OmegaConf.is_config(entry) else [""]
+        whole = [re.fullmatch(r"override /?\w+", group) for group in groups]
+        if not all(whole):  # it builds on another overlay, or overrides a group below another
             return None
     return {str(key) for key in file} - {"defaults", "hydra"}
 
@@ -235,13 +243,15 @@ def put_together(
         compose: `compose_once`, with a memory.
     """
     config = copy.deepcopy(first.config)
+    below: dict[str, str] = {}  # the choices of the groups below a group that is changed
     for group, choice in choices.items():
         if choice != first.choices[group]:
-            part = compose(f"{group}={choice}").config[group]
-            OmegaConf.update(config, group, part, merge=False)
+            part = compose(f"{group}={choice}")
+            OmegaConf.update(config, group, part.config[group], merge=False)
+            below |= {key: part.choices[key] for key in part.choices if key.startswith(f"{group}/")}
     for key, value in values:
         OmegaConf.update(config, key, value)
-    return first._replace(config=config, choices={**first.choices, **choices})
+    return first._replace(config=config, choices={**first.choices, **choices, **below})
 
 
 def compose_runs(
@@ -270,7 +280,7 @@ def plain_values(
 ) -> dict[str, Any]:
     """Return what determines a run of some choices of which nothing else is changed."""
     values = [read_value(override) for override in study.overrides]
-    if None in values:
+    if None in values or any("/" in group for group in chosen):
         named = [f"{group}={choice}" for group, choice in chosen.items()]
         return determining(compose(*named, *study.overrides).config)
     return determining(put_together(compose(), chosen, filter(None, values), compose).config)
@@ -289,7 +299,7 @@ def plan(study: Study) -> list[PlannedRun]:
     found: dict[str, list[tuple[PlannedRun, DictConfig]]] = {}
     own_seeds: dict[str, list[int]] = {}
 
-    plain: dict[tuple[str, ...], dict[str, Any]] = {}  # values by choices
+    plain: dict[tuple[tuple[str, str], ...], dict[str, Any]] = {}  # values by choices
     compose = cache(compose_once)
     for experiment in dict.fromkeys([*study.experiments, *study.extensions]):
         found[experiment] = []
@@ -298,12 +308,13 @@ def plan(study: Study) -> list[PlannedRun]:
         check_overrides(study.overrides, experiment, swept)
         for combined, (config, choices, _) in compose_runs(study, experiment, swept, compose):
             values = determining(config)
-            chosen = {group: choices[group] for group in CHOICES}
-            if tuple(chosen.values()) not in plain:
-                plain[tuple(chosen.values())] = plain_values(study, chosen, compose)
-            changed = changes(values, plain[tuple(chosen.values())])
+            chosen = named_choices(choices, compose(f"data={choices['data']}").choices)
+            key = tuple(chosen.items())
+            if key not in plain:
+                plain[key] = plain_values(study, chosen, compose)
+            changed = changes(values, plain[key])
             overrides = (f"experiment={experiment}", *combined, *study.overrides)
-            run = PlannedRun(experiment, choices, changed, overrides, values)
+            run = PlannedRun(experiment, chosen, changed, overrides, values)
             found[experiment].append((run, config))
 
     every_seed = {*study.seeds, *study.extension_seeds, *chain.from_iterable(own_seeds.values())}

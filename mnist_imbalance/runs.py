@@ -32,7 +32,6 @@ from mnist_imbalance.files import write_whole
 from mnist_imbalance.schema_1 import complete
 from mnist_imbalance.scores import Groups, Scores
 
-CHOICES = ("model", "data", "loss", "optimizer")  # config groups, by which runs are named
 NEW_KEYS = {  # the value that all runs had before there was such a key: it changes no hash
     "data.copied": "minority",
     "data.minority": [0, 1, 2, 3, 4],
@@ -224,7 +223,8 @@ def tabulate_epochs(history: Mapping[str, Mapping[int, Scores]], groups: Groups)
         for epoch, scores in epochs.items()
     ]
     table = io.StringIO()
-    writer = csv.DictWriter(table, rows[0].keys(), lineterminator="\n")
+    columns = dict.fromkeys(key for row in rows for key in row)  # metrics may have been added
+    writer = csv.DictWriter(table, columns, restval="", lineterminator="\n")
     writer.writeheader()
     for row in rows:
         shown = {key: f"{value:.5g}" for key, value in row.items() if isinstance(value, float)}

@@ -8,9 +8,8 @@ from collections.abc import Iterable, Mapping
 from math import ceil
 from typing import Any
 
-from mnist_imbalance.conditions import changes, name_condition
+from mnist_imbalance.conditions import CHOICES, changes, name_condition
 
-CHOICES = ("model", "data", "loss", "optimizer")
 CLEAN = {"angle": 0, "noise": 0}
 ROTATIONS = (0, 7.5, -7.5, 15, -15)
 COPIES = {

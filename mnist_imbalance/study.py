@@ -19,7 +19,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from mnist_imbalance.commandline import hush_libraries, one_line_errors, overrides_from_arguments
-from mnist_imbalance.config import compose_with
+from mnist_imbalance.config import check, compose_with
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.jobs import launch
 from mnist_imbalance.plan import PlannedRun, StudyKeys, plan, read_study, with_chosen_weights
@@ -43,7 +43,7 @@ def estimate_left(
     """
 
     def kind(values: Mapping[str, Any]) -> tuple[Any, ...]:
-        return values["model._target_"], values["data.keep"], len(values["data.copies"])
+        return values["model._target_"], str(values.get("data.keep")), len(values["data.copies"])
 
     if not trained:
         return None
@@ -162,8 +162,7 @@ def check_before_training(keys: StudyKeys, runs: Sequence[PlannedRun]) -> None:
     Raises:
         ConfigError: A value or a folder cannot work.
     """
-    from mnist_imbalance.config import check  # slow to import
-    from mnist_imbalance.fit import build_parts
+    from mnist_imbalance.fit import build_parts  # slow to import
 
     first_of = {run.experiment: run for run in reversed(runs)}
     for run in first_of.values():

@@ -17,9 +17,11 @@ from mnist_imbalance.runs import Result
 def published_condition(result: Result) -> str | None:
     """Return the condition of AI3607's Table 1 that a run re-creates, if it does.
 
-    The model, the data and the loss decide; other changed values are the user's own.
+    The model, the data and the loss decide, and that the images are MNIST's and labels 0-4 rare;
+    other changed values are the user's own.
     """
-    if result.model != "lstm":
+    other_data = any(key.startswith(("data.source.", "data.minority")) for key in result.config)
+    if result.model != "lstm" or other_data:
         return None
     if result.loss == "plain":
         return result.data

@@ -7,8 +7,9 @@ from torch import Tensor
 from torchmetrics.utilities.plot import plot_confusion_matrix
 from torchvision.utils import make_grid
 
+from mnist_imbalance.conditions import CHOICES
 from mnist_imbalance.data import MNISTData
-from mnist_imbalance.runs import CHOICES, Result, RunFolder
+from mnist_imbalance.runs import Result, RunFolder
 
 
 def make_logger(folder: RunFolder, done: int) -> TensorBoardLogger:
@@ -42,7 +43,7 @@ def show_in_tensorboard(logger: TensorBoardLogger, result: Result, data: MNISTDa
     """Add what is known at the end: the confusion matrix, a sample, the HPARAMS row."""
     writer = logger.experiment
     writer.add_figure("test/confusion", draw_confusion(result.test.confusion), result.epochs)
-    sample = lay_out(data.sample(), columns=len(data.minority))
+    sample = lay_out(data.sample(), columns=len(data.shown))
     writer.add_image("data/copies", sample, result.epochs)
     parts = ("model.", "loss.", "optimizer.")
     logger.log_hyperparams(
@@ -53,7 +54,7 @@ def show_in_tensorboard(logger: TensorBoardLogger, result: Result, data: MNISTDa
                 for key, value in result.config.items()
                 if key.startswith(parts) and not key.endswith("_")
             },
-            "data.keep": str(result.config.get("data.keep")),
+            "condition": result.condition,
             "data.seed": result.data_seed,
             "seed": result.seed,
             "epochs": result.epochs,

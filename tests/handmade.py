@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy
 
+from mnist_imbalance.conditions import CHOICES
 from mnist_imbalance.plan import PlannedRun, StudyKeys, plan, read_study
 from mnist_imbalance.published import GROUPS
-from mnist_imbalance.runs import CHOICES, Result, RunFolder, Seconds, hash_config
+from mnist_imbalance.runs import Result, RunFolder, Seconds, hash_config
 from mnist_imbalance.scores import Scores
 
 IMAGES = 1000  # of each label

@@ -262,6 +262,8 @@ def test_which_runs_share_a_program() -> None:
     ]
     others += ["data.keep=0.2", "optimizer=adam", "optimizer.momentum=0.5", "trainer.max_epochs=1"]
     assert len({shared(), *map(shared, others)}) == len(others) + 1
+    another = ("loss=weighted", "loss._target_=somewhere.LossOfOnesOwn")  # may keep it as a number
+    assert shared(*another) != shared(*another, "loss.minority_weight=2")
     assert shared("+trainer.gradient_clip_val=1.0") is None
     assert shared("optimizer._target_=torch.optim.LBFGS") is None
 

@@ -20,7 +20,7 @@ from mnist_imbalance.data.imbalance import (
     scored_groups,
     subsample,
 )
-from mnist_imbalance.data.source import load
+from mnist_imbalance.data.source import Images, load
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.seeds import generator
 
@@ -280,3 +280,42 @@ def test_the_counts_are_printed(
     ]
     assert ["", "0", "5923", "5423", "542", "2168", "500", "980", ""] in rows
     assert ["", "all", "60000", "55000", "29713", "38140", "5000", "10000", ""] in rows
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["data.minority=[]"],
+            r"data\.keep: no label could lose images; data\.minority names some",
+        ),
+        (
+            ["data.minority=[]", "data.keep=1.0", "data/copies=noise_100"],
+            r"data\.copies: no label is copied",
+        ),
+        (["data.source.name=CIFAR10"], r"data\.source\.name: Input should be 'MNIST', "),
+        (["data.source.first=0"], r"data\.source\.first: .* greater than 0, got 0"),
+        (["+data.sampler.foo=1"], r"data\.sampler: .*unexpected keyword argument 'foo'"),
+        (["data.keep={_target_: builtins.len, _partial_: true}"], r"data\.keep: .*'int' object"),
+    ],
+)
+def test_a_part_that_cannot_be_called_is_named(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        prepared("data/source=debug", *overrides)
+
+
+def test_without_a_minority_a_sample_shows_all_labels() -> None:
+    data = prepared("data/source=debug", "data.minority=[]", "data.keep=1.0")
+    assert data.sample().shape == (10, 1, 28, 28)
+    assert data.groups == {"all": list(range(10))}
+
+
+def test_counts_that_are_no_whole_numbers_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"^data\.keep: must give whole numbers of images"):
+        kept_counts(lambda available: [0.5 * n for n in available], [], [4, 4])  # type: ignore[misc]
+
+
+def test_labels_beyond_the_classes_are_refused() -> None:
+    images = Images(*[(torch.zeros(3, 1, 2, 2), torch.tensor([0, 1, 5]))] * 2, num_classes=5)
+    with pytest.raises(ConfigError, match=r"^data\.source: labels from 0 to 5, but 5 classes"):
+        images.check()

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.load import load_run
@@ -25,6 +26,18 @@ def test_a_loaded_run_predicts_what_its_record_holds(
     assert predicted.tolist() == kept["test"].tolist()
     assert (predicted == labels).float().mean().item() == pytest.approx(run.result.test.accuracy)
     assert run.config.loss.minority_weight == 7
+
+
+def test_a_run_of_an_earlier_version_is_named(train_here: Callable[..., Path]) -> None:
+    folder = RunFolder(train_here(*SHORT))
+    config = OmegaConf.load(folder.config_file)
+    del config.data["minority"]
+    OmegaConf.save(config, folder.config_file)
+    with pytest.raises(ConfigError, match="written by an earlier version"):
+        load_run(folder.path)
+    folder.config_file.write_text("data: [")
+    with pytest.raises(ConfigError, match="its config cannot be read"):
+        load_run(folder.path)
 
 
 def test_what_is_no_run_is_named(train_here: Callable[..., Path], tmp_path: Path) -> None:

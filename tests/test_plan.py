@@ -203,3 +203,24 @@ def test_a_plan_needs_its_overlays() -> None:
     keys = read_study(["study.experiments=[nowhere]"])
     with pytest.raises(MissingConfigException):
         plan(keys.study)
+
+
+def test_an_overlay_that_overrides_a_group_below_data_is_planned_as_it_is_composed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    conf = tmp_path / "conf"
+    shutil.copytree(CONF, conf)
+    (conf / "experiment" / "debugged.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - override /data/source: debug\n"
+        "hydra: {sweeper: {params: {data: 'imbalanced,original'}}}\n"
+    )
+    monkeypatch.setattr("mnist_imbalance.config.CONF", conf)
+    keys = read_study(["study.experiments=[debugged]", "study.extensions=[]", "study.seeds=[0]"])
+    planned = plan(keys.study)
+    assert [run.config_hash for run in planned] == [
+        hash_config(determining(compose_with(run.overrides))) for run in planned
+    ]
+    assert [run.condition for run in planned] == [
+        "imbalanced, data/source=debug",
+        "original, data/source=debug",
+    ]

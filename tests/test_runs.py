@@ -69,6 +69,17 @@ def test_a_result_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert hash_config(record["config"]) == record["config_hash"]
 
 
+def test_metrics_that_were_added_later_have_a_column(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    later = perfect().model_copy(update={"metrics": {"mcc": 1.0}})
+    history = {"train": {0: perfect(), 1: later}, "val": {}}
+    predictions = {stage: numpy.zeros(10, dtype=numpy.uint8) for stage in ("val", "test")}
+    folder.finish(perfect_run(), history, predictions)
+    header, *rows = folder.metrics_file.read_text().splitlines()
+    assert header.split(",")[-1] == "mcc"
+    assert [row.split(",")[-1] for row in rows] == ["", "1"]
+
+
 @pytest.mark.parametrize("damage", ['{"schema": 1', '{"schema": 3}', "[]", '{"val": {}}'])
 def test_a_damaged_result_is_named(tmp_path: Path, damage: str) -> None:
     folder = RunFolder(tmp_path)

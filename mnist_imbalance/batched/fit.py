@@ -34,6 +34,7 @@ from mnist_imbalance.errors import ConfigError, explain
 from mnist_imbalance.files import remove_if_empty
 from mnist_imbalance.fit import (
     build_parts,
+    check_images,
     check_whole,
     end_history,
     fit_and_score,
@@ -350,7 +351,8 @@ def fit_side_by_side(runs: Sequence[Run], show_progress: bool) -> Outcomes:
                 check(run.config)
                 build_parts(run.config)
                 locks.enter_context(run.folder.lock())
-                run.folder.result_of(run.config)
+                if result := run.folder.result_of(run.config):
+                    check_images(run.config, run.folder, result)
                 sound.append(run)
             except Exception as error:
                 outcomes[run.folder.path] = explain(error)

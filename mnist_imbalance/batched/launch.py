@@ -21,13 +21,12 @@ from mnist_imbalance.runs import Result, RunFolder, determining
 if TYPE_CHECKING:
     from hydra_plugins.mnist_imbalance_batched import BatchedLauncher
 
-OWN = {  # keys in which the runs of one program may differ
+OF_LOSSES = {"loss.minority_weight", "loss.weights"}  # tensors of the losses in losses.py
+OWN = OF_LOSSES | {  # keys in which the runs of one program may differ
     "seed",
     "data.seed",
     "data.order_seed",
     "data.copies",
-    "loss.minority_weight",
-    "loss.weights",
     "optimizer.lr",
     "optimizer.weight_decay",
 }
@@ -47,7 +46,10 @@ def program(config: DictConfig) -> str | None:
     if values.get("optimizer._target_") not in ELEMENTWISE or trainer - TRAINER - LIMITS:
         return None
     copies = values.get("data.copies")
-    shared = {key: value for key, value in values.items() if key not in OWN}
+    own = OWN
+    if not str(values["loss._target_"]).startswith("mnist_imbalance.losses."):
+        own = OWN - OF_LOSSES  # another loss may keep them as numbers, which one program shares
+    shared = {key: value for key, value in values.items() if key not in own}
     shared["images"] = len(copies) if isinstance(copies, list) else 0
     where = [config.data.dir, config.threads, OmegaConf.to_container(config.trainer)]
     where.append(OmegaConf.to_container(config.metrics))

@@ -58,6 +58,8 @@ def kept_counts(keep: Profile, minority: Sequence[int], available: list[int]) ->
         if len(fractions) != len(available):
             raise ConfigError(f"data.keep: must hold {len(available)} fractions, one for a label")
         counts = [round(part * images) for part, images in zip(fractions, available, strict=True)]
+    if not all(isinstance(count, int) for count in counts):
+        raise ConfigError(f"data.keep: must give whole numbers of images, got {counts}")
     if len(counts) != len(available):
         raise ConfigError(f"data.keep: gives {len(counts)} counts for {len(available)} labels")
     for label, (count, images) in enumerate(zip(counts, available, strict=True)):

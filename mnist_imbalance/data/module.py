@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import lightning
 import torch
-from pydantic import Field, NonNegativeInt, PositiveInt, validate_call
+from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError, validate_call
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
@@ -22,11 +22,27 @@ from mnist_imbalance.data.imbalance import (
 )
 from mnist_imbalance.data.samplers import shuffle
 from mnist_imbalance.data.source import Batch, Images, read_torchvision
-from mnist_imbalance.errors import ConfigError
+from mnist_imbalance.errors import ConfigError, as_config_error
 from mnist_imbalance.seeds import Seed, generator
 
 MNIST = partial(read_torchvision, name="MNIST")
 UNCHANGED = Copy(angle=0, noise=0)
+
+
+def told(key: str, call: Callable[[], Any]) -> Any:
+    """Return what a part that a user may have written gives.
+
+    Raises:
+        ConfigError: It cannot be called like that; the text names its key.
+    """
+    try:
+        return call()
+    except ConfigError:
+        raise
+    except ValidationError as error:
+        raise as_config_error(error, prefix=f"{key}.") from error
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{key}: {' '.join(str(error).split())}") from error
 
 
 class Slices(Sampler[int]):
@@ -84,6 +100,7 @@ class MNISTData(lightning.LightningDataModule):
         order_seed: With the epoch, chooses the order of the training images; None is ``seed``.
         val_per_label: Training images of each label held out for validation.
         minority: The labels that lose images; their accuracy and the others' are given apart.
+            Without any, no label loses images or is copied.
         keep: Fraction of the minority's other images that is kept, in (0, 1]; or a fraction for
             each label; or a function of the images a label to the numbers that are kept.
         copies: What is done to each copy of a kept image; one copy at least.
@@ -142,12 +159,17 @@ class MNISTData(lightning.LightningDataModule):
         """
         if self.counts:
             return
-        images = self.source(self.dir)
+        images = told("data.source", lambda: self.source(self.dir))
         pixels, labels = images.train
+        images.check()
         self.num_classes = images.num_classes
         self.image_shape = images.shape
         if unknown := [label for label in self.minority if label >= self.num_classes]:
             raise ConfigError(f"data.minority: there is no label {unknown[0]}")
+        if not self.minority and isinstance(self.keep, int | float) and self.keep < 1:
+            raise ConfigError("data.keep: no label could lose images; data.minority names some")
+        if not self.minority and len(self.copies) > 1 and self.copied == "minority":
+            raise ConfigError("data.copies: no label is copied; data.minority names some")
         self.groups = scored_groups(self.minority, self.num_classes)
         self.sha256 = images.checksum()
 
@@ -155,11 +177,13 @@ class MNISTData(lightning.LightningDataModule):
             labels, self.val_per_label, self.num_classes, generator("hold-out", self.seed)
         )
         available = count_labels(labels[held_in], self.num_classes)
-        kept = subsample(held_in, labels, kept_counts(self.keep, self.minority, available))
+        counts = told("data.keep", lambda: kept_counts(self.keep, self.minority, available))
+        kept = subsample(held_in, labels, counts)
         self.kept = pixels[kept], labels[kept]
         self.train = self._expand(epoch=0)
         self.val = pixels[held_out], labels[held_out]
         self.test = images.test
+        told("data.sampler", lambda: self.order(0))
         self.class_counts = count_labels(self.train[1], self.num_classes)
         self.counts = {
             "archive": count_labels(labels, self.num_classes),
@@ -228,15 +252,20 @@ class MNISTData(lightning.LightningDataModule):
         images, labels = batch
         return images / 255, labels
 
+    @property
+    def shown(self) -> list[int]:
+        """The labels that `sample` shows: the minority, or all where there is none."""
+        return self.minority or list(range(self.num_classes))
+
     def sample(self) -> Tensor:
-        """Return one training image of each minority label in all its copies (AI3607, Figure 3).
+        """Return one training image of each label of `shown` in all its copies (AI3607, Figure 3).
 
         Returns:
-            (copies * minority labels, C, H, W) uint8: copy by copy, the minority in each.
+            (copies * labels, C, H, W) uint8: copy by copy, the labels in each.
         """
         images, labels = self.train
-        minority = self._is_minority(labels)
-        copies = torch.stack(images[minority].chunk(len(self.copies)))
-        of_each = labels[minority].chunk(len(self.copies))[0]
-        first = torch.stack([(of_each == label).nonzero()[0, 0] for label in self.minority])
+        shown = torch.isin(labels, torch.tensor(self.shown, device=labels.device))
+        copies = torch.stack(images[shown].chunk(len(self.copies)))
+        of_each = labels[shown].chunk(len(self.copies))[0]
+        first = torch.stack([(of_each == label).nonzero()[0, 0] for label in self.shown])
         return copies[:, first].flatten(0, 1)

@@ -45,8 +45,21 @@ class Images:
         """Return the sha256, in hex, of all images and labels."""
         digest = hashlib.sha256()
         for tensor in (*self.train, *self.test):
-            digest.update(tensor.numpy().data)
+            digest.update(tensor.contiguous().numpy().data)
         return digest.hexdigest()
+
+    def check(self) -> None:
+        """Refuse labels that are not among the classes.
+
+        Raises:
+            ConfigError: There are some.
+        """
+        for _, labels in (self.train, self.test):
+            if not 0 <= labels.min() <= labels.max() < self.num_classes <= 256:
+                raise ConfigError(
+                    f"data.source: labels from {labels.min()} to {labels.max()}, but "
+                    f"{self.num_classes} classes; there must be as many, 256 at most"
+                )
 
 
 def unpack(kind: type[MNIST], folder: Path, raw: Path, train: bool) -> MNIST:
@@ -85,9 +98,10 @@ def load(folder: Path, train: bool, kind: type[MNIST] = MNIST) -> Batch:
             mnist = unpack(kind, folder, raw, train)
         except (*UNREADABLE, OSError) as error:
             reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(":")
+            ours = "; the repository's MNIST comes back with `git checkout data`"
             raise ConfigError(
                 f"data.dir: no whole {kind.__name__} archives in {raw}, and torchvision cannot "
-                f"get them ({reason}); the repository's MNIST comes back with `git checkout data`"
+                f"get them ({reason}){ours if kind is MNIST else ''}"
             ) from error
     return mnist.data.unsqueeze(1), mnist.targets
 

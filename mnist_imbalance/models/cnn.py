@@ -10,10 +10,10 @@ from torch import nn
 class LeNet5(nn.Sequential):
     """LeNet-5 with ReLU and max-pooling (LeCun et al., 1998; AI3607, section 6).
 
-    Images in [0, 1] → logits (N, C). 61,706 parameters for (N, 1, 28, 28) and ten labels.
+    Images in [0, 1] → logits (N, K). 61,706 parameters for (N, 1, 28, 28) and ten labels.
 
     Args:
-        num_classes: Labels that there are, C.
+        num_classes: Labels that there are, K.
         image_shape: Channels, height and width.
     """
 

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 class RowLSTM(nn.Module):
     """An LSTM that reads an image row by row, and an MLP (AI3607, section 2).
 
-    (N, 1, H, W) in [0, 1] → logits (N, C). 44,042 parameters for images of 28 × 28 and ten labels.
+    (N, C, H, W) in [0, 1] → logits (N, K). 44,042 parameters for images of 28 × 28 and ten labels.
 
     Args:
-        num_classes: Labels that there are, C.
+        num_classes: Labels that there are, K.
         image_shape: Channels, height and width; the channels of a row are read side by side.
         output_bias: Where every bias of the last layer starts; None leaves PyTorch's default,
             with which a label whose output starts below zero can be lost to the ReLU for good.
@@ -44,6 +44,6 @@ class RowLSTM(nn.Module):
         return last_unit
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images (N, 1, H, W) to logits (N, C)."""
+        """Map images (N, C, H, W) to logits (N, K)."""
         logits: Tensor = self.head(self.feature(images))
         return logits

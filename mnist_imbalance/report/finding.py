@@ -35,6 +35,12 @@ AGAINST = {
 }
 
 
+def in_words(verdict: str, corrected: str) -> str:
+    """Return a comparison's verdict in words, and after correction if that is another one."""
+    raw, after = BETTER[verdict], BETTER[corrected]
+    return raw if raw == after else f"{raw}, after correction {after}"
+
+
 def with_optimizer(optimizer: str, restored: pandas.DataFrame, compared: pandas.DataFrame) -> str:
     """Say what came out with one optimizer at equal steps; nothing where no remedy is known."""
     restored, compared = (
@@ -65,6 +71,7 @@ def with_optimizer(optimizer: str, restored: pandas.DataFrame, compared: pandas.
             for row in rows.itertuples()
         ]
         sentences += [f"{first} {' and '.join(told)}."] if told else []
+    changes = []
     for comparison, first in (
         (CHANGED, "Noise and rotations instead of unchanged copies change"),
         (ROTATED, "Rotations alone instead of unchanged copies change"),
@@ -74,11 +81,12 @@ def with_optimizer(optimizer: str, restored: pandas.DataFrame, compared: pandas.
         told = [
             f"{with_interval(row.effect, row.low, row.high)} points and {frequent} by "
             f"{with_interval(row.majority, row.majority_low, row.majority_high)} with the "
-            f"{model_title(row.model)} ({in_line(row.rare)}: {BETTER[row.corrected]})"
+            f"{model_title(row.model)} ({in_line(row.rare)}: "
+            f"{in_words(row.verdict, row.corrected)})"
             for row in compared[compared.comparison == comparison].itertuples()
         ]
-        sentences += [f"{first} {rare} by {' and '.join(told)}."] if told else []
-    return " ".join(sentences)
+        changes += [f"{first} {rare} by {' and '.join(told)}."] if told else []
+    return "\n\n".join(filter(None, [" ".join(sentences), " ".join(changes)]))
 
 
 def finding(restored: pandas.DataFrame, compared: pandas.DataFrame) -> str:
