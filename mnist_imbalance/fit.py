@@ -160,7 +160,9 @@ def rehearse(classifier: Classifier, image_shape: Sequence[int]) -> None:
         with torch.inference_mode():
             logits = classifier(torch.zeros(2, *image_shape))
             part = "loss"
-            float(classifier.loss(logits, labels))
+            loss = classifier.loss(logits, labels)
+            if loss.numel() != 1:
+                raise ValueError(f"must give one number for a batch, gives {loss.numel()} for two")
             for name, metric in classifier.metrics.items():
                 part = f"metrics.{name}"
                 float(metric(logits, labels))

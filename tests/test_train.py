@@ -320,7 +320,7 @@ def test_a_parallel_sweep_leaves_no_worker_when_it_is_killed_and_goes_on(tmp_pat
             "loss.weights: there must be 10, one for each",
         ),
         (["data.dir=data/MNIST/raw/train-labels-idx1-ubyte.gz"], "data.dir: no whole MNIST arch"),
-        (["+loss.reduction=none"], "loss: a Tensor with 2 elements cannot be converted"),
+        (["+loss.reduction=none"], "loss: must give one number for a batch"),
         (["+loss.label_smoothing=2"], "loss: label_smoothing must be between 0.0 and 1.0"),
         (["metrics=mcc", "metrics.mcc.task=x"], "metrics.mcc: "),
         (["data.sampler._target_=builtins.len"], "data.sampler: "),
