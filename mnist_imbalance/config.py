@@ -24,7 +24,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from mnist_imbalance.errors import ConfigError, as_config_error
+from mnist_imbalance.errors import ConfigError, as_config_error, naming
 from mnist_imbalance.seeds import Seed
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
@@ -153,16 +153,10 @@ def build(
         ConfigError: It cannot be made with these values.
     """
     part = OmegaConf.to_container(config[group], resolve=True, throw_on_missing=True)
-    try:
-        return instantiate(answer(part, known or {}), **more, _convert_="all")
-    except ImportError as error:
-        raise ConfigError(f"{group}: {' '.join(str(error).split())}") from error
-    except InstantiationException as error:
-        cause = error.__cause__
-        if isinstance(cause, ValidationError):
-            raise as_config_error(cause, prefix=f"{group}.") from error
-        if isinstance(cause, ConfigError):
-            raise cause from error
-        if isinstance(cause, ValueError | TypeError | ImportError):
-            raise ConfigError(f"{group}: {' '.join(str(cause).split())}") from error
-        raise
+    with naming(group):
+        try:
+            return instantiate(answer(part, known or {}), **more, _convert_="all")
+        except InstantiationException as error:
+            if isinstance(error.__cause__, ValueError | TypeError | ImportError):
+                raise error.__cause__ from error
+            raise

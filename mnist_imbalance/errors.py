@@ -1,7 +1,9 @@
 """What a user can mend, told in one line."""
 
 import traceback
+from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor
+from contextlib import contextmanager
 from errno import ENAMETOOLONG
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
@@ -24,6 +26,23 @@ def as_config_error(error: ValidationError, prefix: str = "") -> ConfigError:
             for mistake in error.errors()
         )
     )
+
+
+@contextmanager
+def naming(key: str) -> Iterator[None]:
+    """Turn what a part of the config is refused for into one line that names its key.
+
+    Raises:
+        ConfigError: The block raises what a wrong value gives.
+    """
+    try:
+        yield
+    except ConfigError:
+        raise
+    except ValidationError as error:
+        raise as_config_error(error, prefix=f"{key}.") from error
+    except (ValueError, TypeError, ImportError) as error:
+        raise ConfigError(f"{key}: {' '.join(str(error).split())}") from error
 
 
 EXPECTED = (ConfigError, HydraException, OmegaConfBaseException, OSError, BrokenExecutor)

@@ -22,9 +22,16 @@ from mnist_imbalance.classifier import Classifier
 from mnist_imbalance.conditions import CHOICES, changes, name_condition, named_choices
 from mnist_imbalance.config import build, check, compose_with
 from mnist_imbalance.data import MNISTData
-from mnist_imbalance.errors import ConfigError
+from mnist_imbalance.errors import ConfigError, naming
 from mnist_imbalance.provenance import describe, versions
-from mnist_imbalance.runs import Result, RunFolder, Seconds, determining, hash_config
+from mnist_imbalance.runs import (
+    Result,
+    RunFolder,
+    Seconds,
+    determining,
+    hash_config,
+    is_cut_short,
+)
 from mnist_imbalance.tensorboard import make_logger, show_in_tensorboard
 
 
@@ -108,28 +115,39 @@ def check_images(config: DictConfig, folder: RunFolder, result: Result) -> None:
     """
     if not result.data_sha256 or not folder.config_file.exists():
         return
-    if OmegaConf.load(folder.config_file).data.dir != config.data.dir:
-        data: MNISTData = build(config, "data")
-        data.setup()
-        if data.sha256 != result.data_sha256:
-            raise ConfigError(
-                f"data.dir: {folder.path} holds a finished run of other images; choose another "
-                "runs_dir for these"
-            )
+    moved = OmegaConf.load(folder.config_file).data.dir != config.data.dir
+    if moved and build_data(config).sha256 != result.data_sha256:
+        raise ConfigError(
+            f"data.dir: {folder.path} holds a finished run of other images; choose another "
+            "runs_dir for these"
+        )
 
 
-def build_parts(config: DictConfig) -> tuple[MNISTData, Classifier]:
-    """Return a run's data, set up, and its classifier with the initial weights of its seed.
+def build_data(config: DictConfig) -> MNISTData:
+    """Return a run's data, set up.
 
     Raises:
-        ConfigError: One of them cannot be made with these values.
+        ConfigError: It cannot be made with these values.
     """
     torch.set_num_threads(config.threads)
+    data: MNISTData = build(config, "data")
+    data.setup()
+    return data
+
+
+def build_classifier(config: DictConfig, data: MNISTData) -> Classifier:
+    """Return a run's classifier with the initial weights of its seed.
+
+    Args:
+        config: Of the run.
+        data: What its parts may ask for; set up.
+
+    Raises:
+        ConfigError: A part cannot be made with these values, or cannot be called.
+    """
     torch.backends.cudnn.allow_tf32 = False  # float32 means the same on every device
     deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # 5 % of a step
     lightning.seed_everything(config.seed, verbose=False)
-    data: MNISTData = build(config, "data")
-    data.setup()
     asked = ("num_classes", "image_shape", "class_counts", "minority")
     known = {name: getattr(data, name) for name in asked}
     classifier = Classifier(
@@ -140,11 +158,15 @@ def build_parts(config: DictConfig) -> tuple[MNISTData, Classifier]:
         build(config, "metrics", known),
     )
     rehearse(classifier, data.image_shape)
-    try:
+    with naming("optimizer"):
         classifier.configure_optimizers()
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"optimizer: {error}") from error
-    return data, classifier
+    return classifier
+
+
+def build_parts(config: DictConfig) -> tuple[MNISTData, Classifier]:
+    """Return a run's data, set up, and its classifier, see `build_classifier`."""
+    data = build_data(config)
+    return data, build_classifier(config, data)
 
 
 def rehearse(classifier: Classifier, image_shape: Sequence[int]) -> None:
@@ -229,8 +251,7 @@ def check_whole(config: DictConfig, data: MNISTData, classifier: Classifier) -> 
     Raises:
         ConfigError: Images are missing.
     """
-    limits = ("limit_", "overfit_batches", "fast_dev_run")
-    if any(str(key).startswith(limits) for key in config.trainer):
+    if is_cut_short(determining(config)):
         return
     for stage, held in (("val", "validation"), ("test", "test")):
         seen = [sum(row) for row in classifier.scores[stage].confusion]

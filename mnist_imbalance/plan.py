@@ -70,25 +70,20 @@ class PlannedRun:
         choices: The name chosen in each config group that names its condition.
         changes: What the overlay changes of these choices, see `changes`.
         overrides: What the training command line would be given, ``key=value``.
-        values: All that determines the result, by dotted key. ``loss.weights`` is "???" as long
-            as it waits to be chosen by the runs of the weight sweep.
+        config: All that determines the result, by dotted key, as its record will call it.
+            ``loss.weights`` is "???" as long as it waits to be chosen by the weight sweep.
     """
 
     experiment: str
     choices: Mapping[str, str]
     changes: Mapping[str, Any]
     overrides: tuple[str, ...]
-    values: Mapping[str, Any]
-
-    @property
-    def config(self) -> Mapping[str, Any]:
-        """What its record will call ``config``."""
-        return self.values
+    config: Mapping[str, Any]
 
     @cached_property
     def config_hash(self) -> str:
         """What the run's record is known by."""
-        return hash_config(self.values)
+        return hash_config(self.config)
 
     @property
     def condition(self) -> str:
@@ -98,7 +93,7 @@ class PlannedRun:
     @property
     def waits(self) -> bool:
         """Tell whether weights are still to be chosen."""
-        return self.values.get(CHOSEN) == "???"
+        return self.config.get(CHOSEN) == "???"
 
 
 def read_study(overrides: Sequence[str]) -> StudyKeys:
@@ -169,7 +164,7 @@ def check_names(runs: Iterable[PlannedRun]) -> None:
     told_apart = (*sorted(SEEDS), *sorted(BUDGET))
     for run in runs:
         model, optimizer = run.choices["model"], run.choices["optimizer"]
-        same = (model, optimizer, run.condition, *(run.values.get(key) for key in told_apart))
+        same = (model, optimizer, run.condition, *(run.config.get(key) for key in told_apart))
         first = known.setdefault(same, run)
         if first.config_hash != run.config_hash:
             overlays = " and ".join(dict.fromkeys([first.experiment, run.experiment]))
@@ -329,7 +324,7 @@ def plan(study: Study) -> list[PlannedRun]:
                 for run, config in planned:
                     config.seed = seed
                     overrides = (*run.overrides, f"seed={seed}")
-                    runs.append(replace(run, overrides=overrides, values=determining(config)))
+                    runs.append(replace(run, overrides=overrides, config=determining(config)))
     if not runs:
         raise ConfigError("study.experiments: nothing to do")
     check_names(runs)
@@ -349,7 +344,7 @@ def with_chosen_weights(
     Returns:
         The run with weights; the run itself if its sweep is not complete.
     """
-    sweep = sweep_of(run.values, runs)
+    sweep = sweep_of(run.config, runs)
     found = {weight: records.get(other.config_hash) for weight, other in sweep.items()}
     scored = {weight: result.val for weight, result in found.items() if result}
     if not sweep or len(scored) < len(sweep):
@@ -359,5 +354,5 @@ def with_chosen_weights(
     return replace(
         run,
         overrides=(*run.overrides, f"{CHOSEN}=[{','.join(map(str, best))}]"),
-        values={**run.values, CHOSEN: best},
+        config={**run.config, CHOSEN: best},
     )

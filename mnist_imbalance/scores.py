@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
 
 from pydantic import BaseModel, NonNegativeInt, computed_field, model_validator
 
+ALL = "all"  # its accuracy is that of all images, not the mean of the labels' own
 Groups = Mapping[str, Sequence[int]]  # the labels of each group, by name
 
 
@@ -57,8 +59,7 @@ class Scores(BaseModel, frozen=True):
 
     def accuracy_of(self, labels: Iterable[int]) -> float:
         """Return the mean of some labels' accuracies (AI3607's "group accuracy")."""
-        accuracies = [self.accuracy_per_label[label] for label in labels]
-        return sum(accuracies) / len(accuracies)
+        return fmean(self.accuracy_per_label[label] for label in labels)
 
     def of_groups(self, groups: Groups) -> dict[str, float]:
         """Return the accuracy of each group by its name; one that holds all labels is left out."""
@@ -67,6 +68,15 @@ class Scores(BaseModel, frozen=True):
             for name, labels in groups.items()
             if len(labels) < len(self.confusion)
         }
+
+    def by_group(self, groups: Groups) -> dict[str, float]:
+        """Return the accuracy of each group, and of all images, by name."""
+        return self.of_groups(groups) | {ALL: self.accuracy}
+
+    def by_name(self, groups: Groups) -> dict[str, float]:
+        """Return the accuracy of each label, of each group and of all images, by name."""
+        labels = {str(label): value for label, value in enumerate(self.accuracy_per_label)}
+        return labels | self.by_group(groups)
 
     def named(self, groups: Groups) -> dict[str, float]:
         """Return loss, accuracy, each group's accuracy (``accuracy_0_4``) and the other metrics."""

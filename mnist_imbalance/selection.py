@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Collection, Iterable, Mapping
-from statistics import fmean
 from typing import Any, Protocol, TypeVar
 
 from mnist_imbalance.errors import ConfigError
@@ -53,10 +52,7 @@ def best_minority_weight(sweep: Mapping[float, Scores], rare: Collection[int]) -
         sweep: Scores by the weight of the rare labels; of equals, the smallest weight wins.
         rare: These labels.
     """
-    return max(
-        sorted(sweep),
-        key=lambda weight: fmean(sweep[weight].accuracy_per_label[label] for label in rare),
-    )
+    return max(sorted(sweep), key=lambda weight: sweep[weight].accuracy_of(rare))
 
 
 def best_weight(sweep: Mapping[float, Scores], label: int) -> float:

@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from mnist_imbalance.commandline import hush_libraries, one_line_errors, overrides_from_arguments
 from mnist_imbalance.config import check, compose_with
@@ -51,7 +51,7 @@ def estimate_left(
     for result in trained:
         seconds[kind(result.config)].append(result.seconds.fit + result.seconds.test)
     every = [value for values in seconds.values() for value in values]
-    to_come = sum(fmean(seconds.get(kind(run.values), every)) for run in left)
+    to_come = sum(fmean(seconds.get(kind(run.config), every)) for run in left)
     return timedelta(seconds=round(to_come * elapsed / sum(every)))
 
 
@@ -162,13 +162,18 @@ def check_before_training(keys: StudyKeys, runs: Sequence[PlannedRun]) -> None:
     Raises:
         ConfigError: A value or a folder cannot work.
     """
-    from mnist_imbalance.fit import build_parts  # slow to import
+    from mnist_imbalance.data import MNISTData  # slow to import
+    from mnist_imbalance.fit import build_classifier, build_data
 
     first_of = {run.experiment: run for run in reversed(runs)}
+    known: dict[str, MNISTData] = {}  # by its part of the config
     for run in first_of.values():
         config = compose_with([*run.overrides, *(["loss=plain"] if run.waits else [])])
         check(config)
-        build_parts(config)
+        of_data = OmegaConf.to_yaml(config.data, resolve=True)
+        if of_data not in known:
+            known[of_data] = build_data(config)
+        build_classifier(config, known[of_data])
     for key, folder in (("runs_dir", keys.runs_dir), ("study.report_dir", keys.study.report_dir)):
         path = Path(folder).absolute()
         there = next(each for each in (path, *path.parents) if each.exists())

@@ -45,9 +45,7 @@ def tabulate_run(result: Result) -> Table:
     for column in table.columns[1:]:
         column.justify = "right"
     first_group = next(iter(result.groups))
-    labels = {str(label): each for label, each in enumerate(result.test.accuracy_per_label)}
-    accuracies = labels | result.test.of_groups(result.groups) | {"all": result.test.accuracy}
-    for label, accuracy in accuracies.items():
+    for label, accuracy in result.test.by_name(result.groups).items():
         values = [accuracy, published_accuracy(named, label), published_in_text(named, label)]
         shown = ["" if isnan(value) else f"{100 * value:.1f}" for value in values]
         if label == first_group:

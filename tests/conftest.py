@@ -50,6 +50,15 @@ def composed(*overrides: str) -> DictConfig:
 
 
 @pytest.fixture
+def own_conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of conf/ to add to, which everything in this process composes from."""
+    conf = tmp_path / "conf"
+    shutil.copytree(CONF, conf)
+    monkeypatch.setattr("mnist_imbalance.config.CONF", conf)
+    return conf
+
+
+@pytest.fixture
 def train_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Path]:
     """The training command line in this process, its runs below tmp_path."""
 

@@ -94,7 +94,7 @@ def finish(folder: RunFolder, result: Result) -> None:
 
 def write_record(root: Path, run: PlannedRun, test: Scores, **others: Scores) -> Path:
     """Keep a finished run below a root; its scores are those of `result_of`."""
-    result = result_of(run.choices, run.values, test, **others, condition=run.condition)
+    result = result_of(run.choices, run.config, test, **others, condition=run.condition)
     folder = RunFolder(root / run.config_hash[:12])
     finish(folder, result)
     return folder.path

@@ -1,4 +1,3 @@
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -6,7 +5,7 @@ import pytest
 from handmade import groups, scores, study_of, write_record
 from hydra.errors import MissingConfigException
 
-from mnist_imbalance.config import CONF, compose_with
+from mnist_imbalance.config import compose_with
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.plan import Study, plan, read_study, with_chosen_weights
 from mnist_imbalance.runs import determining, find_records, hash_config
@@ -43,14 +42,14 @@ def test_the_full_study_is_every_condition_with_every_seed() -> None:
         "ten_seeds_weighted": 2 * 2 * 5,
         "long": 2 * 3 * 2,
     }
-    weights = [run.values["loss.minority_weight"] for run in by_experiment["weight_sweep"]]
+    weights = [run.config["loss.minority_weight"] for run in by_experiment["weight_sweep"]]
     assert weights[:9] == [2, 3, 4, 5, 6, 7, 8, 9, 10]
-    seeds = [run.values["seed"] for run in runs]
+    seeds = [run.config["seed"] for run in runs]
     assert seeds == sorted(seeds)
     for run in runs:
-        own = run.values["data.seed"] == run.values["seed"]
+        own = run.config["data.seed"] == run.config["seed"]
         assert own or run.experiment in ("crossed", "crossed_equal_steps")
-    assert {run.values["seed"] for run in by_experiment["ten_seeds"]} == {5, 6, 7, 8, 9}
+    assert {run.config["seed"] for run in by_experiment["ten_seeds"]} == {5, 6, 7, 8, 9}
 
 
 def test_a_planned_run_is_the_training_commands() -> None:
@@ -69,8 +68,8 @@ def test_overlays_share_runs() -> None:
 
 def test_overrides_reach_every_run() -> None:
     _, runs = study_of("study=quick")
-    assert {run.values["trainer.max_epochs"] for run in runs} == {1}
-    assert {run.values["seed"] for run in runs} == {0}
+    assert {run.config["trainer.max_epochs"] for run in runs} == {1}
+    assert {run.config["seed"] for run in runs} == {0}
 
 
 def test_weights_are_chosen_on_the_validation_data_of_the_same_model_and_seed(
@@ -80,21 +79,21 @@ def test_weights_are_chosen_on_the_validation_data_of_the_same_model_and_seed(
     chosen = [run for run in runs if run.waits]
     assert len(chosen) == 4
     lstm = chosen[0]
-    assert (lstm.choices["model"], lstm.values["seed"]) == ("lstm", 0)
+    assert (lstm.choices["model"], lstm.config["seed"]) == ("lstm", 0)
     for run in runs:
         if run.waits:
             continue
-        weight = run.values["loss.minority_weight"]
-        ours = run.choices["model"] == "lstm" and run.values["seed"] == 0
+        weight = run.config["loss.minority_weight"]
+        ours = run.choices["model"] == "lstm" and run.config["seed"] == 0
         best = 4 if ours else 9
         val = scores(groups(1 - abs(weight - best) / 10, 0.5))
         write_record(tmp_path, run, scores(groups(weight / 10, 0.5)), val=val)
     records = find_records([tmp_path]).results
     ready = with_chosen_weights(lstm, runs, records)
-    assert ready.values["loss.weights"] == [4] * 5 + [1] * 5
+    assert ready.config["loss.weights"] == [4] * 5 + [1] * 5
     assert ready.overrides[-1] == "loss.weights=[4,4,4,4,4,1,1,1,1,1]"
     assert hash_config(determining(compose_with(ready.overrides))) == ready.config_hash
-    others = [with_chosen_weights(run, runs, records).values["loss.weights"] for run in chosen[1:]]
+    others = [with_chosen_weights(run, runs, records).config["loss.weights"] for run in chosen[1:]]
     assert others == [[9] * 5 + [1] * 5] * 3
 
 
@@ -129,7 +128,7 @@ def test_the_first_roots_record_counts_and_a_damaged_one_is_named(tmp_path: Path
         write_record(tmp_path / root, runs[0], scores([accuracy] * 10))
     cut = write_record(tmp_path / "b", runs[1], scores([0.5] * 10)) / "result.json"
     cut.write_text(cut.read_text()[:200])
-    other = replace(runs[2], values={**runs[2].values, "data.keep": 0.5})
+    other = replace(runs[2], config={**runs[2].config, "data.keep": 0.5})
     changed = write_record(tmp_path / "b", other, scores([0.5] * 10)) / "result.json"
     changed.write_text(changed.read_text().replace('"data.keep": 0.5', '"data.keep": 0.1'))
     records = find_records([tmp_path / "b", tmp_path / "a", tmp_path / "absent"])
@@ -177,19 +176,14 @@ def test_what_an_overlay_changes_is_known() -> None:
         assert not any(changed[experiment])
 
 
-def test_different_runs_of_one_name_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    conf = tmp_path / "conf"
-    shutil.copytree(CONF, conf)
+def test_different_runs_of_one_name_are_refused(own_conf: Path) -> None:
     for file, text in {
         "data/balanced": "defaults: [imbalanced]\nkeep: 0.2\n",
         "loss/balanced": "_target_: torch.nn.CrossEntropyLoss\nlabel_smoothing: 0.1\n",
         "experiment/by_data": "# @package _global_\ndefaults: [override /data: balanced]\n",
         "experiment/by_loss": "# @package _global_\ndefaults: [override /loss: balanced]\n",
     }.items():
-        (conf / f"{file}.yaml").write_text(text)
-    monkeypatch.setattr("mnist_imbalance.config.CONF", conf)
+        (own_conf / f"{file}.yaml").write_text(text)
 
     def study(*overlays: str) -> Study:
         return read_study([f"study.experiments=[{','.join(overlays)}]", "study.seeds=[0]"]).study
@@ -206,15 +200,12 @@ def test_a_plan_needs_its_overlays() -> None:
 
 
 def test_an_overlay_that_overrides_a_group_below_data_is_planned_as_it_is_composed(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    own_conf: Path,
 ) -> None:
-    conf = tmp_path / "conf"
-    shutil.copytree(CONF, conf)
-    (conf / "experiment" / "debugged.yaml").write_text(
+    (own_conf / "experiment" / "debugged.yaml").write_text(
         "# @package _global_\ndefaults:\n  - override /data/source: debug\n"
         "hydra: {sweeper: {params: {data: 'imbalanced,original'}}}\n"
     )
-    monkeypatch.setattr("mnist_imbalance.config.CONF", conf)
     keys = read_study(["study.experiments=[debugged]", "study.extensions=[]", "study.seeds=[0]"])
     planned = plan(keys.study)
     assert [run.config_hash for run in planned] == [

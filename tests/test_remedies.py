@@ -64,7 +64,7 @@ def minority(run: PlannedRun) -> float | None:
         by_seed: Sequence[float] = CNN.get(run.condition, ())
     else:
         by_seed = (SHORT if run.experiment == "equal_steps" else LONG).get(run.condition, ())
-    return dict(enumerate(by_seed)).get(run.values["seed"])
+    return dict(enumerate(by_seed)).get(run.config["seed"])
 
 
 def make_schema_1(folder: Path) -> None:
@@ -84,7 +84,7 @@ def gathered(place: Path) -> Gathered:
     keys, runs = write_groups(place, minority, *overlays)
     for run in runs:
         folder = place / run.config_hash[:12]
-        of = (run.choices["model"], run.condition, run.experiment, run.values["seed"])
+        of = (run.choices["model"], run.condition, run.experiment, run.config["seed"])
         if not folder.exists():
             continue
         if of == ("lstm", "weighted", "normalize", 1):

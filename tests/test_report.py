@@ -14,7 +14,6 @@ import vl_convert
 from conftest import REPOSITORY
 from handmade import groups, scores, study_of, write_record, write_study
 
-from mnist_imbalance.config import CONF
 from mnist_imbalance.plan import PlannedRun, StudyKeys, plan, read_study
 from mnist_imbalance.report import figures, tables
 from mnist_imbalance.report.claims import judge_claims
@@ -43,17 +42,17 @@ MISSING_WEIGHT = 5
 
 def reached(run: PlannedRun) -> Scores | None:
     """CNN ten points above the LSTM, a seed a point above the one before."""
-    weight = run.values.get("loss.minority_weight")
-    if weight == MISSING_WEIGHT and run.choices["model"] == "cnn" and run.values["seed"] == 2:
+    weight = run.config.get("loss.minority_weight")
+    if weight == MISSING_WEIGHT and run.choices["model"] == "cnn" and run.config["seed"] == 2:
         return None
     name = "per_label" if run.choices["loss"] == "per_label" else run.choices["data"]
     minority, majority = BY_CONDITION.get(name, COPIED)
     if weight:
         minority, majority = 0.8 - abs(weight - 7) / 100, 0.9 - weight / 100
-    if run.values.get("loss.normalize") == "count" and run.experiment == "normalize":
-        minority -= 0.02 * run.values["seed"]
-    more = run.values["seed"] / 100 + (0.08 if run.choices["model"] == "cnn" else 0)
-    dead = [0, 9] if run.values.get("model.output_bias", 0) is None else [10, 1000]
+    if run.config.get("loss.normalize") == "count" and run.experiment == "normalize":
+        minority -= 0.02 * run.config["seed"]
+    more = run.config["seed"] / 100 + (0.08 if run.choices["model"] == "cnn" else 0)
+    dead = [0, 9] if run.config.get("model.output_bias", 0) is None else [10, 1000]
     dead = [*dead, *[1000] * 8]  # images with a positive output, of 1000
     per_label = groups(minority + more, majority + more)
     return scores(per_label, dead)
@@ -252,7 +251,7 @@ def test_choosing_on_the_test_set_is_compared_with_validation(tmp_path: Path) ->
     overrides = ("study.seeds=[0]", "study.extensions=[]", "study.experiments=[weight_sweep]")
     keys, runs = study_of(*overrides, f"runs_dir={tmp_path}", "records_dirs=[]")
     for run in runs:
-        weight = run.values["loss.minority_weight"]
+        weight = run.config["loss.minority_weight"]
         test = scores(groups(weight / 20, 0.5))
         write_record(tmp_path, run, test, val=scores(groups(1 - weight / 20, 0.5)))
     selection = tables.selection(gather(keys))
@@ -263,17 +262,14 @@ def test_choosing_on_the_test_set_is_compared_with_validation(tmp_path: Path) ->
         assert row.mean == pytest.approx(8 / 20)
 
 
-def test_an_own_overlay_is_a_condition_of_its_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    conf = tmp_path / "conf"
-    shutil.copytree(CONF, conf)
-    (conf / "experiment" / "rarer.yaml").write_text(
+def test_an_own_overlay_is_a_condition_of_its_own(tmp_path: Path, own_conf: Path) -> None:
+    (own_conf / "experiment" / "rarer.yaml").write_text(
         "# @package _global_\ndata: {keep: 0.05}\n"
         "hydra: {sweeper: {params: {model: 'lstm,linear', loss: 'plain,weighted'}}}\n"
     )
-    (conf / "model" / "linear.yaml").write_text("_target_: mnist_imbalance.models.linear.Linear\n")
-    monkeypatch.setattr("mnist_imbalance.config.CONF", conf)
+    (own_conf / "model" / "linear.yaml").write_text(
+        "_target_: mnist_imbalance.models.linear.Linear\n"
+    )
     overrides = ["study.experiments=[rarer,data_sweep]", "study.extensions=[]"]
     keys = read_study([*overrides, "study.seeds=[0,1]", f"runs_dir={tmp_path}", "records_dirs=[]"])
     for run in plan(keys.study):
@@ -291,11 +287,7 @@ def test_an_own_overlay_is_a_condition_of_its_own(
     assert "| LSTM | imbalanced, data.keep=0.05 |" in report
 
 
-def test_runs_that_differ_are_conditions_apart(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    conf = tmp_path / "conf"
-    shutil.copytree(CONF, conf)
+def test_runs_that_differ_are_conditions_apart(tmp_path: Path, own_conf: Path) -> None:
     first_line = "# @package _global_\n"
     for name, overlay in {
         "own_weights": "defaults: [override /loss: per_label]\n"
@@ -303,8 +295,7 @@ def test_runs_that_differ_are_conditions_apart(
         "same_images": "data: {seed: 0}\n",
         "rarer": "hydra: {sweeper: {params: {data.keep: '0.1,0.05'}}}\n",
     }.items():
-        (conf / "experiment" / f"{name}.yaml").write_text(first_line + overlay)
-    monkeypatch.setattr("mnist_imbalance.config.CONF", conf)
+        (own_conf / "experiment" / f"{name}.yaml").write_text(first_line + overlay)
     overlays = "own_weights,same_images,rarer,data_sweep,per_label"
     overrides = [f"study.experiments=[{overlays}]", "study.extensions=[]", "study.seeds=[0,1]"]
     keys = read_study([*overrides, f"runs_dir={tmp_path}", "records_dirs=[]"])
@@ -316,7 +307,7 @@ def test_runs_that_differ_are_conditions_apart(
     assert {"imbalanced", "imbalanced, data.keep=0.05"} < named
     of_other_images = gathered.runs[gathered.runs.seed != gathered.runs.data_seed]
     assert list(of_other_images.condition) == ["imbalanced"]
-    shown = gathered.conditions
+    shown = gathered.on(EPOCHS)
     assert (shown.seed == shown.data_seed).all()
     by = ["model", "condition", "seed", "data_seed"]
     assert set(gathered.runs.groupby(by).config_hash.nunique()) == {1}
@@ -330,7 +321,7 @@ def test_of_an_uncertain_loss_no_share_is_regained(tmp_path: Path) -> None:
     )
     for run in runs:
         before = run.choices["data"] == "original"
-        minority = (0.65, 0.61)[run.values["seed"]] if before else 0.6
+        minority = (0.65, 0.61)[run.config["seed"]] if before else 0.6
         write_record(tmp_path, run, scores(groups(minority, 0.9)))
     claims = judge_claims(gather(keys))
     [first, *_] = claims_section(claims).tables
@@ -372,7 +363,7 @@ def other(run: PlannedRun, choices: dict[str, str], **values: object) -> Planned
         run,
         choices={**run.choices, **choices},
         changes={**run.changes, **changed},
-        values={**run.values, **named, "model.of": choices.get("model")},
+        config={**run.config, **named, "model.of": choices.get("model")},
     )
 
 
@@ -440,7 +431,7 @@ def test_chosen_weights_are_those_of_the_sweep_in_the_records(tmp_path: Path) ->
     write_study(tmp_path, runs, reached)
     waiting = next(run for run in runs if run.waits)
     for weights in ([7] * 5 + [1] * 5, [3] * 5 + [1] * 5):
-        run = replace(waiting, values={**waiting.values, "loss.weights": weights})
+        run = replace(waiting, config={**waiting.config, "loss.weights": weights})
         write_record(tmp_path, run, scores([0.5] * 10))
     known = set(gather(keys).runs.condition)
     assert {name for name in known if name.startswith("per_label")} == {

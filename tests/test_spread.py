@@ -26,7 +26,7 @@ KEYS = ["model", "condition"]
 
 def minority(run: PlannedRun) -> float | None:
     """The CNN lacks one run of its square."""
-    data_seed, seed = run.values["data.seed"], run.values["seed"]
+    data_seed, seed = run.config["data.seed"], run.config["seed"]
     if run.choices["model"] == "cnn" and (data_seed, seed) == (1, 2):
         return None
     if data_seed == seed == SQUARE:

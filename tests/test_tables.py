@@ -25,7 +25,7 @@ def trained(
     train = scores(ALIVE, positive)
     if of_own:
         train = train.model_copy(update={"positive_of_own": list(of_own)})
-    return result_of(runs[0].choices, runs[0].values, scores(test), train=train)
+    return result_of(runs[0].choices, runs[0].config, scores(test), train=train)
 
 
 def dead(result: Result) -> list[int]:
@@ -54,8 +54,8 @@ def test_dead_labels_are_counted_and_named_by_seed(tmp_path: Path) -> None:
     overlays = ("study.experiments=[output_relu]", "study.extensions=[]", "study.seeds=[0,1,2]")
     keys, runs = study_of(*overlays, f"runs_dir={tmp_path}", "records_dirs=[]")
     for run in runs:
-        lost = run.values["model.output_relu"] and run.values["model.output_bias"] is None
-        counts = [0, *[OWN] * 8, 0] if lost and run.values["seed"] else ALL
+        lost = run.config["model.output_relu"] and run.config["model.output_bias"] is None
+        counts = [0, *[OWN] * 8, 0] if lost and run.config["seed"] else ALL
         train = scores(ALIVE).model_copy(update={"positive_of_own": counts})
         write_record(tmp_path, run, scores(ALIVE), train=train)
     found = dead_labels(gather(keys))
@@ -98,7 +98,7 @@ def test_the_best_weight_is_that_of_the_groups_balance_on_validation_data(tmp_pa
     overlays = ("study.experiments=[weight_sweep]", "study.extensions=[]", "study.seeds=[0,1]")
     keys, runs = study_of(*overlays, f"runs_dir={tmp_path}", "records_dirs=[]")
     for run in runs:
-        weight, seed = run.values["loss.minority_weight"], run.values["seed"]
+        weight, seed = run.config["loss.minority_weight"], run.config["seed"]
         best = 10 if seed else 4
         minority = 0.5 + weight / 100  # by these labels alone, the largest weight is always best
         majority = 0.9 - abs(weight - best) / 10

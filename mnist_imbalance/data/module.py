@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import lightning
 import torch
-from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError, validate_call
+from pydantic import Field, NonNegativeInt, PositiveInt, validate_call
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
@@ -22,27 +22,16 @@ from mnist_imbalance.data.imbalance import (
 )
 from mnist_imbalance.data.samplers import shuffle
 from mnist_imbalance.data.source import Batch, Images, read_torchvision
-from mnist_imbalance.errors import ConfigError, as_config_error
+from mnist_imbalance.errors import ConfigError, naming
 from mnist_imbalance.seeds import Seed, generator
 
 MNIST = partial(read_torchvision, name="MNIST")
 UNCHANGED = Copy(angle=0, noise=0)
 
 
-def told(key: str, call: Callable[[], Any]) -> Any:
-    """Return what a part that a user may have written gives.
-
-    Raises:
-        ConfigError: It cannot be called like that; the text names its key.
-    """
-    try:
-        return call()
-    except ConfigError:
-        raise
-    except ValidationError as error:
-        raise as_config_error(error, prefix=f"{key}.") from error
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"{key}: {' '.join(str(error).split())}") from error
+def is_among(labels: Tensor, chosen: Sequence[int]) -> Tensor:
+    """Return which of the labels (N,) are among some, (N,) bool."""
+    return torch.isin(labels, torch.tensor(chosen, device=labels.device))
 
 
 class Slices(Sampler[int]):
@@ -159,7 +148,8 @@ class MNISTData(lightning.LightningDataModule):
         """
         if self.counts:
             return
-        images = told("data.source", lambda: self.source(self.dir))
+        with naming("data.source"):
+            images = self.source(self.dir)
         pixels, labels = images.train
         images.check()
         self.num_classes = images.num_classes
@@ -177,13 +167,15 @@ class MNISTData(lightning.LightningDataModule):
             labels, self.val_per_label, self.num_classes, generator("hold-out", self.seed)
         )
         available = count_labels(labels[held_in], self.num_classes)
-        counts = told("data.keep", lambda: kept_counts(self.keep, self.minority, available))
+        with naming("data.keep"):
+            counts = kept_counts(self.keep, self.minority, available)
         kept = subsample(held_in, labels, counts)
         self.kept = pixels[kept], labels[kept]
         self.train = self._expand(epoch=0)
         self.val = pixels[held_out], labels[held_out]
         self.test = images.test
-        told("data.sampler", lambda: self.order(0))
+        with naming("data.sampler"):
+            self.order(0)
         self.class_counts = count_labels(self.train[1], self.num_classes)
         self.counts = {
             "archive": count_labels(labels, self.num_classes),
@@ -194,14 +186,11 @@ class MNISTData(lightning.LightningDataModule):
             "test": count_labels(images.test[1], self.num_classes),
         }
 
-    def _is_minority(self, labels: Tensor) -> Tensor:
-        return torch.isin(labels, torch.tensor(self.minority, device=labels.device))
-
     def _expand(self, epoch: int) -> Batch:
         images, labels = self.kept
-        of_all = self.copied == "all"
-        copied = torch.ones_like(labels, dtype=torch.bool) if of_all else self._is_minority(labels)
-        return expand(images, labels, copied, self.copies, generator("noise", self.seed, epoch))
+        copied = list(range(self.num_classes)) if self.copied == "all" else self.minority
+        noise = generator("noise", self.seed, epoch)
+        return expand(images, labels, is_among(labels, copied), self.copies, noise)
 
     def to(self, device: torch.device) -> None:
         """Move all sets to a device."""
@@ -264,7 +253,7 @@ class MNISTData(lightning.LightningDataModule):
             (copies * labels, C, H, W) uint8: copy by copy, the labels in each.
         """
         images, labels = self.train
-        shown = torch.isin(labels, torch.tensor(self.shown, device=labels.device))
+        shown = is_among(labels, self.shown)
         copies = torch.stack(images[shown].chunk(len(self.copies)))
         of_each = labels[shown].chunk(len(self.copies))[0]
         first = torch.stack([(of_each == label).nonzero()[0, 0] for label in self.shown])

@@ -14,7 +14,7 @@ from PIL import Image
 
 from mnist_imbalance.published import published_accuracy
 from mnist_imbalance.report import tables
-from mnist_imbalance.report.gather import ALL, Gathered
+from mnist_imbalance.report.gather import Gathered
 from mnist_imbalance.report.names import (
     CONDITIONS,
     MODELS,
@@ -24,6 +24,7 @@ from mnist_imbalance.report.names import (
     model_title,
     titled,
 )
+from mnist_imbalance.scores import ALL
 
 Figure = alt.Chart | alt.FacetChart
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from statistics import fmean
 from typing import Any
 
 import numpy
@@ -15,27 +14,16 @@ import pandas
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.plan import Study, StudyKeys, plan, with_chosen_weights
 from mnist_imbalance.report.names import place_of_condition, place_of_model, place_of_optimizer
-from mnist_imbalance.runs import Result, RunFolder, find_records
-from mnist_imbalance.scores import Scores
+from mnist_imbalance.runs import Result, RunFolder, find_records, is_cut_short
+from mnist_imbalance.scores import ALL
 from mnist_imbalance.selection import CHOSEN, SWEPT, best_weights, sweep_of
 
 STEPS, EPOCHS = GROUNDS = ("equal steps", "equal epochs")
 REFERENCE = "imbalanced"  # the condition whose length all are compared at
 VALIDATED = "per_label_chosen"  # the loss whose weights the sweep of the same seed chooses
-ALL = "all"  # its accuracy is that of all images, not the mean of the labels' own
-CUT_SHORT = ("trainer.limit_", "trainer.overfit_batches", "trainer.fast_dev_run")
 TOLD_APART = ["model", "optimizer", "condition", "seed", "data_seed"]
 OF_RUNS = [*TOLD_APART, "weight", "normalize", "output_bias", "output_relu", "epochs", "steps"]
 OF_RUNS += [*GROUNDS, "config_hash", "weights", "left_out"]
-
-
-def accuracies(result: Result, scores: Scores) -> dict[str, float]:
-    """Return the accuracy, in [0, 1], of each label, of each group and of all images, by name."""
-    of_labels = scores.accuracy_per_label
-    named = {str(label): accuracy for label, accuracy in enumerate(of_labels)}
-    for group, members in result.groups.items():
-        named[group] = fmean(of_labels[label] for label in members)
-    return named | {ALL: scores.accuracy}
 
 
 @dataclass(frozen=True)
@@ -90,11 +78,6 @@ class Gathered:
         own = self.scores.seed == self.scores.data_seed
         shown = self.scores[own & self.scores[ground]]
         return shown.drop_duplicates([*TOLD_APART, "scored", "label"])
-
-    @cached_property
-    def conditions(self) -> pandas.DataFrame:
-        """The scores of all runs of as many epochs, as AI3607 trains."""
-        return self.on(EPOCHS)
 
     def runs_on(self, ground: str) -> pandas.DataFrame:
         """Return the runs that `on` gives the scores of."""
@@ -157,7 +140,7 @@ def common_length(results: Sequence[Result]) -> tuple[int | None, int | None]:
     among them, nor do those with a last step if there are others. Without runs of `REFERENCE` there
     are no equal steps, and the epochs are those of most runs.
     """
-    whole = [result for result in results if not is_cut_short(result)]
+    whole = [result for result in results if not is_cut_short(result.config)]
     by_epochs = [result for result in whole if "trainer.max_steps" not in result.config]
     for runs in (by_epochs, whole):
         lengths = Counter((r.epochs, r.steps) for r in runs if r.condition == REFERENCE)
@@ -166,11 +149,6 @@ def common_length(results: Sequence[Result]) -> tuple[int | None, int | None]:
             return epochs if runs is by_epochs else None, steps
     of_others = Counter(result.epochs for result in by_epochs)
     return max(of_others, key=lambda n: (of_others[n], n), default=None), None
-
-
-def is_cut_short(result: Result) -> bool:
-    """Tell whether a run saw only a part of its images, on trial."""
-    return any(key.startswith(CUT_SHORT) for key, value in result.config.items() if value)
 
 
 def number(value: Any) -> float:
@@ -203,7 +181,7 @@ def tabulate_runs(results: Mapping[str, Result]) -> pandas.DataFrame:
             **{"config_hash": config_hash, "weights": config.get(CHOSEN), "left_out": None},
         }
         name = (*(row[key] for key in TOLD_APART), result.epochs, result.steps)
-        if is_cut_short(result):
+        if is_cut_short(result.config):
             row["left_out"] = "trained on a part of the images"
         elif (*name, row[EPOCHS]) in known:
             row["left_out"] = "another run has the same name"
@@ -247,7 +225,7 @@ def gather(keys: StudyKeys) -> Gathered:
         (config_hash, scored, label, accuracy)
         for config_hash, result in records.results.items()
         for scored in ("val", "test")
-        for label, accuracy in accuracies(result, getattr(result, scored)).items()
+        for label, accuracy in getattr(result, scored).by_name(result.groups).items()
     ]
     columns = ["config_hash", "scored", "label", "accuracy"]
     told = runs.drop(columns=["weights", "left_out"])
@@ -282,7 +260,7 @@ def find_missing(study: Study, results: Mapping[str, Result]) -> Missing:
     rows = [
         (
             *(run.experiment, run.choices["model"], run.choices["optimizer"], run.condition),
-            *(run.values["seed"], run.values["data.seed"], run.config_hash),
+            *(run.config["seed"], run.config["data.seed"], run.config_hash),
         )
         for run in runs
         if run.config_hash not in results

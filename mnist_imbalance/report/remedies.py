@@ -10,10 +10,11 @@ import numpy
 import pandas
 
 from mnist_imbalance.report.claims import families, margin_of, seeds_for
-from mnist_imbalance.report.gather import ALL, GROUNDS, REFERENCE, Gathered
+from mnist_imbalance.report.gather import GROUNDS, REFERENCE, Gathered
 from mnist_imbalance.report.image_statistics import over_seeds_and_images, paired_images
 from mnist_imbalance.report.statistics import estimate, fieller, seeds_needed
 from mnist_imbalance.report.verdicts import TOLD, UNDECIDED, judge, with_verdicts
+from mnist_imbalance.scores import ALL
 
 BY_COUNT = ", loss.normalize=count"
 REFERENCES = {"imbalanced": "none", "original": "all images"}

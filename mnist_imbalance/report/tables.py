@@ -15,7 +15,7 @@ from mnist_imbalance.published import (
     published_in_text,
 )
 from mnist_imbalance.report.claims import TABLE_1, name_weight
-from mnist_imbalance.report.gather import ALL, EPOCHS, REFERENCE, STEPS, VALIDATED, Gathered
+from mnist_imbalance.report.gather import EPOCHS, REFERENCE, STEPS, VALIDATED, Gathered
 from mnist_imbalance.report.remedies import BY_COUNT
 from mnist_imbalance.report.statistics import (
     DECIMALS,
@@ -27,6 +27,7 @@ from mnist_imbalance.report.statistics import (
 )
 from mnist_imbalance.runs import Result
 from mnist_imbalance.schema_1 import batches
+from mnist_imbalance.scores import ALL
 from mnist_imbalance.selection import best_minority_weight, best_weight
 
 FEWEST = 3  # crossed seeds of each kind
@@ -44,7 +45,7 @@ def table_1(gathered: Gathered) -> pandas.DataFrame:
         difference, ours less published, and low_one and high_one, between which one new run lies
         in 95 % of cases.
     """
-    scores = gathered.conditions
+    scores = gathered.on(EPOCHS)
     shown = scores[(scores.optimizer == OPTIMIZER) & (scores.scored == "test")]
     shown = shown[shown.condition.isin([*TABLE_1, VALIDATED])]
     by = ["model", "condition", "label"]
@@ -104,7 +105,7 @@ def weight_sweep(gathered: Gathered) -> pandas.DataFrame:
         Columns model, optimizer, normalize (the divisor), weight, label, n, mean, low, high; weight
         1 is the plain loss. Empty where there is no such sweep.
     """
-    scores = gathered.conditions
+    scores = gathered.on(EPOCHS)
     scores = scores[scores.scored == "test"]
     swept = scores[is_sweep(scores)]
     if not swept.empty:
@@ -177,8 +178,8 @@ def optimum(gathered: Gathered) -> pandas.DataFrame:
     by = ["model", "optimizer", "normalize"]
     rows = []
     for keys, sweep in runs.groupby(by, sort=False):
-        of_runs = [gathered.results[key].val.accuracy_per_label for key in sweep.config_hash]
-        balanced = sweep.assign(val=[round(fmean(of_labels), DECIMALS) for of_labels in of_runs])
+        scores = [gathered.results[key].val for key in sweep.config_hash]
+        balanced = sweep.assign(val=[round(each.balanced_accuracy, DECIMALS) for each in scores])
         whole = balanced.pivot(index="seed", columns="weight", values="val").dropna()
         if len(whole) and whole.shape[1] > 1:
             best, largest = whole.idxmax(axis="columns"), whole.columns.max()

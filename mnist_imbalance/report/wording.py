@@ -9,7 +9,6 @@ from typing import Any
 import pandas
 
 from mnist_imbalance.published import published_accuracy
-from mnist_imbalance.report.gather import ALL
 from mnist_imbalance.report.names import (
     CONDITIONS,
     condition_title,
@@ -21,6 +20,7 @@ from mnist_imbalance.report.names import (
 )
 from mnist_imbalance.report.remedies import REFERENCES
 from mnist_imbalance.report.verdicts import CONTRADICTED, HOLDS, NO_DIFFERENCE, UNDECIDED
+from mnist_imbalance.scores import ALL
 
 BETTER = {
     HOLDS: "better",
