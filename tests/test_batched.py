@@ -13,8 +13,7 @@ import torch
 from conftest import REPOSITORY
 from torch import nn
 
-from mnist_imbalance.batched import fit as batched
-from mnist_imbalance.batched.fit import Run, fit_side_by_side
+from mnist_imbalance.batched.fit import Run, fit_side_by_side, folder_of
 from mnist_imbalance.batched.launch import program
 from mnist_imbalance.batched.lstm import MappableLSTM
 from mnist_imbalance.batched.stacked import Stacked
@@ -26,6 +25,7 @@ from mnist_imbalance.models.lstm import RowLSTM
 from mnist_imbalance.runs import Result, RunFolder
 
 SHORT = ("trainer.accelerator=cpu", "trainer.max_epochs=2", "+trainer.limit_train_batches=10")
+UNKNOWN_TO_OTHERS = ("~model.output_bias", "~model.output_relu")  # keys of the LSTM alone
 DIFFERENT = [
     ("loss=weighted", "seed=0"),
     ("loss=weighted", "seed=1", "loss.minority_weight=2"),
@@ -47,8 +47,7 @@ def make_runs(root: Path, *overrides: str) -> list[Run]:
 def test_the_lstm_is_pytorchs(batch_first: bool) -> None:
     torch.manual_seed(0)
     theirs = nn.LSTM(5, 7, batch_first=batch_first)
-    ours = copy.deepcopy(theirs)
-    MappableLSTM.adopt(ours)
+    ours = MappableLSTM(copy.deepcopy(theirs))
     rows = torch.randn(4, 6, 5)
     given = [rows.clone().requires_grad_() for _ in range(2)]
     states = [lstm(its_rows)[0] for lstm, its_rows in zip((theirs, ours), given, strict=True)]
@@ -63,7 +62,7 @@ def test_the_lstm_is_pytorchs(batch_first: bool) -> None:
 
 def test_other_lstms_are_refused() -> None:
     with pytest.raises(NotImplementedError, match="one layer"):
-        MappableLSTM.adopt(nn.LSTM(5, 7, num_layers=2))
+        MappableLSTM(nn.LSTM(5, 7, num_layers=2))
 
 
 @pytest.mark.parametrize("make", [lambda: LeNet5(10), lambda: RowLSTM(10)])
@@ -87,12 +86,8 @@ def test_a_stack_has_each_modules_output_and_gradients(
             torch.testing.assert_close(torch.cat(gradients)[number], parameter.grad)
 
 
-def test_a_stack_moves_without_cudnns_own_layout(monkeypatch: pytest.MonkeyPatch) -> None:
-    def flatten(lstm: nn.LSTM) -> None:
-        raise AssertionError("cuDNN lays out the parameters of one run only")
-
+def test_a_stack_can_move() -> None:
     stack = Stacked([RowLSTM(10) for _ in range(2)], [2])
-    monkeypatch.setattr(nn.LSTM, "flatten_parameters", flatten)
     assert stack.double()(torch.zeros(2, 1, 1, 28, 28).double()).shape == (2, 1, 10)
 
 
@@ -168,7 +163,7 @@ def test_a_wrong_value_fails_one_run_only(tmp_path: Path) -> None:
 def test_a_model_that_cannot_be_mapped_is_trained_alone(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model = (f"model._target_=unmappable_models.{name}", "~model.output_bias", "~model.output_relu")
+    model = (f"model._target_=unmappable_models.{name}", *UNKNOWN_TO_OTHERS)
     runs = [make_run(tmp_path, *SHORT, *model, f"seed={seed}") for seed in (0, 1)]
     outcomes = fit_side_by_side(runs, show_progress=False)
     assert "2 runs are trained one by one: " in capsys.readouterr().out
@@ -178,24 +173,13 @@ def test_a_model_that_cannot_be_mapped_is_trained_alone(
         assert "side by side" not in result.device
 
 
-def test_an_unforeseen_error_takes_no_other_run_with_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    runs = [make_run(tmp_path, *SHORT, f"seed={seed}") for seed in range(3)]
-
-    def cannot_share(*_: object) -> None:
-        raise batched.CannotShareError
-
-    def fit_and_score(config: object, hydra: object, folder: RunFolder, *_: object) -> str:
-        if folder is runs[1].folder:
-            raise RuntimeError("unforeseen")
-        return "pretended"
-
-    monkeypatch.setattr(batched, "rehearse", cannot_share)
-    monkeypatch.setattr(batched, "fit_and_score", fit_and_score)
-    outcomes = fit_side_by_side(runs, show_progress=False)
-    reached = [outcomes[run.folder.path] for run in runs]
-    assert reached == ["pretended", "RuntimeError: unforeseen", "pretended"]
+def test_an_unforeseen_error_takes_no_other_run_with_it(tmp_path: Path) -> None:
+    model = ("model._target_=unmappable_models.Dropout", *UNKNOWN_TO_OTHERS)
+    runs = [make_run(tmp_path, *SHORT, *model, f"seed={seed}") for seed in (0, 1)]
+    broken = make_run(tmp_path, *SHORT, *model, "+model.breaks=true")
+    outcomes = fit_side_by_side([runs[0], broken, runs[1]], show_progress=False)
+    assert outcomes[broken.folder.path] == "LookupError: unforeseen"
+    assert all(isinstance(outcomes[run.folder.path], Result) for run in runs)
 
 
 def test_equal_runs_in_two_folders_are_both_kept(tmp_path: Path) -> None:
@@ -208,7 +192,7 @@ def test_equal_runs_in_two_folders_are_both_kept(tmp_path: Path) -> None:
 
 def test_what_another_process_shares_is_left_alone(tmp_path: Path) -> None:
     runs = [make_run(tmp_path, *SHORT, f"seed={seed}") for seed in range(2)]
-    shared = batched.folder_of(runs)
+    shared = folder_of(runs)
     with shared.lock():
         (shared.path / "theirs").touch()
         outcomes = fit_side_by_side(runs, show_progress=False)
@@ -216,14 +200,16 @@ def test_what_another_process_shares_is_left_alone(tmp_path: Path) -> None:
     assert all("another process is at work" in str(why) for why in outcomes.values())
 
 
-def test_killed_while_runs_are_written_another_sweep_does_the_rest(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_stopped_while_runs_are_written_another_sweep_does_the_rest(tmp_path: Path) -> None:
     runs = [make_run(tmp_path, *SHORT, f"seed={seed}") for seed in range(2)]
-    with monkeypatch.context() as patched:
-        patched.setattr(batched, "finish", lambda *_: sys.exit("killed"))
-        with pytest.raises(SystemExit):
-            fit_side_by_side(runs, show_progress=False)
+    in_the_way = runs[1].folder.metrics_file.with_suffix(".csv.part")
+    in_the_way.mkdir(parents=True)
+    stopped = fit_side_by_side(runs, show_progress=False)
+    assert all("Is a directory" in str(outcome) for outcome in stopped.values())
+    assert [run.is_finished for run in runs] == [True, False]
+    in_the_way.rmdir()
+    again = fit_side_by_side(runs, show_progress=False)
+    assert [isinstance(again[run.folder.path], Result) for run in runs] == [True, True]
     more = [make_run(tmp_path, *SHORT, f"seed={seed}") for seed in range(3)]
     outcomes = fit_side_by_side(more, show_progress=False)
     assert all(isinstance(outcome, Result) for outcome in outcomes.values())
@@ -231,20 +217,17 @@ def test_killed_while_runs_are_written_another_sweep_does_the_rest(
 
 
 def test_too_many_runs_for_the_memory_are_split(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sizes = []
-
-    def fit_program(runs: list[Run], *rest: object) -> dict[Path, Result | str]:
-        sizes.append(len(runs))
-        if len(runs) > 2:
-            raise torch.OutOfMemoryError
-        return dict.fromkeys((run.folder.path for run in runs), "pretended")
-
-    monkeypatch.setattr(batched, "fit_program", fit_program)
-    runs = [make_run(tmp_path, *SHORT, f"seed={seed}") for seed in range(4)]
-    assert list(fit_side_by_side(runs, show_progress=False).values()) == ["pretended"] * 4
-    assert sizes == [4, 2, 2]
+    model = ("model._target_=large_model.Large", *UNKNOWN_TO_OTHERS)
+    rates = [f"optimizer.lr={rate}" for rate in (0.001, 0.002, 0.003, 0.004)]
+    runs = [make_run(tmp_path, *SHORT, *model, rate) for rate in rates]
+    outcomes = fit_side_by_side(runs, show_progress=False)
+    assert "4 runs do not fit into memory: in halves" in capsys.readouterr().out
+    for run in runs:
+        result = outcomes[run.folder.path]
+        assert isinstance(result, Result)
+        assert "2 runs side by side" in result.device
 
 
 def test_which_runs_share_a_program() -> None:

@@ -4,10 +4,17 @@ from torch import Tensor, nn
 
 
 class Dropout(nn.Sequential):
-    """Draws random numbers while it trains."""
+    """Draws random numbers while it trains, and may break then."""
 
-    def __init__(self) -> None:
+    def __init__(self, breaks: bool = False) -> None:
         super().__init__(nn.Flatten(), nn.Linear(784, 64), nn.Dropout(0.5), nn.Linear(64, 10))
+        self.breaks = breaks
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.breaks and self.training:
+            raise LookupError("unforeseen")
+        logits: Tensor = super().forward(images)
+        return logits
 
 
 class Normalized(nn.Sequential):

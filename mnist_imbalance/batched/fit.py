@@ -83,6 +83,7 @@ class Run:
 
 
 Outcomes = dict[Path, Result | str]  # by run folder a run's result, or why it has none
+Parts = tuple[MNISTData, Classifier]
 
 
 class StackedData(lightning.LightningDataModule):
@@ -241,11 +242,14 @@ def folder_of(runs: Sequence[Run]) -> RunFolder:
     return RunFolder(root / ".batched" / sha256(named.encode()).hexdigest()[:16])
 
 
-def fit_program(runs: Sequence[Run], shared: RunFolder, show_progress: bool) -> Outcomes:
+def fit_program(
+    runs: Sequence[Run], parts: Sequence[Parts], shared: RunFolder, show_progress: bool
+) -> Outcomes:
     """Train, score and keep runs that can share a program, or go on from where they are.
 
     Args:
         runs: Those with equal optimizer keys stand side by side.
+        parts: Data and classifier of each.
         shared: Holds the checkpoint until all are finished.
         show_progress: Show a bar, if the config wants one too.
 
@@ -257,7 +261,7 @@ def fit_program(runs: Sequence[Run], shared: RunFolder, show_progress: bool) -> 
         ConfigError: None of them can be trained.
     """
     first = runs[0].config
-    datas, classifiers = zip(*(build_parts(run.config) for run in runs), strict=True)
+    datas, classifiers = zip(*parts, strict=True)
     if not all(isinstance(data, MNISTData) for data in datas):
         raise CannotShareError("their data is no MNISTData")
     if len({len(data.order(0)) for data in datas}) > 1:
@@ -344,12 +348,14 @@ def fit_side_by_side(runs: Sequence[Run], show_progress: bool) -> Outcomes:
         By run folder each run's result, or why it has none.
     """
     outcomes: Outcomes = {}
+    built: dict[Path, Parts] = {}
     with contextlib.ExitStack() as locks:
         sound = []
         for run in runs:
             try:
                 check(run.config)
-                build_parts(run.config)
+                if not run.is_finished:
+                    built[run.folder.path] = build_parts(run.config)
                 locks.enter_context(run.folder.lock())
                 if result := run.folder.result_of(run.config):
                     check_images(run.config, run.folder, result)
@@ -357,12 +363,19 @@ def fit_side_by_side(runs: Sequence[Run], show_progress: bool) -> Outcomes:
             except Exception as error:
                 outcomes[run.folder.path] = explain(error)
         sound.sort(key=lambda run: sorted(run.optimizer_keys.items()))
-        outcomes |= fit_or_split(sound, show_progress)
+        outcomes |= fit_or_split(sound, built, show_progress)
     return outcomes
 
 
-def fit_or_split(runs: Sequence[Run], show_progress: bool) -> Outcomes:
-    """Do what `fit_side_by_side` promises, in folders that are ours."""
+def fit_or_split(runs: Sequence[Run], built: dict[Path, Parts], show_progress: bool) -> Outcomes:
+    """Do what `fit_side_by_side` promises, in folders that are ours.
+
+    Args:
+        runs: Those with equal optimizer keys stand side by side.
+        built: Parts that are made, by run folder; those that are used are taken out, since halves
+            need the place of the whole.
+        show_progress: Show a bar, if the config wants one too.
+    """
     begun = bool(runs) and folder_of(runs).last_checkpoint.exists()
     together = [run for run in runs if begun or not (run.is_finished or run.is_begun_alone)]
     outcomes: Outcomes = {}
@@ -372,7 +385,11 @@ def fit_or_split(runs: Sequence[Run], show_progress: bool) -> Outcomes:
         try:
             with shared.lock():
                 try:
-                    outcomes = fit_program(together, shared, show_progress)
+                    parts = [
+                        built.pop(path) if path in built else build_parts(run.config)
+                        for run, path in ((run, run.folder.path) for run in together)
+                    ]
+                    outcomes = fit_program(together, parts, shared, show_progress)
                 except CannotShareError as error:
                     print(f"{len(together)} runs are trained one by one: {error}", flush=True)
                 except torch.OutOfMemoryError:
@@ -387,7 +404,7 @@ def fit_or_split(runs: Sequence[Run], show_progress: bool) -> Outcomes:
         gc.collect()  # Lightning's cycles hold the data, which the next program needs the place of
         torch.cuda.empty_cache()
     for half in halves:
-        outcomes |= fit_or_split(half, show_progress)
+        outcomes |= fit_or_split(half, built, show_progress)
     for run in runs:
         if run.folder.path not in outcomes:
             outcomes[run.folder.path] = fit_alone(run, show_progress)

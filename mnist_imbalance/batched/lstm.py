@@ -118,24 +118,25 @@ class LoopedLSTM(Function):
         return split, (0,) * len(split)
 
 
-class MappableLSTM(nn.LSTM):
-    """A ``torch.nn.LSTM`` that ``torch.vmap`` can map; it becomes one by ``adopt``."""
+class MappableLSTM(nn.Module):
+    """What ``torch.vmap`` can map in the place of a ``torch.nn.LSTM``, with the same parameters.
 
-    @classmethod
-    def adopt(cls, lstm: nn.LSTM) -> None:
-        """Change an LSTM's class to this one.
+    Args:
+        lstm: Of one layer and one direction.
 
-        Raises:
-            NotImplementedError: It has several layers or directions, or a projection.
-        """
+    Raises:
+        NotImplementedError: It has several layers or directions, or a projection.
+    """
+
+    def __init__(self, lstm: nn.LSTM) -> None:
+        super().__init__()
         if lstm.num_layers > 1 or lstm.bidirectional or lstm.proj_size or not lstm.bias:
             raise NotImplementedError("an LSTM of another kind than one layer, one direction")
-        lstm.__class__ = cls
+        self.batch_first = lstm.batch_first
+        for name, parameter in lstm.named_parameters():
+            self.register_parameter(name, parameter)
 
-    def flatten_parameters(self) -> None:
-        """Leave the parameters where they are: those of several runs are no cuDNN layer's."""
-
-    def forward(self, rows: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def forward(self, rows: Tensor) -> tuple[Tensor, None]:
         """Map (N, T, I), or (T, N, I) without ``batch_first``, to hidden states."""
         if self.batch_first:
             rows = rows.transpose(0, 1)

@@ -13,9 +13,9 @@ from mnist_imbalance.batched.lstm import MappableLSTM
 def mappable(module: nn.Module) -> nn.Module:
     """Copy a module, with LSTMs that ``torch.vmap`` can map."""
     copied = copy.deepcopy(module)
-    for part in copied.modules():
-        if isinstance(part, nn.LSTM):
-            MappableLSTM.adopt(part)
+    for name, part in list(copied.named_modules()):
+        if type(part) is nn.LSTM:
+            copied.set_submodule(name, MappableLSTM(part))
     return copied
 
 
