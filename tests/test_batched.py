@@ -25,7 +25,7 @@ from mnist_imbalance.models.lstm import RowLSTM
 from mnist_imbalance.runs import Result, RunFolder
 
 SHORT = ("trainer.accelerator=cpu", "trainer.max_epochs=2", "+trainer.limit_train_batches=10")
-UNKNOWN_TO_OTHERS = ("~model.output_bias", "~model.output_relu")  # keys of the LSTM alone
+KEYS_OF_THE_LSTM = [f"~model.{key}" for key in compose_with([]).model if key != "_target_"]
 DIFFERENT = [
     ("loss=weighted", "seed=0"),
     ("loss=weighted", "seed=1", "loss.minority_weight=2"),
@@ -163,7 +163,7 @@ def test_a_wrong_value_fails_one_run_only(tmp_path: Path) -> None:
 def test_a_model_that_cannot_be_mapped_is_trained_alone(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model = (f"model._target_=unmappable_models.{name}", *UNKNOWN_TO_OTHERS)
+    model = (f"model._target_=unmappable_models.{name}", *KEYS_OF_THE_LSTM)
     runs = [make_run(tmp_path, *SHORT, *model, f"seed={seed}") for seed in (0, 1)]
     outcomes = fit_side_by_side(runs, show_progress=False)
     assert "2 runs are trained one by one: " in capsys.readouterr().out
@@ -174,7 +174,7 @@ def test_a_model_that_cannot_be_mapped_is_trained_alone(
 
 
 def test_an_unforeseen_error_takes_no_other_run_with_it(tmp_path: Path) -> None:
-    model = ("model._target_=unmappable_models.Dropout", *UNKNOWN_TO_OTHERS)
+    model = ("model._target_=unmappable_models.Dropout", *KEYS_OF_THE_LSTM)
     runs = [make_run(tmp_path, *SHORT, *model, f"seed={seed}") for seed in (0, 1)]
     broken = make_run(tmp_path, *SHORT, *model, "+model.breaks=true")
     outcomes = fit_side_by_side([runs[0], broken, runs[1]], show_progress=False)
@@ -219,7 +219,7 @@ def test_stopped_while_runs_are_written_another_sweep_does_the_rest(tmp_path: Pa
 def test_too_many_runs_for_the_memory_are_split(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model = ("model._target_=large_model.Large", *UNKNOWN_TO_OTHERS)
+    model = ("model._target_=large_model.Large", *KEYS_OF_THE_LSTM)
     rates = [f"optimizer.lr={rate}" for rate in (0.001, 0.002, 0.003, 0.004)]
     runs = [make_run(tmp_path, *SHORT, *model, rate) for rate in rates]
     outcomes = fit_side_by_side(runs, show_progress=False)
