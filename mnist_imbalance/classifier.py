@@ -86,8 +86,19 @@ class Staged(lightning.LightningModule, ABC):
     def summarize(self, stage: str) -> None:
         """Score all batches since the last summary of this stage."""
 
+    @abstractmethod
+    def start_epoch(self) -> None:
+        """Let the loss know how much of training is done, if it asks for it."""
+
+    @property
+    def fraction_done(self) -> float:
+        """Return the fraction of training's optimizer steps that are done, in [0, 1)."""
+        return self.trainer.global_step / self.trainer.estimated_stepping_batches
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return one batch's loss, to be minimized."""
+        if batch_idx == 0:
+            self.start_epoch()
         return self.step(batch, "train")
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -158,12 +169,11 @@ class Classifier(Staged):
         """Return the optimizer of all parameters."""
         return self.make_optimizer(self.parameters())
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return one batch's loss, to be minimized."""
-        start_epoch: Any = getattr(self.loss, "start_epoch", None)
-        if batch_idx == 0 and start_epoch:
-            start_epoch(self.trainer.global_step / self.trainer.estimated_stepping_batches)
-        return super().training_step(batch, batch_idx)
+    def start_epoch(self) -> None:
+        """Let the loss know how much of training is done, if it asks for it."""
+        hook: Any = getattr(self.loss, "start_epoch", None)
+        if hook:
+            hook(self.fraction_done)
 
     def step(self, batch: Batch, stage: str) -> Tensor:
         """Return the loss of a batch, and keep its logits for the summary."""

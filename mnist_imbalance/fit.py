@@ -150,6 +150,7 @@ def build_classifier(config: DictConfig, data: MNISTData) -> Classifier:
     lightning.seed_everything(config.seed, verbose=False)
     asked = ("num_classes", "image_shape", "class_counts", "minority")
     known = {name: getattr(data, name) for name in asked}
+    known["head"] = config.model.get("head")
     classifier = Classifier(
         build(config, "model", known),
         build(config, "loss", known),

@@ -76,3 +76,73 @@ class MinorityWeightedCrossEntropy(WeightedCrossEntropy):
         labels = range(num_classes)
         weights = [minority_weight if label in minority else 1.0 for label in labels]
         super().__init__(weights, normalize)
+
+
+NUMBERS = {"weights": 1.0, "scales": 1.0, "offsets": 0.0, "margins": 0.0, "smoothing": 0.0}
+
+
+class AdjustedCrossEntropy(nn.Module):
+    """One formula for most published losses: cross-entropy with numbers for each label.
+
+    With p = softmax(Δ ⊙ z + ι − m_y·1_y), the loss of an image with logits z and label y is
+    ℓ = w_y · (1 − p_y)^γ · ((1 − ε_y) · −log p_y + ε_y · mean over all labels of −log p).
+
+    `mnist_imbalance.methods` has the published choices of the numbers. They are buffers, so that
+    runs with different ones are one program to the batched launcher.
+
+    Args:
+        num_classes: Labels that there are, C.
+        weights: w, (C,).
+        scales: Δ, (C,).
+        offsets: ι, (C,).
+        margins: m, (C,).
+        smoothing: ε, (C,).
+        gamma: γ.
+        normalize: Divide a batch's sum by its number of images (``count``) or by the sum of its
+            weights (``weight_sum``).
+        deferred: Fraction of training, in [0, 1), before which the numbers are those of plain
+            cross-entropy.
+        kept: Those numbers that hold from the beginning.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        gamma: float = 0.0,
+        normalize: Normalize = "count",
+        deferred: float = 0.0,
+        kept: Sequence[str] = (),
+        **numbers: Tensor,
+    ) -> None:
+        super().__init__()
+        self.normalize = normalize
+        self.deferred = deferred
+        self.later = {"gamma": torch.tensor(float(gamma))}
+        for name, neutral in NUMBERS.items():
+            self.later[name] = numbers.pop(name, torch.full((num_classes,), neutral)).float()
+        if numbers:
+            raise TypeError(f"no numbers of the formula: {', '.join(numbers)}")
+        for name, number in self.later.items():
+            plain = torch.full_like(number, NUMBERS.get(name, 0.0))
+            now = number if not deferred or name in kept else plain
+            self.register_buffer(name, now.clone())
+
+    def start_epoch(self, done: float) -> None:
+        """Let the numbers hold once they were deferred for long enough."""
+        if done >= self.deferred:
+            for name, number in self.later.items():
+                self.get_buffer(name).copy_(number)
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Map logits (N, C) and labels (N,) to a scalar."""
+        numbers = {name: self.get_buffer(name) for name in self.later}
+        margins = functional.one_hot(labels, logits.shape[1]) * numbers["margins"]
+        log_p = (numbers["scales"] * logits + numbers["offsets"] - margins).log_softmax(dim=1)
+        of_own = -log_p.gather(1, labels.unsqueeze(1)).squeeze(1)
+        smoothing = numbers["smoothing"][labels]
+        crossed = (1 - smoothing) * of_own - smoothing * log_p.mean(dim=1)
+        wrong = (-torch.expm1(-of_own)).clamp(min=torch.finfo(log_p.dtype).tiny)
+        weights = numbers["weights"][labels]
+        total = (weights * wrong ** numbers["gamma"] * crossed).sum()
+        return total / (weights.sum() if self.normalize == "weight_sum" else len(labels))

@@ -40,6 +40,7 @@ NEW_KEYS = {  # the value that all runs had before there was such a key: it chan
     "data.source._partial_": True,
     "data.source._target_": "mnist_imbalance.data.source.read_torchvision",
     "data.source.name": "MNIST",
+    "model.head": "linear",
     "trainer.max_steps": -1,
 }
 WITHOUT_EFFECT = {  # on what is trained, but for rounding: where and how it is made and told

@@ -53,7 +53,7 @@ def test_every_part_has_an_example() -> None:
 @pytest.mark.parametrize(
     ("section", "known_by"),
     [
-        ("A loss", {"loss": "balanced_softmax"}),
+        ("A loss", {"loss": "log_weighted"}),
         ("A sampler", {"condition": "imbalanced, data/sampler=balanced, data/source=debug"}),
         ("A profile", {"condition": "imbalanced, data/profile=exponential, data/source=debug"}),
         ("A source", {"groups": {"1": [1], "0": [0], "all": [0, 1]}}),
@@ -86,5 +86,5 @@ def test_an_overlay_is_a_condition_of_the_report(extended: Path) -> None:
     run(extended, "An overlay")
     tables = extended / "runs" / "report" / "tables"
     conditions = (tables / "all_conditions.csv").read_text()
-    assert "balanced_softmax" in conditions
+    assert "log_weighted" in conditions
     assert "linear" in conditions

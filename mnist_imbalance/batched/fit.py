@@ -169,6 +169,20 @@ class StackedClassifier(Staged):
         losses: Tensor = self.loss(logits, labels)
         return losses.sum()
 
+    def start_epoch(self) -> None:
+        """Let every run's loss know how much of training is done, if it asks for it."""
+        parts = zip(self.loss.parts, self.treated, strict=True)
+        places = [(part, place) for part, (_, size) in parts for place in range(size)]
+        for each, (part, place) in zip(self.classifiers, places, strict=True):
+            hook: Any = getattr(each.loss, "start_epoch", None)
+            if hook:
+                own, stacked = dict(each.loss.named_buffers()), dict(part.named_buffers())
+                for name, buffer in own.items():
+                    buffer.copy_(stacked[name][place])
+                hook(self.fraction_done)
+                for name, buffer in own.items():
+                    stacked[name][place].copy_(buffer)
+
     def summarize(self, stage: str) -> None:
         """Score every run's batches; of those whose loss is not finite, note why."""
         logits, labels = (torch.cat(parts, dim=1) for parts in zip(*self._seen[stage], strict=True))
@@ -221,8 +235,6 @@ def rehearse(
     """
     if next(classifier.model.buffers(), None) is not None:
         raise CannotShareError("the model has buffers, which training may change")
-    if hasattr(classifier.classifiers[0].loss, "start_epoch"):
-        raise CannotShareError("the loss changes from epoch to epoch")
     runs = len(classifier.classifiers)
     images = torch.zeros(runs, 2, *image_shape, device=device)
     labels = torch.zeros(runs, 2, dtype=torch.long, device=device)

@@ -6,6 +6,8 @@ import torch
 from pydantic import PositiveInt, validate_call
 from torch import nn
 
+from mnist_imbalance.models.heads import CosineLinear, Head
+
 
 class LeNet5(nn.Sequential):
     """LeNet-5 with ReLU and max-pooling (LeCun et al., 1998; AI3607, section 6).
@@ -15,11 +17,15 @@ class LeNet5(nn.Sequential):
     Args:
         num_classes: Labels that there are, K.
         image_shape: Channels, height and width.
+        head: The last layer: ``linear``, or ``cosine``, which has no bias.
     """
 
     @validate_call
     def __init__(
-        self, num_classes: PositiveInt, image_shape: Sequence[PositiveInt] = (1, 28, 28)
+        self,
+        num_classes: PositiveInt,
+        image_shape: Sequence[PositiveInt] = (1, 28, 28),
+        head: Head = "linear",
     ) -> None:
         channels, height, width = image_shape
         features = 16 * ((height // 2 - 4) // 2) * ((width // 2 - 4) // 2)
@@ -35,6 +41,6 @@ class LeNet5(nn.Sequential):
             nn.ReLU(),
             nn.Linear(120, 84),
             nn.ReLU(),
-            nn.Linear(84, num_classes),
+            (CosineLinear if head == "cosine" else nn.Linear)(84, num_classes),
         )
         self.to(memory_format=torch.channels_last)  # a step takes 0.8 of the time on a CPU

@@ -5,6 +5,9 @@ from collections.abc import Sequence
 from pydantic import FiniteFloat, PositiveInt, validate_call
 from torch import Tensor, nn
 
+from mnist_imbalance.errors import ConfigError
+from mnist_imbalance.models.heads import CosineLinear, Head
+
 
 class RowLSTM(nn.Module):
     """An LSTM that reads an image row by row, and an MLP (AI3607, section 2).
@@ -17,6 +20,10 @@ class RowLSTM(nn.Module):
         output_bias: Where every bias of the last layer starts; None leaves PyTorch's default,
             with which a label whose output starts below zero can be lost to the ReLU for good.
         output_relu: Put AI3607's ReLU after the last layer.
+        head: The last layer: ``linear``, or ``cosine``, which has no bias and no ReLU.
+
+    Raises:
+        ConfigError: A cosine head is to have a bias or a ReLU.
     """
 
     @validate_call
@@ -26,11 +33,17 @@ class RowLSTM(nn.Module):
         image_shape: Sequence[PositiveInt] = (1, 28, 28),
         output_bias: FiniteFloat | None = 5.0,
         output_relu: bool = True,
+        head: Head = "linear",
     ) -> None:
         super().__init__()
+        if head == "cosine" and (output_relu or output_bias is not None):
+            raise ConfigError(
+                "model.head: cosine has no bias and no ReLU; add model.output_bias=null "
+                "model.output_relu=false"
+            )
         channels, rows, columns = image_shape
         self.lstm = nn.LSTM(input_size=channels * columns, hidden_size=64, batch_first=True)
-        output = nn.Linear(512, num_classes)
+        output = (CosineLinear if head == "cosine" else nn.Linear)(512, num_classes)
         if output_bias is not None:
             nn.init.constant_(output.bias, output_bias)
         self.head = nn.Sequential(

@@ -1,0 +1,188 @@
+"""Published losses, against numbers worked out from their papers' formulas."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import REPOSITORY
+from pydantic import ValidationError
+from test_batched import make_run
+from torch.nn import functional
+
+from mnist_imbalance.batched.fit import fit_side_by_side
+from mnist_imbalance.batched.launch import program
+from mnist_imbalance.config import compose_with
+from mnist_imbalance.errors import ConfigError
+from mnist_imbalance.fit import fit_run
+from mnist_imbalance.losses import AdjustedCrossEntropy
+from mnist_imbalance.methods import (
+    class_balanced,
+    focal,
+    inverse_frequency,
+    label_aware_smoothing,
+    ldam,
+    vs,
+)
+from mnist_imbalance.models.heads import CosineLinear
+from mnist_imbalance.models.lstm import RowLSTM
+from mnist_imbalance.runs import RunFolder
+
+IMBALANCED = [542, 624, 546, 563, 534, 4921, 5418, 5765, 5351, 5449]
+ONE_IMAGE = torch.tensor([[2.0, 1.0, 0.0]]), torch.tensor([0])
+METHODS = sorted(
+    file.stem
+    for file in (REPOSITORY / "conf" / "loss").iterdir()
+    if "mnist_imbalance.methods" in file.read_text()
+)
+
+
+@pytest.fixture
+def batch() -> tuple[torch.Tensor, torch.Tensor]:
+    random = torch.Generator().manual_seed(0)
+    return torch.randn(64, 10, generator=random), torch.randint(0, 10, (64,), generator=random)
+
+
+def test_focal_of_lin_2017() -> None:
+    assert focal(3)(*ONE_IMAGE).item() == pytest.approx(0.045678, abs=1e-6)
+    weighted = focal(3, weights=[7, 1, 1])(*ONE_IMAGE).item()
+    assert weighted == pytest.approx(0.319745, abs=1e-6)  # within p it would be 2.533708
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        (
+            class_balanced(IMBALANCED).weights,  # Cui 2019
+            [1.8253, 1.5919, 1.8123, 1.7591, 1.8519, 0.2478, 0.2302, 0.2198, 0.2324, 0.2292],
+        ),
+        (
+            ldam(IMBALANCED, "cosine", scale=1).margins,  # Cao 2019
+            [0.4981, 0.4809, 0.4972, 0.4934, 0.5, 0.2870, 0.2802, 0.2758, 0.2810, 0.2798],
+        ),
+        (
+            vs(IMBALANCED).scales,  # Kini 2021
+            [0.4920, 0.5132, 0.4931, 0.4976, 0.4898, 0.9536, 0.9815, 1, 0.9779, 0.9832],
+        ),
+    ],
+)
+def test_numbers_of_the_imbalanced_set(number: torch.Tensor, expected: Sequence[float]) -> None:
+    assert number.tolist() == pytest.approx(expected, abs=6e-5)
+
+
+def test_balanced_softmax_of_ren_2020_and_logit_adjustment_of_menon_2021() -> None:
+    adjusted = vs([10, 100, 1000], gamma=0, tau=1)(*ONE_IMAGE).item()
+    assert adjusted == pytest.approx(2.902098, abs=1e-6)
+    more = vs([70, 700, 7000], gamma=0, tau=1)(*ONE_IMAGE).item()
+    assert more == pytest.approx(adjusted, abs=1e-6)
+    with pytest.raises(ValidationError, match="class_counts"):
+        vs(class_counts=[0, 100, 1000])
+
+
+def test_ldam_of_cao_2019(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+    features, labels = batch
+    cosines = CosineLinear(10, 10)(features)
+    assert cosines.abs().max() <= 1
+    without_margin = ldam(IMBALANCED, "cosine", max_margin=0)(cosines, labels)
+    torch.testing.assert_close(without_margin, functional.cross_entropy(30 * cosines, labels))
+    own = functional.one_hot(labels, 10) * ldam(IMBALANCED, "cosine", scale=1).margins
+    with_margin = ldam(IMBALANCED, "cosine")(cosines, labels)
+    torch.testing.assert_close(with_margin, functional.cross_entropy(30 * (cosines - own), labels))
+    with pytest.raises(ConfigError, match=r"^model\.head: ldam needs cosine"):
+        ldam(IMBALANCED, "linear")
+
+
+def test_label_aware_smoothing_of_zhong_2021(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+    smoothing = label_aware_smoothing([100, 550, 1000]).smoothing
+    assert smoothing.tolist() == pytest.approx([0.1, 0.1 + 0.3 * 0.5**0.5, 0.4])
+    equal = label_aware_smoothing(IMBALANCED, most=0.2, least=0.2)(*batch)
+    expected = functional.cross_entropy(*batch, label_smoothing=0.2)
+    torch.testing.assert_close(equal, expected)
+    with pytest.raises(ConfigError, match=r"^loss\.most: "):
+        label_aware_smoothing(IMBALANCED, most=0.1, least=0.2)
+
+
+@pytest.mark.parametrize("normalize", ["count", "weight_sum"])
+def test_both_divisors(batch: tuple[torch.Tensor, torch.Tensor], normalize: Any) -> None:
+    loss = inverse_frequency(IMBALANCED, normalize=normalize)
+    losses = loss.weights[batch[1]] * functional.cross_entropy(*batch, reduction="none")
+    divisor = {"count": 64, "weight_sum": loss.weights[batch[1]].sum()}[normalize]
+    torch.testing.assert_close(loss(*batch), losses.sum() / divisor)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        focal(10, gamma=0),
+        class_balanced(IMBALANCED, beta=0),
+        inverse_frequency(IMBALANCED, power=0),
+        vs(IMBALANCED, gamma=0, tau=0),
+        label_aware_smoothing(IMBALANCED, most=0, least=0),
+        vs(IMBALANCED, deferred=0.5),
+    ],
+)
+def test_neutral_numbers_train_as_plain_cross_entropy_to_the_bit(
+    batch: tuple[torch.Tensor, torch.Tensor], loss: AdjustedCrossEntropy
+) -> None:
+    logits, labels = batch[0].requires_grad_(), batch[1]
+    [ours] = torch.autograd.grad(loss(logits, labels), logits)
+    [plain] = torch.autograd.grad(functional.cross_entropy(logits, labels), logits)
+    assert torch.equal(ours, plain)
+
+
+def test_unknown_numbers_are_refused() -> None:
+    with pytest.raises(TypeError, match="no numbers of the formula: margin"):
+        AdjustedCrossEntropy(10, margin=torch.ones(10))
+
+
+SHORT = ("data/source=debug", "trainer.accelerator=cpu", "optimizer.lr=0.01")
+COSINE = ("model.head=cosine", "model.output_bias=null", "model.output_relu=false")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_trains_from_one_word(train_here: Callable[..., Path], method: str) -> None:
+    head = COSINE if "ldam" in method else ()
+    folder = train_here(f"loss={method}", *SHORT, *head, "trainer.max_epochs=2")
+    result = RunFolder(folder).result()
+    assert result is not None
+    assert result.condition.startswith(method)
+    assert result.train.loss != result.val.loss
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_deferred_numbers_take_hold_after_their_fraction(tmp_path: Path, together: bool) -> None:
+    def train(*losses: tuple[str, ...]) -> list[list[list[list[int]]]]:
+        """Return the confusion matrix of every epoch's training images, for each loss."""
+        runs = [make_run(tmp_path, *SHORT, "trainer.max_epochs=4", *loss) for loss in losses]
+        if together:
+            fit_side_by_side(runs, show_progress=False)
+        else:
+            for run in runs:
+                fit_run(run.config, run.hydra, run.folder, show_progress=False)
+        checkpoints = [torch.load(run.folder.last_checkpoint) for run in runs]
+        histories = [checkpoint["history"]["train"] for checkpoint in checkpoints]
+        return [[epochs[epoch]["confusion"] for epoch in range(4)] for epochs in histories]
+
+    method = "loss=inverse_frequency"
+    plain, half, always = train(
+        (method, "loss.power=0"), (method, "loss.deferred=0.5"), (method, "loss.deferred=0")
+    )
+    assert half[:2] == plain[:2]
+    assert half[2:] != plain[2:]
+    assert always[0] != plain[0]
+
+
+def test_methods_share_a_program_unless_their_divisors_differ() -> None:
+    def shared(*overrides: str) -> str | None:
+        return program(compose_with(overrides))
+
+    others = ["loss=vs", "loss=focal", "loss=inverse_frequency", "loss=label_aware_smoothing"]
+    assert {shared(each, "loss.deferred=0.3") for each in others} == {shared("loss=cdt")}
+    assert shared("loss=focal", "loss.normalize=weight_sum") != shared("loss=focal")
+    assert shared("loss=plain") != shared("loss=focal")
+
+
+def test_a_cosine_head_has_no_bias() -> None:
+    with pytest.raises(ConfigError, match=r"^model\.head: .* add model\.output_bias=null"):
+        RowLSTM(10, head="cosine")
