@@ -35,6 +35,7 @@ from mnist_imbalance.scores import Groups, Scores
 NEW_KEYS = {  # the value that all runs had before there was such a key: it changes no hash
     "data.copied": "minority",
     "data.minority": [0, 1, 2, 3, 4],
+    "data.shots": None,
     "data.sampler._partial_": True,
     "data.sampler._target_": "mnist_imbalance.data.samplers.shuffle",
     "data.source._partial_": True,

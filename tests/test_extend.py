@@ -54,8 +54,8 @@ def test_every_part_has_an_example() -> None:
     ("section", "known_by"),
     [
         ("A loss", {"loss": "log_weighted"}),
-        ("A sampler", {"condition": "imbalanced, data/sampler=balanced, data/source=debug"}),
-        ("A profile", {"condition": "imbalanced, data/profile=exponential, data/source=debug"}),
+        ("A sampler", {"condition": "imbalanced, data/sampler=capped, data/source=debug"}),
+        ("A profile", {"condition": "imbalanced, data/profile=linear, data/source=debug"}),
         ("A source", {"groups": {"1": [1], "0": [0], "all": [0, 1]}}),
         ("A model", {"model": "linear"}),
         ("A metric", {"condition": "imbalanced, data/source=debug"}),

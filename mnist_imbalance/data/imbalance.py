@@ -86,6 +86,30 @@ def scored_groups(minority: Sequence[int], num_classes: int) -> dict[str, list[i
     return {name_group(labels): list(labels) for labels in apart} | {"all": everything}
 
 
+def shot_groups(counts: Sequence[int], few: int, many: int) -> dict[str, list[int]]:
+    """Return the labels with few, medium and many images, as far as there are such, and "all".
+
+    Liu et al., 2019, "Large-scale long-tailed recognition in an open world", with 20 and 100.
+
+    Args:
+        counts: Training images of each label, without copies.
+        few: Labels with fewer images have few.
+        many: Labels with more images have many.
+
+    Raises:
+        ConfigError: ``few`` is above ``many``.
+    """
+    if few > many:
+        raise ConfigError(f"data.shots: {few} must not be above {many}")
+    labels = range(len(counts))
+    groups = {
+        "few": [label for label in labels if counts[label] < few],
+        "medium": [label for label in labels if few <= counts[label] <= many],
+        "many": [label for label in labels if counts[label] > many],
+    }
+    return {name: members for name, members in groups.items() if members} | {"all": [*labels]}
+
+
 def hold_out(
     labels: Tensor, per_label: int, num_classes: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,6 +19,7 @@ from mnist_imbalance.data.imbalance import (
     hold_out,
     kept_counts,
     scored_groups,
+    shot_groups,
     subsample,
 )
 from mnist_imbalance.data.samplers import shuffle
@@ -88,10 +90,12 @@ class MNISTData(lightning.LightningDataModule):
         seed: Chooses the images that are held out and kept, and the noise.
         order_seed: With the epoch, chooses the order of the training images; None is ``seed``.
         val_per_label: Training images of each label held out for validation.
-        minority: The labels that lose images; their accuracy and the others' are given apart.
-            Without any, no label loses images or is copied.
+        minority: The labels that lose images, or how many of them ``seed`` chooses; their accuracy
+            and the others' are given apart. Without any, no label loses images or is copied.
         keep: Fraction of the minority's other images that is kept, in (0, 1]; or a fraction for
             each label; or a function of the images a label to the numbers that are kept.
+        shots: Give accuracies for the labels with fewer training images than the first, with more
+            than the second, and for those between, instead of minority and majority.
         copies: What is done to each copy of a kept image; one copy at least.
         copied: The labels whose images are copied: ``minority``, or ``all``.
         redraw: Draw the copies' noise anew for every epoch.
@@ -101,6 +105,7 @@ class MNISTData(lightning.LightningDataModule):
 
     Attributes:
         counts: Images of each label by step, once it is set up; so are those below.
+        minority: The labels that lose images.
         num_classes: Labels that there are.
         image_shape: Channels, height and width.
         class_counts: Training images of each label.
@@ -115,8 +120,9 @@ class MNISTData(lightning.LightningDataModule):
         seed: Seed = 0,
         order_seed: Seed | None = None,
         val_per_label: PositiveInt = 500,
-        minority: Sequence[NonNegativeInt] = (),
+        minority: Sequence[NonNegativeInt] | PositiveInt = (),
         keep: Profile = 1.0,
+        shots: tuple[PositiveInt, PositiveInt] | None = None,
         copies: Annotated[Sequence[Copy], Field(min_length=1)] = (UNCHANGED,),
         copied: Literal["minority", "all"] = "minority",
         redraw: bool = False,
@@ -129,8 +135,9 @@ class MNISTData(lightning.LightningDataModule):
         self.seed = seed
         self.order_seed = seed if order_seed is None else order_seed
         self.val_per_label = val_per_label
-        self.minority = sorted(set(minority))
+        self.wanted = minority
         self.keep = keep
+        self.shots = shots
         self.copies = copies
         self.copied = copied
         self.redraw = redraw
@@ -154,13 +161,13 @@ class MNISTData(lightning.LightningDataModule):
         images.check()
         self.num_classes = images.num_classes
         self.image_shape = images.shape
+        self.minority = self._choose_minority()
         if unknown := [label for label in self.minority if label >= self.num_classes]:
             raise ConfigError(f"data.minority: there is no label {unknown[0]}")
         if not self.minority and isinstance(self.keep, int | float) and self.keep < 1:
             raise ConfigError("data.keep: no label could lose images; data.minority names some")
         if not self.minority and len(self.copies) > 1 and self.copied == "minority":
             raise ConfigError("data.copies: no label is copied; data.minority names some")
-        self.groups = scored_groups(self.minority, self.num_classes)
         self.sha256 = images.checksum()
 
         held_in, held_out = hold_out(
@@ -169,6 +176,11 @@ class MNISTData(lightning.LightningDataModule):
         available = count_labels(labels[held_in], self.num_classes)
         with naming("data.keep"):
             counts = kept_counts(self.keep, self.minority, available)
+        self.groups = (
+            shot_groups(counts, *self.shots)
+            if self.shots
+            else scored_groups(self.minority, self.num_classes)
+        )
         kept = subsample(held_in, labels, counts)
         self.kept = pixels[kept], labels[kept]
         self.train = self._expand(epoch=0)
@@ -186,6 +198,16 @@ class MNISTData(lightning.LightningDataModule):
             "test": count_labels(images.test[1], self.num_classes),
         }
 
+    def _choose_minority(self) -> list[int]:
+        if not isinstance(self.wanted, int):
+            return sorted(set(self.wanted))
+        if self.wanted >= self.num_classes:
+            raise ConfigError(
+                f"data.minority: must be below {self.num_classes}, the labels there are"
+            )
+        drawn = torch.randperm(self.num_classes, generator=generator("minority", self.seed))
+        return sorted(drawn[: self.wanted].tolist())
+
     def _expand(self, epoch: int) -> Batch:
         images, labels = self.kept
         copied = list(range(self.num_classes)) if self.copied == "all" else self.minority
@@ -202,7 +224,9 @@ class MNISTData(lightning.LightningDataModule):
     def order(self, epoch: int) -> Tensor:
         """Return the indices of an epoch's training images, in order, (M,) on the CPU."""
         _, labels = self.train
-        return self.sampler(labels.cpu(), generator=generator("order", self.order_seed, epoch))
+        asked = {"epoch": epoch} if "epoch" in signature(self.sampler).parameters else {}
+        chance = generator("order", self.order_seed, epoch)
+        return self.sampler(labels.cpu(), generator=chance, **asked)
 
     def epoch(self, number: int) -> Batch:
         """Return the training images and labels of an epoch, in order."""
