@@ -6,6 +6,7 @@ import torch
 from pydantic import PositiveInt, validate_call
 from torch import nn
 
+from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.models.heads import CosineLinear, Head
 
 
@@ -18,6 +19,9 @@ class LeNet5(nn.Sequential):
         num_classes: Labels that there are, K.
         image_shape: Channels, height and width.
         head: The last layer: ``linear``, or ``cosine``, which has no bias.
+
+    Raises:
+        ConfigError: The images are too small.
     """
 
     @validate_call
@@ -28,6 +32,10 @@ class LeNet5(nn.Sequential):
         head: Head = "linear",
     ) -> None:
         channels, height, width = image_shape
+        if min(height, width) < 12:
+            raise ConfigError(
+                f"model: LeNet-5 needs images of 12 × 12 pixels, got {height} × {width}"
+            )
         features = 16 * ((height // 2 - 4) // 2) * ((width // 2 - 4) // 2)
         super().__init__(
             nn.Conv2d(channels, 6, kernel_size=5, padding=2),
