@@ -1,0 +1,69 @@
+"""More scores than accuracies, each from a set's logits (N, C) and labels (N,)."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torchmetrics.functional.classification import multiclass_auroc, multiclass_calibration_error
+
+Of = Literal["all", "minority", "majority"]
+BINS = 15  # of the calibration error, as in Guo et al., 2017
+
+
+def recalls(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the accuracy of each label that has images, each in [0, 1]."""
+    right = (logits.argmax(dim=1) == labels).float()
+    images = labels.bincount()
+    return labels.bincount(right)[images > 0] / images[images > 0]
+
+
+def balanced_accuracy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the mean of the labels' accuracies, in [0, 1]."""
+    return recalls(logits, labels).mean()
+
+
+def g_mean(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the geometric mean of the labels' accuracies, in [0, 1] (Kubat and Matwin, 1997)."""
+    return recalls(logits, labels).log().mean().exp()
+
+
+def worst_label(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the lowest accuracy of any label, in [0, 1]."""
+    return recalls(logits, labels).min()
+
+
+def auroc(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the labels' mean area under the curve of one against the rest, in [0, 1]."""
+    if labels.min() == labels.max():
+        return torch.tensor(torch.nan)
+    return multiclass_auroc(logits.softmax(dim=1), labels, num_classes=logits.shape[1])
+
+
+def part(logits: Tensor, labels: Tensor, minority: Sequence[int], of: Of) -> tuple[Tensor, Tensor]:
+    """Return the logits and labels of all images, or of those of the minority or the majority."""
+    if of == "all":
+        return logits, labels
+    rare = torch.isin(labels, torch.tensor(minority, dtype=labels.dtype, device=labels.device))
+    chosen = rare if of == "minority" else ~rare
+    return logits[chosen], labels[chosen]
+
+
+def nll(logits: Tensor, labels: Tensor, minority: Sequence[int] = (), of: Of = "all") -> Tensor:
+    """Return the mean of −log p of the true label, in nats; nan without images."""
+    return functional.cross_entropy(*part(logits, labels, minority, of))
+
+
+def ece(logits: Tensor, labels: Tensor, minority: Sequence[int] = (), of: Of = "all") -> Tensor:
+    """Return the expected calibration error, in [0, 1]; nan without images.
+
+    Of 15 bins of confidence, equally wide, the mean distance between confidence and accuracy,
+    weighted by images (Naeini et al., 2015; Guo et al., 2017, "On calibration of modern neural
+    networks").
+    """
+    logits, labels = part(logits, labels, minority, of)
+    if not len(labels):
+        return torch.tensor(torch.nan)
+    classes = logits.shape[1]
+    return multiclass_calibration_error(logits.softmax(dim=1), labels, classes, n_bins=BINS)
