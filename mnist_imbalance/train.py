@@ -1,5 +1,9 @@
 """``python -m mnist_imbalance.train``: one run, or with ``-m`` a sweep of them."""
 
+import io
+import re
+import sys
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 
 import hydra
@@ -40,11 +44,21 @@ def job(config: DictConfig) -> Outcome:
     return run_in_sweep(config)
 
 
+def show_help() -> None:
+    """Show Hydra's help without the group that is the study's alone."""
+    with suppress(SystemExit), redirect_stdout(io.StringIO()) as shown:
+        job()
+    print(re.sub(r"(?m)^study: .*\n", "", shown.getvalue()))
+
+
 def main() -> None:
     """Run the command line."""
     hush_libraries()
     with one_line_errors():
-        job()
+        if {"-h", "--help"} & {*sys.argv}:
+            show_help()
+        else:
+            job()
 
 
 if __name__ == "__main__":
