@@ -114,6 +114,9 @@ class Keys(BaseModel, strict=True, extra="forbid"):
     optimizer: OptimizerKeys
     metrics: Any
     trainer: TrainerKeys
+    scheduler: Any = None  # configs of earlier runs have no such keys
+    callbacks: Any = None
+    logger: Any = None
 
 
 def check(config: DictConfig) -> None:

@@ -30,8 +30,12 @@ def run_one(config: DictConfig) -> Outcome:
     if done_before:
         console.print(f"finished before, nothing trained: {folder.result_file}", soft_wrap=True)
     console.print(tabulate_run(result))
+    if not folder.result_file.exists():
+        console.print("on trial, as trainer.fast_dev_run says: nothing is kept")
+        return as_outcome(folder.path, result)
     console.print(f"run folder: {folder.path}", soft_wrap=True)
-    console.print(f"TensorBoard: tensorboard --logdir {config.runs_dir}", soft_wrap=True)
+    if "tensorboard" in (config.logger or {}):
+        console.print(f"TensorBoard: tensorboard --logdir {config.runs_dir}", soft_wrap=True)
     return as_outcome(folder.path, result)
 
 
