@@ -1,14 +1,17 @@
 """Checkpoints: written whole, read only if whole."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile, ZipFile
 
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from omegaconf import DictConfig
 
 from mnist_imbalance.errors import ConfigError
+from mnist_imbalance.runs import RunFolder, determining
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -46,6 +49,46 @@ def read_checkpoint(checkpoint: Path) -> dict[str, Any]:
     if missing:
         raise ConfigError(f"runs_dir: {checkpoint} is no checkpoint of a training; delete it")
     return dict(state)
+
+
+def stopped_by_callback(checkpoint: Path) -> bool:
+    """Tell whether a callback such as EarlyStopping ended the training that left a checkpoint."""
+    states = read_checkpoint(checkpoint)["callbacks"].values()
+    return any(isinstance(state, dict) and state.get("stopped_epoch") for state in states)
+
+
+def shorter_run(config: DictConfig, folder: RunFolder, origin: Mapping[str, str]) -> Path | None:
+    """Return the last checkpoint of a finished run of fewer epochs that is this one so far, if any.
+
+    It lies where the same command with fewer epochs, or the default's, has its folder. A run with
+    a scheduler or callbacks, which may depend on the length of the training, begins anew.
+
+    Args:
+        config: Of the run.
+        folder: Of the run, whose name tells its epochs.
+        origin: Checksums of the data and the code, which must be the same.
+    """
+    ours = determining(config)
+    name = f"trainer.max_epochs={config.trainer.max_epochs}"
+    parts = folder.path.parts
+    if name not in parts or config.scheduler or config.callbacks:
+        return None
+    before, behind = Path(*parts[: parts.index(name)]), parts[parts.index(name) + 1 :]
+    found: dict[int, Path] = {}
+    for place in (before, *before.glob("trainer.max_epochs=*")):
+        run = RunFolder(place.joinpath(*behind))
+        try:
+            result = run.result()
+            if not result or result.epochs >= config.trainer.max_epochs:
+                continue
+            if result.config != {**ours, "trainer.max_epochs": result.epochs}:
+                continue
+            state = read_checkpoint(run.last_checkpoint)
+        except ConfigError:
+            continue
+        if state.get("loops") and origin in state["callbacks"].values():
+            found[result.epochs] = run.last_checkpoint
+    return found[max(found)] if found else None
 
 
 def epochs_done(checkpoint: Path) -> int:

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import lightning
 import numpy
@@ -13,6 +13,7 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.scores import Groups, Scores
@@ -133,6 +134,8 @@ class Classifier(Staged):
         make_optimizer: Maps the parameters to an optimizer; None is AI3607's SGD.
         groups: The labels of each group that accuracies are given for.
         metrics: More scores, each from a set's logits (N, K) and labels (N,), by name.
+        make_scheduler: Maps the optimizer and the number of all its steps to what changes its rate
+            after every step; None leaves it as it is.
 
     Attributes:
         scores: The last whole pass over "train", "val" and "test". An epoch's training batches
@@ -148,6 +151,7 @@ class Classifier(Staged):
         make_optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | None = None,
         groups: Groups | None = None,
         metrics: Mapping[str, Metric] | None = None,
+        make_scheduler: Callable[[Optimizer, int], LRScheduler] | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -155,6 +159,7 @@ class Classifier(Staged):
         self.make_optimizer = make_optimizer or SGD
         self.groups = groups or {}
         self.metrics = metrics or {}
+        self.make_scheduler = make_scheduler
         self.scores: dict[str, Scores] = {}
         self.predictions: dict[str, numpy.ndarray] = {}
         self.history: dict[str, dict[int, Scores]] = defaultdict(dict)
@@ -165,9 +170,22 @@ class Classifier(Staged):
         logits: Tensor = self.model(images)
         return logits
 
-    def configure_optimizers(self) -> Optimizer:
-        """Return the optimizer of all parameters."""
-        return self.make_optimizer(self.parameters())
+    @classmethod
+    def load_from_checkpoint(cls, *_: Any, **__: Any) -> NoReturn:
+        """Say what gives a run's model; a checkpoint does not know the parts it is of.
+
+        Raises:
+            ConfigError: Always.
+        """
+        raise ConfigError("use mnist_imbalance.load.load_run(folder), folder being the run folder")
+
+    def configure_optimizers(self) -> Any:
+        """Return the optimizer of all parameters, with its scheduler if there is one."""
+        optimizer = self.make_optimizer(self.parameters())
+        if not self.make_scheduler:
+            return optimizer
+        scheduler = self.make_scheduler(optimizer, int(self.trainer.estimated_stepping_batches))
+        return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
 
     def start_epoch(self) -> None:
         """Let the loss know how much of training is done, if it asks for it."""

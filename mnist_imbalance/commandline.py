@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from omegaconf import OmegaConf
 
@@ -23,8 +24,11 @@ def overrides_from_arguments(description: str | None, name: str = "train") -> li
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="change these keys")
-    overrides: list[str] = parser.parse_args().overrides
-    return overrides
+    parser.add_argument("--config-dir", type=Path, help="one more folder like conf/")
+    given = parser.parse_args()
+    if not given.config_dir:
+        return list(given.overrides)
+    return [f"hydra.searchpath=['file://{given.config_dir.absolute()}']", *given.overrides]
 
 
 def hush_libraries() -> None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 CHOICES = ("model", "data", "loss", "optimizer")  # config groups, by which runs are named
+NAMED_IF_CHANGED = ("scheduler", "callbacks")  # as is what lies below data, see `named_choices`
 BUDGET = {"trainer.max_epochs", "trainer.max_steps"}  # how long is trained, not what is done
 SEEDS = {"seed", "data.seed", "data.order_seed"}
 
@@ -28,14 +29,15 @@ def named_choices(chosen: Mapping[str, str], usual: Mapping[str, str]) -> dict[s
 
     Args:
         chosen: The name chosen in each config group.
-        usual: The same of a plain run of its data; what is below ``data`` and differs is named.
+        usual: The same of a plain run of its data; what is below ``data`` and differs is named, and
+            so are the scheduler and the callbacks.
     """
-    below = {
+    changed = {
         group: choice
         for group, choice in chosen.items()
-        if group.startswith("data/") and choice != usual[group]
+        if group.startswith((*NAMED_IF_CHANGED, "data/")) and choice != usual[group]
     }
-    return {group: chosen[group] for group in CHOICES} | below
+    return {group: chosen[group] for group in CHOICES} | changed
 
 
 def name_condition(choices: Mapping[str, str], changed: Mapping[str, Any]) -> str:
@@ -46,12 +48,11 @@ def name_condition(choices: Mapping[str, str], changed: Mapping[str, Any]) -> st
     says more, the loss unless it is plain.
 
     Args:
-        choices: The name chosen in each config group; of those below another one, such as
-            ``data/copies``, only what differs from that one's own choice.
+        choices: As `named_choices` gives them.
         changed: As `changes` gives it.
     """
     data, loss = choices["data"], choices["loss"]
     parts = [] if data == "imbalanced" and loss != "plain" else [data]
     parts += [] if loss == "plain" else [loss]
-    parts += [f"{group}={choice}" for group, choice in sorted(choices.items()) if "/" in group]
+    parts += [f"{group}={choices[group]}" for group in sorted(choices.keys() - set(CHOICES))]
     return ", ".join([*parts, *(f"{key}={value}" for key, value in changed.items())])

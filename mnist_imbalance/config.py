@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from inspect import signature
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -27,17 +27,35 @@ from pydantic_core import PydanticCustomError
 from mnist_imbalance.errors import ConfigError, as_config_error, naming
 from mnist_imbalance.seeds import Seed
 
-CONF = Path(__file__).resolve().parents[1] / "conf"
+PACKAGE = Path(__file__).resolve().parent
+CONF = next(  # in an installed package, or in the repository
+    place / "conf" for place in (PACKAGE, PACKAGE.parent) if (place / "conf").is_dir()
+)
 Limit = Annotated[FiniteFloat, Field(gt=0)]  # batches, or a fraction of them
+
+
+def hydra_at_conf() -> AbstractContextManager[Any]:
+    """Let Hydra compose from ``conf/`` meanwhile, unless a command line of ours has begun that."""
+    if GlobalHydra.instance().is_initialized():
+        return nullcontext()
+    context: AbstractContextManager[Any] = initialize_config_dir(str(CONF), version_base="1.3")
+    return context
 
 
 def compose_with(
     overrides: Sequence[str], *, name: str = "train", with_hydra: bool = False
 ) -> DictConfig:
-    """Compose ``conf/<name>.yaml`` as a command line would, with Hydra's own part or not."""
-    in_hydra = GlobalHydra.instance().is_initialized()  # in a job, whose conf/ is the same
-    with nullcontext() if in_hydra else initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose(name, list(overrides), return_hydra_config=with_hydra)
+    """Compose ``conf/<name>.yaml`` as a command line would, with Hydra's own part or not.
+
+    What the process's command line searches beside ``conf/`` is searched here, too.
+    """
+    searched = list(HydraConfig.get().searchpath) if HydraConfig.initialized() else []
+    with hydra_at_conf():
+        return compose(
+            name,
+            [*([f"hydra.searchpath={searched}"] if searched else []), *overrides],
+            return_hydra_config=with_hydra,
+        )
 
 
 def take_apart(config: DictConfig) -> tuple[DictConfig, HydraConf]:
@@ -96,6 +114,9 @@ class Keys(BaseModel, strict=True, extra="forbid"):
     optimizer: OptimizerKeys
     metrics: Any
     trainer: TrainerKeys
+    scheduler: Any = None  # configs of earlier runs have no such keys
+    callbacks: Any = None
+    logger: Any = None
 
 
 def check(config: DictConfig) -> None:

@@ -4,6 +4,7 @@ import logging
 import os
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import lightning
@@ -12,13 +13,21 @@ from hydra.conf import HydraConf
 from hydra.errors import InstantiationException
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint, Timer
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 from torch.utils import deterministic
 
 from mnist_imbalance.callbacks import EpochBar, Origin, SeedEveryEpoch
-from mnist_imbalance.checkpoints import AtomicCheckpointIO, epochs_done
-from mnist_imbalance.classifier import Classifier
+from mnist_imbalance.checkpoints import (
+    AtomicCheckpointIO,
+    epochs_done,
+    read_checkpoint,
+    shorter_run,
+    stopped_by_callback,
+)
+from mnist_imbalance.classifier import Classifier, to_metrics
 from mnist_imbalance.conditions import CHOICES, changes, name_condition, named_choices
 from mnist_imbalance.config import build, check, compose_with
 from mnist_imbalance.data import MNISTData
@@ -32,13 +41,14 @@ from mnist_imbalance.runs import (
     hash_config,
     is_cut_short,
 )
-from mnist_imbalance.tensorboard import make_logger, show_in_tensorboard
+from mnist_imbalance.scores import Scores
+from mnist_imbalance.tensorboard import show_in_tensorboard
 
 
 def make_trainer(
     config: DictConfig,
     folder: RunFolder,
-    logger: TensorBoardLogger | None,
+    logger: Sequence[Logger] | None,
     callbacks: Sequence[lightning.Callback],
 ) -> lightning.Trainer:
     """Return the Trainer that keeps its checkpoint in a folder.
@@ -48,6 +58,7 @@ def make_trainer(
     """
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", "The number of training batches")  # nothing is logged by step
+    warnings.filterwarnings("ignore", "The dirpath has changed")  # a shorter run's was another
     warnings.filterwarnings("ignore", "Checkpoint directory")  # not empty when a run goes on
     keep_last = ModelCheckpoint(
         folder.last_checkpoint.parent,
@@ -62,7 +73,7 @@ def make_trainer(
         )
     ours: dict[str, Any] = {
         "default_root_dir": folder.path,
-        "logger": logger or False,
+        "logger": list(logger or []),
         "callbacks": [keep_last, *callbacks],
         "plugins": [AtomicCheckpointIO()],
         "enable_model_summary": False,
@@ -151,16 +162,26 @@ def build_classifier(config: DictConfig, data: MNISTData) -> Classifier:
     asked = ("num_classes", "image_shape", "class_counts", "minority")
     known = {name: getattr(data, name) for name in asked}
     known["head"] = config.model.get("head")
+
+    def make_scheduler(optimizer: Optimizer, steps: int) -> LRScheduler:
+        with naming("scheduler"):
+            made = build(config, "scheduler", {"T_max": steps, "total_steps": steps})(optimizer)
+            assert isinstance(made, LRScheduler)
+            return made
+
     classifier = Classifier(
         build(config, "model", known),
         build(config, "loss", known),
         build(config, "optimizer"),
         data.groups,
         build(config, "metrics", known),
+        make_scheduler if config.get("scheduler") else None,
     )
     rehearse(classifier, data.image_shape)
     with naming("optimizer"):
-        classifier.configure_optimizers()
+        optimizer = classifier.make_optimizer(classifier.parameters())
+    if classifier.make_scheduler:
+        classifier.make_scheduler(optimizer, 1)
     return classifier
 
 
@@ -200,33 +221,46 @@ def fit_and_score(
 ) -> Result:
     """Do what `fit_run` promises in a folder that is ours and not finished."""
     data, classifier = build_parts(config)
+    origin = Origin(data)
     done = epochs_done(folder.last_checkpoint)
-    logger = make_logger(folder, done)
+    checkpoint = folder.last_checkpoint if done else None
+    if not done and not hasattr(classifier.loss, "start_epoch"):
+        checkpoint = shorter_run(config, folder, origin.state_dict())
+    on_trial = bool(config.trainer.get("fast_dev_run"))
+    loggers = [] if on_trial else make_loggers(config, folder, done)
+    own_callbacks = build(config, "callbacks") if config.get("callbacks") else {}
     max_time: Any = OmegaConf.to_container(config.trainer, resolve=True).get("max_time")  # type: ignore[union-attr]
     try:
-        timer = Timer(max_time)
+        timer = Timer(max_time, interval="epoch")  # within an epoch, nothing could go on from there
     except (AttributeError, TypeError, MisconfigurationException) as error:
         raise ConfigError(f"trainer.max_time: {error}") from error
     show_progress = show_progress and config.trainer.enable_progress_bar
-    callbacks = [timer, SeedEveryEpoch(config.seed), Origin(data)]
+    callbacks = [timer, SeedEveryEpoch(config.seed), origin, *own_callbacks.values()]
     callbacks += [EpochBar()] if show_progress else []
-    trainer = make_trainer(config, folder, logger, callbacks)
+    trainer = make_trainer(config, folder, loggers, callbacks)
+    if done and stopped_by_callback(folder.last_checkpoint):
+        trainer.fit_loop.max_epochs = done
     fresh = folder.is_fresh()
-    folder.begin(config, hydra)
+    if not on_trial:
+        folder.begin(config, hydra)
+    if checkpoint and not done:
+        go_on(checkpoint, loggers, data)
     try:
-        checkpoint = folder.last_checkpoint if done else None
         trainer.fit(classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     except Exception:
-        if fresh and not folder.last_checkpoint.exists():
+        if fresh and not on_trial and not folder.last_checkpoint.exists():
             folder.discard()
         raise
+    print(trainer.profiler.summary(), end="")  # type: ignore[attr-defined]  # empty without one
     steps = trainer.global_step
-    if trainer.current_epoch != config.trainer.max_epochs and steps != config.trainer.max_steps:
+    whole = trainer.current_epoch == trainer.max_epochs or steps == trainer.max_steps
+    if not whole and not (own_callbacks and trainer.should_stop and has_time(timer)):
         raise ConfigError(
-            f"trainer: training was ended after {trainer.current_epoch} of "
-            f"{config.trainer.max_epochs} epochs; only a whole training has a result"
+            f"trainer: training was ended after {len(classifier.history['train'])} of "
+            f"{config.trainer.max_epochs} epochs; only a whole training has a result; the same "
+            "command without trainer.max_time goes on from there"
         )
-    trainer.logger = None  # its curves are those of training
+    trainer.loggers = []  # their curves are those of training
     trainer.validate(classifier, datamodule=data, verbose=False)
     trainer.test(classifier, datamodule=data, verbose=False)
 
@@ -241,9 +275,47 @@ def fit_and_score(
         Seconds(fit=timer.time_elapsed("train"), test=timer.time_elapsed("test")),
         describe(trainer.strategy.root_device),
     )
-    show_in_tensorboard(logger, result, data)
+    if on_trial:
+        return result
+    for logger in loggers:
+        if isinstance(logger, TensorBoardLogger):
+            show_in_tensorboard(logger, result, data)
+        else:
+            logger.log_hyperparams(result.config)
+            logger.log_metrics(to_metrics("test", result.test, result.groups), step=result.epochs)
+            logger.finalize("success")
     folder.finish(result, classifier.history, classifier.predictions)
     return result
+
+
+def make_loggers(config: DictConfig, folder: RunFolder, done: int) -> list[Logger]:
+    """Return a run's loggers.
+
+    Args:
+        config: Of the run.
+        folder: That they may ask for, as ``folder`` or, its path, as ``save_dir``.
+        done: Whole epochs that were logged before, which they may ask for.
+
+    Raises:
+        ConfigError: One cannot be made with these values.
+    """
+    known = {"folder": folder, "save_dir": folder.path, "done": done}
+    return list(build(config, "logger", known).values()) if config.get("logger") else []
+
+
+def go_on(checkpoint: Path, loggers: Sequence[Logger], data: MNISTData) -> None:
+    """Say from where a run goes on, and log the epochs before."""
+    print(f"goes on from {checkpoint}", flush=True)
+    for stage, epochs in read_checkpoint(checkpoint)["history"].items():
+        for epoch, scores in epochs.items():
+            for logger in loggers:
+                logger.log_metrics(to_metrics(stage, Scores(**scores), data.groups), step=epoch)
+
+
+def has_time(timer: Timer) -> bool:
+    """Tell whether it was not the time that ended a training."""
+    left = timer.time_remaining()
+    return left is None or left > 0
 
 
 def check_whole(config: DictConfig, data: MNISTData, classifier: Classifier) -> None:

@@ -12,7 +12,6 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
-from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
@@ -20,7 +19,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, open_dict, read_write
 
-from mnist_imbalance.config import CONF, compose_with
+from mnist_imbalance.config import compose_with, hydra_at_conf
 from mnist_imbalance.errors import STOPPED, ConfigError, explain
 from mnist_imbalance.files import remove_if_empty
 
@@ -156,7 +155,7 @@ def launch(jobs: Sequence[Sequence[str]], runs_dir: str, launcher: DictConfig) -
         How each ended.
     """
     place = as_override("runs_dir", runs_dir)
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with hydra_at_conf():
         keys = ["hydra.mode=MULTIRUN", "hydra/hydra_logging=none", place]
         config = compose_with(keys, with_hydra=True)
         with read_write(config), open_dict(config):

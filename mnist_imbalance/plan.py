@@ -23,7 +23,7 @@ from mnist_imbalance.conditions import (
     name_condition,
     named_choices,
 )
-from mnist_imbalance.config import compose_with
+from mnist_imbalance.config import compose_with, take_apart
 from mnist_imbalance.errors import ConfigError, as_config_error
 from mnist_imbalance.runs import Result, determining, hash_config
 from mnist_imbalance.seeds import Seed
@@ -102,14 +102,23 @@ def read_study(overrides: Sequence[str]) -> StudyKeys:
     Raises:
         ConfigError: A value cannot work.
     """
-    config = compose_with(overrides, name="study")
+    config, _ = take_apart(compose_with(overrides, name="study", with_hydra=True))
+    return check_study(config)
+
+
+def check_study(config: DictConfig) -> StudyKeys:
+    """Check what was composed from ``conf/study.yaml``.
+
+    Raises:
+        ConfigError: A value cannot work.
+    """
     try:
         keys = StudyKeys.model_validate(OmegaConf.to_container(config, resolve=True))
     except ValidationError as error:
         raise as_config_error(error) from error
     for folder in keys.records_dirs:
         if not Path(folder).is_dir():
-            raise ConfigError(f"records_dirs: there is no folder {folder}")
+            raise ConfigError(f"records_dirs: there is no folder {folder}; [] for none")
     return keys
 
 
@@ -188,7 +197,10 @@ def read_value(override: str) -> tuple[str, Any] | None:
 
 def own_keys(experiment: str) -> set[str] | None:
     """Return the keys that an overlay's file changes itself; None if it does more than that."""
-    file = OmegaConf.load(configs.CONF / "experiment" / f"{experiment}.yaml")
+    path = configs.CONF / "experiment" / f"{experiment}.yaml"
+    if not path.exists():  # it lies elsewhere on Hydra's search path
+        return None
+    file = OmegaConf.load(path)
     if not isinstance(file, DictConfig):
         return set()
     for entry in file.get("defaults", []):
@@ -275,7 +287,7 @@ def plain_values(
 ) -> dict[str, Any]:
     """Return what determines a run of some choices of which nothing else is changed."""
     values = [read_value(override) for override in study.overrides]
-    if None in values or any("/" in group for group in chosen):
+    if None in values or chosen.keys() - set(CHOICES):
         named = [f"{group}={choice}" for group, choice in chosen.items()]
         return determining(compose(*named, *study.overrides).config)
     return determining(put_together(compose(), chosen, filter(None, values), compose).config)

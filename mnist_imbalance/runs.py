@@ -41,10 +41,14 @@ NEW_KEYS = {  # the value that all runs had before there was such a key: it chan
     "data.source._partial_": True,
     "data.source._target_": "mnist_imbalance.data.source.read_torchvision",
     "data.source.name": "MNIST",
+    "model.channels": [6, 16],
+    "model.features": [120, 84],
     "model.head": "linear",
+    "model.hidden_size": 64,
     "trainer.max_steps": -1,
 }
 WITHOUT_EFFECT = {  # on what is trained, but for rounding: where and how it is made and told
+    "logger",
     "metrics",
     "runs_dir",
     "threads",
@@ -53,6 +57,8 @@ WITHOUT_EFFECT = {  # on what is trained, but for rounding: where and how it is 
     "trainer.accelerator",
     "trainer.devices",
     "trainer.enable_progress_bar",
+    "trainer.max_time",  # only a whole training has a result
+    "trainer.profiler",
 }
 
 

@@ -1,8 +1,4 @@
-"""Train all runs of a study with one of Hydra's launchers, and write its report.
-
-It can be stopped at any time; the same command does the rest. study=quick does it all in minutes.
-hydra/launcher=... chooses what trains the runs, by default one process a core.
-"""
+"""Train all runs of a study with one of Hydra's launchers, and write its report."""
 
 import os
 import sys
@@ -16,13 +12,16 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from mnist_imbalance.commandline import hush_libraries, one_line_errors, overrides_from_arguments
-from mnist_imbalance.config import check, compose_with
+from mnist_imbalance.commandline import hush_libraries, one_line_errors
+from mnist_imbalance.config import CONF, check, compose_with
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.jobs import launch
-from mnist_imbalance.plan import PlannedRun, StudyKeys, plan, read_study, with_chosen_weights
+from mnist_imbalance.plan import PlannedRun, StudyKeys, check_study, plan, with_chosen_weights
 from mnist_imbalance.runs import Result, RunFolder, find_records
 
 
@@ -181,23 +180,29 @@ def check_before_training(keys: StudyKeys, runs: Sequence[PlannedRun]) -> None:
             raise ConfigError(f"{key}: {there} is no folder that can be written to")
 
 
-def main() -> None:
-    """Run the command line."""
-    hush_libraries()
-    with one_line_errors():
-        given = overrides_from_arguments(__doc__, "study")
-        overrides = ["hydra/launcher=joblib", *given]  # of two launchers, Hydra takes the last
-        keys = read_study(overrides)
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="study")
+def job(config: DictConfig) -> None:
+    """Do what Hydra composed."""
+    with one_line_errors():  # not later: Hydra would print the overrides first
+        if HydraConfig.get().mode != RunMode.RUN:
+            raise ConfigError("hydra.mode: a study has no sweep of its own; leave out -m")
+        keys = check_study(config)
         runs = plan(keys.study)
         check_before_training(keys, runs)
-        launcher = compose_with(overrides, name="study", with_hydra=True).hydra.launcher
-        finished, failures = train_all(runs, keys, launcher)
+        finished, failures = train_all(runs, keys, HydraConfig.get().launcher)
         if finished:
             from mnist_imbalance.report.write import write_report  # its imports wait till now
 
             write_report(keys)
     if failures:
         sys.exit("\n".join([f"error: {len(failures)} runs failed", *failures]))
+
+
+def main() -> None:
+    """Run the command line."""
+    hush_libraries()
+    with one_line_errors():
+        job()
 
 
 if __name__ == "__main__":

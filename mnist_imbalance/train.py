@@ -1,5 +1,9 @@
 """``python -m mnist_imbalance.train``: one run, or with ``-m`` a sweep of them."""
 
+import io
+import re
+import sys
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 
 import hydra
@@ -26,8 +30,12 @@ def run_one(config: DictConfig) -> Outcome:
     if done_before:
         console.print(f"finished before, nothing trained: {folder.result_file}", soft_wrap=True)
     console.print(tabulate_run(result))
+    if not folder.result_file.exists():
+        console.print("on trial, as trainer.fast_dev_run says: nothing is kept")
+        return as_outcome(folder.path, result)
     console.print(f"run folder: {folder.path}", soft_wrap=True)
-    console.print(f"TensorBoard: tensorboard --logdir {config.runs_dir}", soft_wrap=True)
+    if "tensorboard" in (config.logger or {}):
+        console.print(f"TensorBoard: tensorboard --logdir {config.runs_dir}", soft_wrap=True)
     return as_outcome(folder.path, result)
 
 
@@ -40,11 +48,21 @@ def job(config: DictConfig) -> Outcome:
     return run_in_sweep(config)
 
 
+def show_help() -> None:
+    """Show Hydra's help without the group that is the study's alone."""
+    with suppress(SystemExit), redirect_stdout(io.StringIO()) as shown:
+        job()
+    print(re.sub(r"(?m)^study: .*\n", "", shown.getvalue()))
+
+
 def main() -> None:
     """Run the command line."""
     hush_libraries()
     with one_line_errors():
-        job()
+        if {"-h", "--help"} & {*sys.argv}:
+            show_help()
+        else:
+            job()
 
 
 if __name__ == "__main__":

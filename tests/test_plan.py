@@ -114,7 +114,7 @@ def test_weights_wait_for_the_whole_sweep(tmp_path: Path) -> None:
         ("study.seeds=[]", r"^study\.seeds: .*at least 1"),
         ("study.seeds=[-1]", r"^study\.seeds\.0: .*greater than or equal to 0"),
         ("study.experiments=weight_sweep", r"^study\.experiments: .*list"),
-        ("records_dirs=[nowhere]", r"^records_dirs: there is no folder nowhere$"),
+        ("records_dirs=[nowhere]", r"^records_dirs: there is no folder nowhere;"),
     ],
 )
 def test_a_wrong_value_is_named(override: str, error: str) -> None:

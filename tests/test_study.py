@@ -95,6 +95,7 @@ def test_failures_stop_no_other_run_and_are_listed(tmp_path: Path) -> None:
         ('study.overrides=["trainer.max_epochs=one"]', "error: trainer.max_epochs: Input should"),
         ('study.overrides=["data.keep=2"]', "error: data.keep: Input should be a fraction above 0"),
         ("records_dirs=[nowhere]", "error: records_dirs: there is no folder nowhere"),
+        ("hydra.mode=MULTIRUN", "error: hydra.mode: a study has no sweep of its own"),
         ("study.report_dir=README.md/report", "error: study.report_dir: "),
     ],
 )
@@ -107,6 +108,13 @@ def test_a_mistake_is_told_before_anything_is_trained(
     assert len(errors.splitlines()) == 1
     assert not printed
     assert not (tmp_path / "runs").exists()
+
+
+def test_the_config_of_a_study_is_shown(tmp_path: Path) -> None:
+    code, printed, errors = finish(tmp_path, "study=quick", "--cfg", "job")
+    assert (code, errors) == (0, "")
+    assert "report_dir: " in printed
+    assert "trainer.max_epochs=1" in printed
 
 
 def test_two_studies_do_not_share_a_place(tmp_path: Path) -> None:

@@ -442,6 +442,7 @@ def test_help_shows_the_choices() -> None:
     assert "python -m mnist_imbalance.train model=lstm data=imbalanced loss=weighted" in shown
     assert "data: augmented_100, augmented_40, augmented_original, duplicated_100, dupl" in shown
     assert "max_epochs: 50" in shown
+    assert not [line for line in shown.splitlines() if line.startswith("study: ")]
 
 
 @pytest.mark.slow

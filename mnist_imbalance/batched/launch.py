@@ -35,6 +35,10 @@ TRAINER = {  # all that a shared program can heed
     "trainer.max_epochs",
     "trainer.max_steps",
     "trainer.deterministic",
+    "trainer._target_",
+    "trainer.accelerator",
+    "trainer.devices",
+    "trainer.enable_progress_bar",
 }
 LIMITS = {f"trainer.limit_{stage}_batches" for stage in ("train", "val", "test")}
 
@@ -42,8 +46,10 @@ LIMITS = {f"trainer.limit_{stage}_batches" for stage in ("train", "val", "test")
 def program(config: DictConfig) -> str | None:
     """Name the program that a run can share with others; None where it must be trained alone."""
     values = determining(config)
-    trainer = {key for key in values if key.startswith("trainer.")}
+    trainer = {f"trainer.{key}" for key in config.trainer}
     if values.get("optimizer._target_") not in ELEMENTWISE or trainer - TRAINER - LIMITS:
+        return None
+    if config.scheduler or config.callbacks or set(config.logger) != {"tensorboard"}:
         return None
     copies = values.get("data.copies")
     own = OWN

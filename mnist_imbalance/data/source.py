@@ -98,10 +98,10 @@ def load(folder: Path, train: bool, kind: type[MNIST] = MNIST) -> Batch:
             mnist = unpack(kind, folder, raw, train)
         except (*UNREADABLE, OSError) as error:
             reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(":")
-            ours = "; the repository's MNIST comes back with `git checkout data`"
+            names = ", ".join(name for name, _ in kind.resources)
             raise ConfigError(
                 f"data.dir: no whole {kind.__name__} archives in {raw}, and torchvision cannot "
-                f"get them ({reason}){ours if kind is MNIST else ''}"
+                f"get them ({reason}); put there {names}"
             ) from error
     return mnist.data.unsqueeze(1), mnist.targets
 

@@ -18,6 +18,8 @@ class LeNet5(nn.Sequential):
     Args:
         num_classes: Labels that there are, K.
         image_shape: Channels, height and width.
+        channels: Of the two convolutions.
+        features: Of the two layers behind them.
         head: The last layer: ``linear``, or ``cosine``, which has no bias.
 
     Raises:
@@ -29,26 +31,28 @@ class LeNet5(nn.Sequential):
         self,
         num_classes: PositiveInt,
         image_shape: Sequence[PositiveInt] = (1, 28, 28),
+        channels: tuple[PositiveInt, PositiveInt] = (6, 16),
+        features: tuple[PositiveInt, PositiveInt] = (120, 84),
         head: Head = "linear",
     ) -> None:
-        channels, height, width = image_shape
+        of_image, height, width = image_shape
         if min(height, width) < 12:
             raise ConfigError(
                 f"model: LeNet-5 needs images of 12 × 12 pixels, got {height} × {width}"
             )
-        features = 16 * ((height // 2 - 4) // 2) * ((width // 2 - 4) // 2)
+        pooled = ((height // 2 - 4) // 2) * ((width // 2 - 4) // 2)
         super().__init__(
-            nn.Conv2d(channels, 6, kernel_size=5, padding=2),
+            nn.Conv2d(of_image, channels[0], kernel_size=5, padding=2),
             nn.MaxPool2d(2),
             nn.ReLU(),  # the same after the pooling, on a quarter of the values
-            nn.Conv2d(6, 16, kernel_size=5),
+            nn.Conv2d(*channels, kernel_size=5),
             nn.MaxPool2d(2),
             nn.ReLU(),
             nn.Flatten(),
-            nn.Linear(features, 120),
+            nn.Linear(channels[1] * pooled, features[0]),
             nn.ReLU(),
-            nn.Linear(120, 84),
+            nn.Linear(*features),
             nn.ReLU(),
-            (CosineLinear if head == "cosine" else nn.Linear)(84, num_classes),
+            (CosineLinear if head == "cosine" else nn.Linear)(features[1], num_classes),
         )
         self.to(memory_format=torch.channels_last)  # a step takes 0.8 of the time on a CPU

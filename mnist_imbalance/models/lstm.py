@@ -17,6 +17,7 @@ class RowLSTM(nn.Module):
     Args:
         num_classes: Labels that there are, K.
         image_shape: Channels, height and width; the channels of a row are read side by side.
+        hidden_size: Units of the LSTM.
         output_bias: Where every bias of the last layer starts; None leaves PyTorch's default,
             with which a label whose output starts below zero can be lost to the ReLU for good.
         output_relu: Put AI3607's ReLU after the last layer.
@@ -31,6 +32,7 @@ class RowLSTM(nn.Module):
         self,
         num_classes: PositiveInt,
         image_shape: Sequence[PositiveInt] = (1, 28, 28),
+        hidden_size: PositiveInt = 64,
         output_bias: FiniteFloat | None = 5.0,
         output_relu: bool = True,
         head: Head = "linear",
@@ -42,7 +44,7 @@ class RowLSTM(nn.Module):
                 "model.output_relu=false"
             )
         channels, rows, columns = image_shape
-        self.lstm = nn.LSTM(input_size=channels * columns, hidden_size=64, batch_first=True)
+        self.lstm = nn.LSTM(channels * columns, hidden_size, batch_first=True)
         output = (CosineLinear if head == "cosine" else nn.Linear)(512, num_classes)
         if output_bias is not None:
             nn.init.constant_(output.bias, output_bias)

@@ -1,0 +1,134 @@
+"""The built wheel, in an environment of its own, from a folder that is not the repository."""
+
+import os
+import subprocess
+import sys
+import sysconfig
+import venv
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY
+
+from mnist_imbalance.runs import find_records
+
+pytestmark = pytest.mark.slow
+SHORT = ["data/source=debug", f"data.dir={REPOSITORY / 'data'}", "trainer.max_epochs=1"]
+LOSS = "_target_: torch.nn.CrossEntropyLoss\nlabel_smoothing: 0.1\n"
+OVERLAY = """# @package _global_
+defaults: [override /loss: smooth]
+hydra: {sweeper: {params: {model: cnn}}}
+"""
+# what bash does at a Tab behind the line
+TAB = """eval "$(mnist-imbalance train -sc install=bash)"
+COMP_LINE='{line}' COMP_POINT={at}; words=($COMP_LINE); COMP_CWORD={at_word}
+hydra_bash_completion; echo "${{COMPREPLY[@]}}"
+"""
+Shell = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the programs of an environment with the wheel, beside our own libraries."""
+    place = tmp_path_factory.mktemp("wheel")
+    pip = [sys.executable, "-m", "pip", "--quiet"]
+    build = ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(place)]
+    subprocess.run([*pip, *build, str(REPOSITORY)], check=True)
+    venv.create(place / "env")
+    [packages] = (place / "env").rglob("site-packages")
+    (packages / "libraries.pth").write_text(sysconfig.get_path("purelib"))
+    programs = place / "env" / "bin"
+    [wheel] = place.glob("*.whl")
+    into = ["--python", str(programs / "python"), "install", "--no-deps", "--no-index"]
+    subprocess.run([*pip, *into, str(wheel)], check=True)
+    return programs
+
+
+@pytest.fixture
+def shell(programs: Path, tmp_path: Path) -> Shell:
+    """A command in an empty folder."""
+    path = f"{programs}{os.pathsep}{os.environ['PATH']}"
+    keep = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+
+    def run(*command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command, cwd=tmp_path, env={**keep, "PATH": path}, capture_output=True, text=True
+        )
+
+    return run
+
+
+@pytest.mark.parametrize("command", [["mnist-imbalance", "train"], ["python", "-m"]])
+def test_a_run_lies_below_the_current_folder(
+    shell: Shell, tmp_path: Path, command: list[str]
+) -> None:
+    module = ["mnist_imbalance.train"] if command[-1] == "-m" else []
+    done = shell(*command, *module, *SHORT)
+    assert done.returncode == 0, done.stderr
+    records = find_records([tmp_path])
+    [folder] = records.folders.values()
+    assert folder.is_relative_to(tmp_path / "runs" / "default")
+    assert {path.name for path in tmp_path.iterdir()} == {"runs"}
+
+
+def test_a_sweep_of_a_users_own_conf(shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "mine" / "loss").mkdir(parents=True)
+    (tmp_path / "mine" / "loss" / "smooth.yaml").write_text(LOSS)
+    sweep = ["-m", "loss=smooth", "seed=0,1", "hydra/launcher=joblib"]
+    done = shell("mnist-imbalance", "train", "--config-dir", "mine", *sweep, *SHORT)
+    assert done.returncode == 0, done.stderr
+    assert [each.condition for each in find_records([tmp_path]).results.values()] == [
+        "smooth, data/source=debug"
+    ] * 2
+
+
+def test_a_study_of_a_users_own_conf_and_its_report(shell: Shell, tmp_path: Path) -> None:
+    for group, name, content in (("loss", "smooth", LOSS), ("experiment", "mine", OVERLAY)):
+        (tmp_path / "mine" / group).mkdir(parents=True)
+        (tmp_path / "mine" / group / f"{name}.yaml").write_text(content)
+    short = ",".join(f'"{override}"' for override in SHORT)
+    given = ["--config-dir", "mine", "records_dirs=[]", "study.experiments=[mine]"]
+    given += ["study.extensions=[]", "study.seeds=[0,1]", f"study.overrides=[{short}]"]
+    done = shell("mnist-imbalance", "study", *given)
+    assert done.returncode == 0, done.stderr
+    assert "2 of 2 runs done" in done.stdout
+    report = tmp_path / "report" / "report.md"
+    assert "smooth" in report.read_text()
+    report.unlink()
+    done = shell("mnist-imbalance", "report", *given)
+    assert done.returncode == 0, done.stderr
+    assert report.exists()
+
+
+def test_what_cannot_be_downloaded_is_told_by_name(shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("no folder, so nothing can be put there")
+    done = shell("mnist-imbalance", "counts")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("error: data.dir: no whole MNIST archives in ")
+    assert "put there train-images-idx3-ubyte.gz, " in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "completed"),
+    [
+        ("mnist-imbalance ", ["train", "study", "report", "counts"]),
+        ("mnist-imbalance train model=", ["model=cnn", "model=lstm"]),
+        ("mnist-imbalance train model=cnn data/prof", ["data/profile="]),
+        ("mnist-imbalance train optimizer.weight", ["optimizer.weight_decay="]),
+        ("mnist-imbalance study study=q", ["study=quick"]),
+    ],
+)
+def test_tab_completes(shell: Shell, line: str, completed: list[str]) -> None:
+    done = shell("bash", "-c", TAB.format(line=line, at=len(line), at_word=line.count(" ")))
+    assert done.stderr == ""
+    assert [word for word in done.stdout.split() if word] == completed
+
+
+def test_an_unknown_command_is_told_which_there_are(shell: Shell) -> None:
+    done = shell("mnist-imbalance", "trian")
+    assert done.returncode == 1
+    assert done.stderr == (
+        "usage: mnist-imbalance {train,study,report,counts} [--help] [key=value ...]\n"
+    )
