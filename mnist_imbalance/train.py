@@ -35,7 +35,8 @@ def run_one(config: DictConfig) -> Outcome:
         return as_outcome(folder.path, result)
     console.print(f"run folder: {folder.path}", soft_wrap=True)
     if "tensorboard" in (config.logger or {}):
-        console.print(f"TensorBoard: tensorboard --logdir {config.runs_dir}", soft_wrap=True)
+        experiment = f"{config.runs_dir}/{HydraConfig.get().runtime.choices['experiment']}"
+        console.print(f"TensorBoard: tensorboard --logdir {experiment}", soft_wrap=True)
     return as_outcome(folder.path, result)
 
 
