@@ -51,7 +51,7 @@ def ours(model: str, epochs: int) -> list[float]:
         folder = RunFolder(Path(root))
         data, classifier = build_parts(config)
         timer = EpochTimer()
-        trainer = make_trainer(config, folder, make_logger(folder, done=0), [timer])
+        trainer = make_trainer(config, folder, [make_logger(folder, done=0)], [timer])
         trainer.fit(classifier, datamodule=data)
     return timer.seconds()
 
