@@ -3,6 +3,7 @@
 import re
 import tomllib
 from importlib import resources
+from itertools import chain
 
 import yaml
 from conftest import REPOSITORY
@@ -26,8 +27,8 @@ def test_the_constraints_hold_every_package_that_is_named_and_nothing_of_one_mac
     lines = (REPOSITORY / "constraints.txt").read_text().splitlines()[1:]
     assert all(re.fullmatch(r"[a-z0-9-]+==[0-9.a-z]+", line) for line in lines)
     pinned = dict(line.split("==") for line in lines)
-    named = [*PROJECT["dependencies"], *sum(PROJECT["optional-dependencies"].values(), [])]
-    for requirement in map(Requirement, named):
+    extras = chain.from_iterable(PROJECT["optional-dependencies"].values())
+    for requirement in map(Requirement, [*PROJECT["dependencies"], *extras]):
         if requirement.name != PROJECT["name"]:
             assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)])
 
