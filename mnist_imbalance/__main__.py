@@ -10,6 +10,7 @@ COMMANDS = {
     "study": "mnist_imbalance.study",
     "report": "mnist_imbalance.report.__main__",
     "counts": "mnist_imbalance.counts",
+    "adjust": "mnist_imbalance.adjust",
 }
 
 

@@ -105,6 +105,13 @@ class AdjustedCrossEntropy(nn.Module):
         kept: Those numbers that hold from the beginning.
     """
 
+    weights: Tensor
+    scales: Tensor
+    offsets: Tensor
+    margins: Tensor
+    smoothing: Tensor
+    gamma: Tensor
+
     def __init__(
         self,
         num_classes: int,
@@ -136,13 +143,11 @@ class AdjustedCrossEntropy(nn.Module):
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Map logits (N, C) and labels (N,) to a scalar."""
-        numbers = {name: self.get_buffer(name) for name in self.later}
-        margins = functional.one_hot(labels, logits.shape[1]) * numbers["margins"]
-        log_p = (numbers["scales"] * logits + numbers["offsets"] - margins).log_softmax(dim=1)
+        margins = functional.one_hot(labels, logits.shape[1]) * self.margins
+        log_p = (self.scales * logits + self.offsets - margins).log_softmax(dim=1)
         of_own = -log_p.gather(1, labels.unsqueeze(1)).squeeze(1)
-        smoothing = numbers["smoothing"][labels]
+        smoothing, weights = self.smoothing[labels], self.weights[labels]
         crossed = (1 - smoothing) * of_own - smoothing * log_p.mean(dim=1)
         wrong = (-torch.expm1(-of_own)).clamp(min=torch.finfo(log_p.dtype).tiny)
-        weights = numbers["weights"][labels]
-        total = (weights * wrong ** numbers["gamma"] * crossed).sum()
+        total = (weights * wrong**self.gamma * crossed).sum()
         return total / (weights.sum() if self.normalize == "weight_sum" else len(labels))

@@ -13,8 +13,9 @@ class Dropout(nn.Sequential):
     def forward(self, images: Tensor) -> Tensor:
         if self.breaks and self.training:
             raise LookupError("unforeseen")
-        logits: Tensor = nn.Sequential.forward(self, images)
-        return logits
+        for layer in self:
+            images = layer(images)
+        return images
 
 
 class Normalized(nn.Sequential):
