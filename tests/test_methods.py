@@ -107,7 +107,7 @@ def test_label_aware_smoothing_of_zhong_2021(batch: tuple[torch.Tensor, torch.Te
 def test_both_divisors(batch: tuple[torch.Tensor, torch.Tensor], normalize: Any) -> None:
     loss = inverse_frequency(IMBALANCED, normalize=normalize)
     losses = loss.weights[batch[1]] * functional.cross_entropy(*batch, reduction="none")
-    divisor = {"count": 64, "weight_sum": loss.weights[batch[1]].sum()}[normalize]
+    divisor: Any = {"count": 64, "weight_sum": loss.weights[batch[1]].sum()}[normalize]
     torch.testing.assert_close(loss(*batch), losses.sum() / divisor)
 
 
