@@ -30,6 +30,7 @@ from mnist_imbalance.seeds import Seed
 from mnist_imbalance.selection import CHOSEN, best_weights, sweep_of
 
 Seeds = Annotated[list[Seed], Field(min_length=1)]
+PACKAGE = "# @package _global_"  # an overlay's first line
 NO_SEED = "seed=-1"  # so that what follows the seed differs from what an overlay sets
 
 
@@ -42,7 +43,8 @@ class Study(BaseModel, strict=True, extra="forbid"):
         extensions: Overlays that go beyond AI3607.
         extension_seeds: Of the runs of those.
         overrides: Of every run.
-        report_dir: Where the report is written.
+        report_dir: Where the report is written; None is ``report`` below runs_dir where that holds
+            runs, and else in the working directory.
     """
 
     experiments: list[str]
@@ -50,7 +52,7 @@ class Study(BaseModel, strict=True, extra="forbid"):
     extensions: list[str]
     extension_seeds: Seeds
     overrides: list[str]
-    report_dir: str
+    report_dir: str | None
 
 
 class StudyKeys(BaseModel, strict=True, extra="forbid"):
@@ -125,7 +127,7 @@ def swept_values(experiment: str, composed: "Composed") -> dict[str, list[str]]:
     """
     file = f"conf/experiment/{experiment}.yaml"
     if "experiment" in composed.config:
-        raise ConfigError(f"{file}: its first line must be `# @package _global_`")
+        raise ConfigError(f"{file}: its first line must be `{PACKAGE}`")
     swept = {}
     for key, values in composed.params.items():
         if OmegaConf.is_config(values):
@@ -186,17 +188,47 @@ def read_value(override: str) -> tuple[str, Any] | None:
     return (key, parsed.value()) if sets else None
 
 
-def own_keys(experiment: str) -> set[str] | None:
-    """Return the keys that an overlay's file changes itself; None if it does more than that."""
-    file = OmegaConf.load(configs.CONF / "experiment" / f"{experiment}.yaml")
-    if not isinstance(file, DictConfig):
-        return set()
-    for entry in file.get("defaults", []):
-        groups = [str(key) for key in entry] if OmegaConf.is_config(entry) else [""]
-        whole = [re.fullmatch(r"override /?\w+", group) for group in groups]
-        if not all(whole):  # it builds on another overlay, or overrides a group below another
-            return None
-    return {str(key) for key in file} - {"defaults", "hydra"}
+class Overlay(NamedTuple):
+    """What the file of an overlay sets, if it does no more than that.
+
+    Attributes:
+        choices: By config group.
+        values: By dotted key.
+        params: What ``hydra.sweeper.params`` holds.
+    """
+
+    choices: Mapping[str, str]
+    values: Mapping[str, Any]
+    params: Mapping[str, Any]
+
+
+def leaves(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested values by dotted key."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        flat |= leaves(value, f"{name}.") if value and isinstance(value, dict) else {name: value}
+    return flat
+
+
+def read_overlay(experiment: str) -> Overlay | None:
+    """Return what an overlay's file sets; None if it does more than that."""
+    path = configs.CONF / "experiment" / f"{experiment}.yaml"
+    file = OmegaConf.load(path) if path.is_file() else None
+    if not isinstance(file, DictConfig) or not path.read_text("utf-8").startswith(PACKAGE):
+        return None
+    choices = {}
+    for entry in file.pop("defaults", []):
+        for key in entry if OmegaConf.is_config(entry) else [""]:
+            group = re.fullmatch(r"override /?(\w+)", str(key))
+            if not group:  # it builds on another overlay, or overrides a group below another
+                return None
+            choices[group[1]] = entry[key]
+    hydra = file.pop("hydra", OmegaConf.create({"sweeper": {"params": {}}}))
+    if [*hydra] != ["sweeper"] or [*hydra.sweeper] != ["params"]:
+        return None
+    values: Any = OmegaConf.to_container(file)
+    return Overlay(choices, leaves(values), hydra.sweeper.params)
 
 
 class Composed(NamedTuple):
@@ -249,15 +281,37 @@ def put_together(
     return first._replace(config=config, choices={**first.choices, **choices, **below})
 
 
+def compose_overlay(
+    experiment: str, compose: Callable[..., Composed]
+) -> tuple[Composed, set[str] | None]:
+    """Return the config with an overlay, and which parts it changes; None if it does more.
+
+    It is put together where the overlay's file only sets what there is.
+    """
+    overlay = read_overlay(experiment)
+    touched = {key.partition(".")[0] for key in overlay.values} if overlay else None
+    if overlay:
+        first = put_together(compose(), overlay.choices, [], compose)
+        known: Any = OmegaConf.to_container(first.config)
+        if not overlay.values.keys() - leaves(known).keys():
+            made = put_together(first, {}, overlay.values.items(), compose)
+            return made._replace(params=overlay.params), touched
+    return compose(f"experiment={experiment}"), touched
+
+
 def compose_runs(
-    study: Study, experiment: str, swept: Mapping[str, list[str]], compose: Callable[..., Composed]
+    study: Study,
+    experiment: str,
+    first: Composed,
+    touched: set[str] | None,
+    swept: Mapping[str, list[str]],
+    compose: Callable[..., Composed],
 ) -> Iterator[tuple[tuple[str, ...], Composed]]:
     """Go through the runs of an overlay: what is swept, and the config.
 
     Hydra takes 0.1 seconds for a config. So they are put together from few, unless the overlay
     changes a part itself of which it sweeps the choice, or an override does more than set a value.
     """
-    touched = own_keys(experiment)
     for combined in product(*([f"{key}={value}" for value in swept[key]] for key in swept)):
         given = [each for each in combined if each.partition("=")[0] not in CHOICES]
         groups = dict(each.split("=", 1) for each in combined if each not in given)
@@ -266,7 +320,6 @@ def compose_runs(
         if touched is None or touched & groups.keys() or len(known) < len(values):
             yield combined, compose(f"experiment={experiment}", *combined, *study.overrides)
         else:
-            first = compose(f"experiment={experiment}")
             yield combined, put_together(first, groups, known, compose)
 
 
@@ -298,10 +351,12 @@ def plan(study: Study) -> list[PlannedRun]:
     compose = cache(compose_once)
     for experiment in dict.fromkeys([*study.experiments, *study.extensions]):
         found[experiment] = []
-        swept = swept_values(experiment, compose(f"experiment={experiment}"))
+        first, touched = compose_overlay(experiment, compose)
+        swept = swept_values(experiment, first)
         own_seeds[experiment] = [int(seed) for seed in swept.pop("seed", [])]
         check_overrides(study.overrides, experiment, swept)
-        for combined, (config, choices, _) in compose_runs(study, experiment, swept, compose):
+        composed = compose_runs(study, experiment, first, touched, swept, compose)
+        for combined, (config, choices, _) in composed:
             values = determining(config)
             chosen = named_choices(choices, compose(f"data={choices['data']}").choices)
             key = tuple(chosen.items())

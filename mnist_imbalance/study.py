@@ -174,7 +174,8 @@ def check_before_training(keys: StudyKeys, runs: Sequence[PlannedRun]) -> None:
         if of_data not in known:
             known[of_data] = build_data(config)
         build_classifier(config, known[of_data])
-    for key, folder in (("runs_dir", keys.runs_dir), ("study.report_dir", keys.study.report_dir)):
+    report_dir = keys.study.report_dir or keys.runs_dir
+    for key, folder in (("runs_dir", keys.runs_dir), ("study.report_dir", report_dir)):
         path = Path(folder).absolute()
         there = next(each for each in (path, *path.parents) if each.exists())
         if not there.is_dir() or not os.access(there, os.W_OK):

@@ -1,7 +1,8 @@
-"""The figures, each described once: still as SVG and PNG, and to hover over in the page."""
+"""The figures, each described once, for files and, wide and narrow, for the page."""
 
 import base64
 import io
+import re
 from collections.abc import Iterable, Mapping
 from itertools import cycle
 from typing import Any
@@ -26,11 +27,13 @@ from mnist_imbalance.report.names import (
 )
 from mnist_imbalance.scores import ALL
 
-Figure = alt.Chart | alt.FacetChart
+Figure = alt.FacetChart
+Described = dict[str, Any]  # in Vega-Lite's words
 
 alt.data_transformers.disable_max_rows()
 
-HOVER = [*TITLES, "remedy", "budget", "weight", "epoch", "step", "component", "n"]
+HOVER = alt.Description("hover:N")
+TOLD = [*TITLES, "remedy", "budget", "weight", "epoch", "step", "component", "n"]
 # One meaning a colour.
 GROUP_COLORS = ["#d95f02", "#1f78b4", "#7b9e2f", "#b0447c"]
 ALL_COLOR = "#7f7f7f"
@@ -46,6 +49,12 @@ KNOWN = {
     "model": [*map(model_title, MODELS)],
     "condition": [*map(condition_title, CONDITIONS)],
 }
+PHONE = 350  # pixels
+PLACES = r' (?:d|transform|[xy][12])="[^"]*"'  # where an SVG file has more decimals than it needs
+SUPERFLUOUS = (  # that is not seen
+    r'<path class="(?:fore|back)ground"[^>]*/>| role="graphics-[^"]*"| pointer-events="none"'
+    r'| aria-(?:roledescription|hidden)="[^"]*"'
+)
 PUBLISHED = "LSTM, published"
 ACCURACY = "test accuracy"
 ENDS = {"at": "mean", "from": "low", "to": "high"}  # what is drawn of which column
@@ -61,6 +70,7 @@ STYLE: dict[str, Any] = {
     },
     "legend": {"orient": "top", "title": None, "labelFontSize": 12, "symbolOpacity": 1},
     "facet": {"spacing": 40},
+    "background": "white",
     "header": {"title": None, "labelFontSize": 13, "labelFontWeight": "bold", "labelPadding": 8},
     "line": {"strokeWidth": 2},
     "circle": {"size": 40, "opacity": 1},
@@ -111,15 +121,25 @@ def in_words(rows: pandas.DataFrame, form: str = "{:.1%}", value: str = "mean") 
     return made
 
 
-def tooltips(said: Mapping[str, str]) -> list[alt.Tooltip]:
-    """Return what is said below the pointer, a title for each field."""
-    return [alt.Tooltip(field=field, type="nominal", title=title) for field, title in said.items()]
+def with_hover(rows: pandas.DataFrame, said: Mapping[str, str]) -> pandas.DataFrame:
+    """Return rows with what is said of each below the pointer, `HOVER`, a line a column.
+
+    Args:
+        rows: What is drawn.
+        said: The columns that are told, and what each is called.
+    """
+    columns = [rows[column].astype(str) for column in said]
+    lines = [
+        "\n".join(f"{title}: {cell}" for title, cell in zip(said.values(), row, strict=True))
+        for row in zip(*columns, strict=True)
+    ]
+    return rows.assign(hover=pandas.Series(lines, rows.index, dtype=object))
 
 
-def hover(rows: pandas.DataFrame, value: str) -> list[alt.Tooltip]:
-    """Return what is said of a row below the pointer: what it is, then its estimate."""
-    said = {name: name for name in HOVER if name in rows} | {"said": value}
-    return tooltips(said | ({"interval": "95 % interval"} if "interval" in rows else {}))
+def told(rows: pandas.DataFrame, value: str) -> pandas.DataFrame:
+    """Return rows with what each is, then its estimate, to be said below the pointer."""
+    said = {name: name for name in TOLD if name in rows} | {"said": value}
+    return with_hover(rows, said | ({"interval": "95 % interval"} if "interval" in rows else {}))
 
 
 def panels(
@@ -144,7 +164,7 @@ def curves(
     panel: str,
     columns: int = 2,
     size: tuple[int, int] = (370, 250),
-    dots: float = 1,
+    every: int = 1,
 ) -> Figure:
     """Return lines with bands.
 
@@ -157,7 +177,7 @@ def curves(
         panel: The column that tells the panels apart.
         columns: How many panels stand beside each other.
         size: Of a panel, in pixels.
-        dots: How opaque the points are; they also catch the pointer.
+        every: One of how many points catches the pointer; all are dots, or none.
     """
     axis = alt.Axis(format="%", tickCount=5, title=y)
     mean = alt.Y("mean:Q", axis=axis, scale=alt.Scale(zero=False))
@@ -165,7 +185,9 @@ def curves(
     band = base.mark_area(opacity=0.18).encode(alt.Y("low:Q"), alt.Y2("high:Q"))
     layers = [band.transform_filter("isValid(datum.low)")] if "low" in rows else []
     layers.append(base.mark_line().encode(mean))
-    layers.append(base.mark_circle(opacity=dots).encode(mean, tooltip=hover(rows, y)))
+    dots = base.mark_circle(aria=True, opacity=int(every == 1)).encode(mean, HOVER)
+    layers.append(dots.transform_filter("datum.caught"))
+    rows = told(rows, y).assign(caught=rows.groupby([panel, line]).cumcount() % every == every // 2)
     return panels(layers, rows, panel, columns, *size)
 
 
@@ -213,13 +235,13 @@ def intervals(
     base = alt.Chart().encode(names, offset, color(dodge, by_name))
     line = base.mark_rule(strokeWidth=2, opacity=0.55).encode(alt.X("from:Q"), alt.X2("to:Q"))
     layers = [line.transform_filter("isValid(datum.from)")]
-    layers.append(base.mark_circle(size=60).encode(x, tooltip=hover(rows, said)))
+    layers.append(base.mark_circle(aria=True, size=60).encode(x, HOVER))
     for side, edge in (("left", "from:Q"), ("right", "to:Q")):
         arrow = base.mark_point(shape=f"triangle-{side}", filled=True, size=50, opacity=1)
         if rows[side].any():
             layers.append(arrow.encode(alt.X(edge)).transform_filter(alt.datum[side]))
     height = (10 + 9 * len(by_name)) * max(rows[y].nunique(), 1)
-    return panels(layers, rows, panel, columns, width, height)
+    return panels(layers, told(rows, said), panel, columns, width, height)
 
 
 def draw_confusion(gathered: Gathered, optimizer: str, condition: str) -> Figure:
@@ -240,15 +262,15 @@ def draw_confusion(gathered: Gathered, optimizer: str, condition: str) -> Figure
             if totals[true]
         ]
     shown = in_words(pandas.DataFrame(rows, columns=CONFUSION))
-    told = {"model": "model", "true": "true label", "predicted": "predicted label"}
-    told |= {"said": "share", "images": "images"}
+    said = {"model": "model", "true": "true label", "predicted": "predicted label"}
+    shown = with_hover(shown, said | {"said": "fraction", "images": "images"})
     labels = alt.Axis(labelAngle=0, grid=False)
     base = alt.Chart().encode(
         alt.X("predicted:O", title="predicted label", axis=labels),
         alt.Y("true:O", title="true label", axis=labels),
-        tooltips(told),
+        HOVER,
     )
-    cells = base.mark_rect().encode(
+    cells = base.mark_rect(aria=True).encode(
         color("group", group_colors(gathered.groups)).legend(None),
         alt.Opacity("mean:Q", scale=alt.Scale(domain=[0, 1], range=[0.05, 1]), legend=None),
     )
@@ -258,41 +280,35 @@ def draw_confusion(gathered: Gathered, optimizer: str, condition: str) -> Figure
     return panels([cells, dark, white], shown, "model", 2, 350, 350)
 
 
-def as_png(image: Image.Image) -> bytes:
-    """Return an image as the content of a PNG file."""
-    content = io.BytesIO()
-    image.save(content, "png")
-    return content.getvalue()
-
-
 def data_url(pixels: numpy.ndarray) -> str:
-    """Return an image as an address that needs no file."""
-    return "data:image/png;base64," + base64.b64encode(as_png(Image.fromarray(pixels))).decode()
+    """Return an image, (H, W) uint8, as an address that needs no file."""
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, "png")
+    return "data:image/png;base64," + base64.b64encode(content.getvalue()).decode()
 
 
 def draw_samples(samples: numpy.ndarray, copies: list[str]) -> Figure:
-    """Draw a kept image of each rare label in all its copies (AI3607, Figure 3).
+    """Draw an image of each rare label in all its copies (AI3607, Figure 3).
 
     Args:
-        samples: (copies, labels, 28, 28) uint8, of the first labels.
-        copies: What was done to each.
+        samples: (copies, labels, H, W) uint8, of the first labels.
+        copies: What was done to each, as `names.copy_names` says it.
     """
-    rows = [
-        {"copy": name.replace("-", "−"), "label": f"label {label}", "image": data_url(pixels)}
-        for name, of_copy in zip(copies, samples, strict=True)
-        for label, pixels in enumerate(of_copy)
-    ]
-    width, height = 70 * len(copies), 70 * len(samples[0])
-    below = alt.Axis(labelAngle=0, grid=False, labelExpr="split(datum.label, ', ')")
-    chart = alt.Chart(pandas.DataFrame(rows), width=width, height=height)
-    chart = chart.mark_image(width=66, height=66, smooth=False)
-    figure: Figure = chart.encode(
-        alt.X("copy:N", sort=None, title=None, axis=below),
-        alt.Y("label:N", title=None, axis=alt.Axis(grid=False)),
-        alt.Url("image:N"),
-        tooltip=["label:N", "copy:N"],
-    ).configure(**STYLE)
-    return figure
+    rows = []
+    for name, of_copy in zip(copies, samples, strict=True):
+        angle, *noise = name.replace("-", "−").split(", ")
+        copy = {"angle": angle, "panel": noise[0] if noise else "without noise"}
+        images = enumerate(map(data_url, of_copy))
+        rows += [{**copy, "label": label, "image": image} for label, image in images]
+    shown = with_hover(pandas.DataFrame(rows), {each: each for each in ("label", "angle", "panel")})
+    base = alt.Chart().encode(
+        alt.X("label:O", title="label", axis=alt.Axis(labelAngle=0, grid=False)),
+        alt.Y("angle:N", sort=None, title=None, axis=alt.Axis(grid=False)),
+        HOVER,
+    )
+    images = base.mark_image(aria=True, width=52, height=52, smooth=False)
+    size = 56 * len(samples[0]), 56 * shown.angle.nunique()
+    return panels([images.encode(alt.Url("image:N"))], shown, "panel", 2, *size)
 
 
 def over_weight(sweep: pandas.DataFrame) -> alt.X:
@@ -379,7 +395,7 @@ def draw_curves(by_step: pandas.DataFrame) -> Figure:
     rows = with_panel(in_words(by_step.assign(**within)), "model", "label")
     x = alt.X("step:Q", title="optimizer steps", axis=alt.Axis(grid=False, tickCount=5))
     by_name = colors(rows, "condition")
-    return curves(rows, "condition", x, "validation accuracy", by_name, panel="panel", dots=0)
+    return curves(rows, "condition", x, "validation accuracy", by_name, panel="panel", every=5)
 
 
 def draw_restored(restored: pandas.DataFrame) -> Figure:
@@ -397,7 +413,7 @@ def draw_restored(restored: pandas.DataFrame) -> Figure:
     )
     marks = "{'0': ['0', 'imbalanced'], '0.5': '½', '1': ['1', 'original']}[datum.value]"
     axis = alt.Axis(values=[0, 0.5, 1], labelExpr=marks, gridWidth=1.5)
-    axis.title = "share restored"
+    axis.title = "fraction restored"
     return intervals(
         rows,
         "restored",
@@ -421,24 +437,45 @@ def draw_components(components: pandas.DataFrame) -> Figure:
     rows["from"] = rows.to - rows.share
     rows["middle"] = rows.to - rows.share / 2
     rows["sd"] = rows.sd.map("{:.1f}".format)
-    title = ["share of the variance;", "numbers: standard deviation in points"]
+    said = ["model", "optimizer", "condition", "component", "sd", "said"]
+    titles = [*said[:4], "standard deviation in points", "fraction of the variance"]
+    rows = with_hover(rows, dict(zip(said, titles, strict=True)))
+    title = ["fraction of the variance;", "numbers: standard deviation in points"]
     share = alt.X("from:Q", axis=alt.Axis(format="%", tickCount=2, title=title))
     by_name = colors(rows, "component")
     names = alt.Y("condition:N", sort=None, title=None, axis=alt.Axis(grid=False))
-    base = alt.Chart().encode(names, tooltip=[*hover(rows, "share"), alt.Tooltip("sd:N")])
-    bars = base.mark_bar().encode(share, alt.X2("to:Q"), color("component", by_name))
+    base = alt.Chart().encode(names, HOVER)
+    bars = base.mark_bar(aria=True).encode(share, alt.X2("to:Q"), color("component", by_name))
     numbers = base.mark_text(color="black", fontSize=12).encode(alt.X("middle:Q"), alt.Text("sd:N"))
     numbers = numbers.transform_filter("datum.share > 0.08")
     height = 30 * rows.condition.nunique()
     return panels([bars, numbers], rows, "panel", 2, 300, height)
 
 
-def svg(figure: Figure) -> str:
+def narrow(figure: Described, drawn: str) -> Described:
+    """Return a figure whose panels stand below each other on a phone, as wide as it.
+
+    Args:
+        figure: Panels beside each other.
+        drawn: Its SVG, which tells how wide the labels beside the panels are.
+    """
+    gap, panel, beside = STYLE["facet"]["spacing"], figure["spec"], figure["columns"]
+    columns = 2 if beside > 3 else 1
+    [full] = re.findall(r'^<svg [^>]*? width="(\d+)', drawn)
+    labels = int(full) - beside * (panel["width"] + gap) + gap
+    width = min(panel["width"], (PHONE - labels - (columns - 1) * gap) // columns)
+    height = width if panel["height"] == panel["width"] else panel["height"]
+    legend = {**STYLE["legend"], "columns": 2}
+    return {
+        **figure,
+        "columns": columns,
+        "spec": {**panel, "width": width, "height": height},
+        "config": {**figure["config"], "legend": legend},
+    }
+
+
+def svg(figure: Described) -> str:
     """Return a figure as the content of an SVG file, alike at every call."""
-    return vl_convert.vegalite_to_svg(figure.to_dict())
-
-
-def png(svg: str) -> bytes:
-    """Return an SVG file's picture as the content of a PNG file, two pixels for each."""
-    large = Image.open(io.BytesIO(vl_convert.svg_to_png(svg, scale=2)))
-    return as_png(large.convert("RGB"))  # a third of the bytes
+    drawn = vl_convert.vegalite_to_svg(figure)
+    drawn = re.sub(SUPERFLUOUS, "", drawn)
+    return re.sub(PLACES, lambda at: re.sub(r"(?<=\.\d\d)\d+", "", at[0]), drawn)

@@ -84,10 +84,10 @@ class Gathered:
         own = self.runs.seed == self.runs.data_seed
         return self.runs[own & self.runs[ground]].drop_duplicates(TOLD_APART)
 
-    def correct(
+    def predicted(
         self, model: str, optimizer: str, condition: str, ground: str, labels: numpy.ndarray | None
     ) -> Mapping[int, numpy.ndarray]:
-        """Return by seed which test images, (N,) bool, the runs of a condition get right.
+        """Return by seed the predicted label of every test image, (N,), in a condition.
 
         Runs without predictions are left out, and so are those whose predictions do not give
         their record's confusion matrix.
@@ -102,7 +102,7 @@ class Gathered:
         runs = self.runs_on(ground)
         runs = runs[(runs.model == model) & (runs.optimizer == optimizer)]
         runs = runs[runs.condition == condition]
-        right: dict[int, numpy.ndarray] = {}
+        known: dict[int, numpy.ndarray] = {}
         for seed, config_hash in zip(runs.seed, runs.config_hash, strict=True):
             predicted = self.predictions.get(config_hash)
             if labels is None or predicted is None or len(predicted) != len(labels):
@@ -111,8 +111,8 @@ class Gathered:
             count = len(confusion)
             pairs = numpy.bincount(labels * count + predicted, minlength=count**2)
             if numpy.array_equal(pairs, confusion.ravel()):
-                right[seed] = predicted == labels
-        return right
+                known[seed] = predicted
+        return known
 
 
 def name_of_run(result: Result, others: Sequence[Result]) -> str:

@@ -139,11 +139,13 @@ def compared(gathered: Gathered, labels: numpy.ndarray | None) -> pandas.DataFra
             row |= {"seeds_for_margin": seeds_needed(effects, margin) or math.nan}
             for name, values in (("majority", majority), ("overall", overall)):
                 _, row[name], row[f"{name}_low"], row[f"{name}_high"] = estimate(values)
-            right = [gathered.correct(model, optimizer, each, ground, labels) for each in pair]
-            seeds = sorted(right[0].keys() & right[1].keys())
+            told = [gathered.predicted(model, optimizer, each, ground, labels) for each in pair]
+            seeds = sorted(told[0].keys() & told[1].keys())
             row |= {"n_images": len(seeds), "rare": gathered.rare, "frequent": gathered.frequent}
             if labels is not None and seeds:
-                first, second = (numpy.stack([each[seed] for seed in seeds]) for each in right)
+                first, second = (
+                    numpy.stack([each[seed] for seed in seeds]) == labels for each in told
+                )
                 wide = over_seeds_and_images(first, second, labels, of_rare)
                 minority = numpy.isin(labels, of_rare)
                 images = paired_images(first[:, minority], second[:, minority])

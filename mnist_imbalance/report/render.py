@@ -1,16 +1,17 @@
 """Fills the templates of this folder with sections."""
 
 import json
+import math
 import re
 
-import vl_convert
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from mnist_imbalance.report.figures import Figure
 from mnist_imbalance.report.sections import Section
 from mnist_imbalance.report.verdicts import VERDICTS
 from mnist_imbalance.report.wording import Table
+
+WIDEST = 50  # points, at the ends of the claims' axis
 
 
 def anchor(text: str) -> str:
@@ -24,10 +25,19 @@ def lines(text: str) -> Markup:
     return Markup(re.sub("`([^`]*)`", r"<code>\1</code>", str(escaped)))
 
 
-def spec(figure: Figure) -> Markup:
-    """Give a figure as JSON that may stand in a script element and names no address."""
-    described = {key: value for key, value in figure.to_dict().items() if key != "$schema"}
-    return Markup(json.dumps(described, separators=(",", ":")).replace("</", "<\\/"))
+def in_script(value: object) -> Markup:
+    """Give JSON that may stand in a script element."""
+    return Markup(json.dumps(value, separators=(",", ":")).replace("</", "<\\/"))
+
+
+def root(value: float) -> float:
+    """Return where an effect stands on the claims' axis, whose steps are those of square roots."""
+    return round(math.copysign(math.sqrt(min(abs(value), WIDEST) / WIDEST), value) * 100, 1)
+
+
+def inline(svg: str) -> Markup:
+    """Give an SVG file's content as it may stand in a page, whose font it has."""
+    return Markup(re.sub(r' (?:xmlns(?::xlink)?|version|font-family)="[^"]*"', "", svg))
 
 
 def plain(text: str) -> str:
@@ -48,7 +58,7 @@ def markdown(table: Table) -> str:
         for row in (table.columns, *table.rows)
     ]
     laid_out.insert(1, "| " + " | ".join(["---"] * len(table.columns)) + " |")
-    return "\n".join([f"{plain(table.caption)}\n", *laid_out])
+    return "\n".join([plain(f"{table.caption} {table.note}".strip()), "", *laid_out])
 
 
 def render(name: str, made: list[Section]) -> str:
@@ -59,8 +69,6 @@ def render(name: str, made: list[Section]) -> str:
         undefined=StrictUndefined,
         keep_trailing_newline=True,
     )
-    filters = (anchor, lines, spec, plain, markdown)
+    filters = (anchor, lines, inline, in_script, root, plain, markdown)
     environment.filters.update({each.__name__: each for each in filters})
-    return environment.get_template(name).render(
-        sections=made, verdicts=VERDICTS, vega_js=vl_convert.javascript_bundle
-    )
+    return environment.get_template(name).render(sections=made, verdicts=VERDICTS)

@@ -5,23 +5,27 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import pandas
 
 from mnist_imbalance.published import OPTIMIZER
 from mnist_imbalance.report import figures, finding, wording
 from mnist_imbalance.report.claims import NOT_JUDGED
-from mnist_imbalance.report.gather import EPOCHS, Gathered, Missing
+from mnist_imbalance.report.explorer import explorer
+from mnist_imbalance.report.gather import EPOCHS, STEPS, Gathered, Missing
+from mnist_imbalance.report.images import Images
 from mnist_imbalance.report.names import (
     CONDITIONS,
     condition_title,
+    copy_names,
     group_title,
     optimizer_title,
     titled,
 )
 from mnist_imbalance.report.remedies import REFERENCES, REMEDIES
 from mnist_imbalance.report.verdicts import VERDICTS
-from mnist_imbalance.report.wording import Table
+from mnist_imbalance.report.wording import Judged, Table
 
 OPENING = "What restores the rare labels?"
 Tidy = Mapping[str, pandas.DataFrame]
@@ -29,26 +33,49 @@ Tidy = Mapping[str, pandas.DataFrame]
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure and what stands below it; drawn still once, for all files."""
+    """A figure and what stands below it.
+
+    Attributes:
+        name: Of its file.
+        caption: Of the figure.
+        figure: The figure.
+        note: How it was made.
+    """
 
     name: str
     caption: str
     figure: figures.Figure
+    note: str = ""
 
     @cached_property
-    def svg(self) -> str:
-        """The still picture."""
-        return figures.svg(self.figure)
+    def drawn(self) -> tuple[str, str]:
+        """The picture as SVG, for a wide page and for a narrow one."""
+        described = self.figure.to_dict()
+        wide = figures.svg(described)
+        return wide, figures.svg(figures.narrow(described, wide))
 
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what stands below it: paragraphs, then pictures, then tables."""
+    """A heading and what stands below it.
+
+    Attributes:
+        title: The heading.
+        paragraphs: What is said first.
+        tables: The last.
+        pictures: Before the tables.
+        details: Paragraphs between pictures and tables that the page shows when asked.
+        claims: What is judged, by sentence; the page shows it, and the tables when asked.
+        explorer: What the page's explorer shows, see `explorer`.
+    """
 
     title: str
     paragraphs: list[str] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
     pictures: list[Picture] = field(default_factory=list)
+    details: list[str] = field(default_factory=list)
+    claims: Mapping[str, list[Judged]] = field(default_factory=dict)
+    explorer: Mapping[str, Any] = field(default_factory=dict)
 
 
 def of_optimizers(rows: pandas.DataFrame) -> Iterator[tuple[str, pandas.DataFrame]]:
@@ -80,32 +107,43 @@ def pictures_of(
     ]
 
 
+def restored_pictures(restored: pandas.DataFrame, ground: str, name: str) -> list[Picture]:
+    """Return the picture of what each remedy restores on one ground, where it is known."""
+    restored = restored[(restored.ground == ground) & ~restored.condition.isin(REFERENCES)]
+    known = restored[restored.n > 0]
+    if known.empty:
+        return []
+    order = list(REMEDIES)
+    shown = restored[restored.remedy.isin(known.remedy) & restored.optimizer.isin(known.optimizer)]
+    shown = shown.sort_values("condition", key=lambda c: c.map(order.index), kind="stable")
+    caption = (
+        f"What restores {group_title(known.rare.iloc[0])}, at {ground}: the fraction of what the "
+        "imbalance took that each remedy brings back, with 95 % intervals over seeds."
+    )
+    note = (
+        "0 is imbalanced and 1 original on the same ground: at equal steps the original set is "
+        "trained for fewer epochs. The intervals are Fieller's. By images: the weighted loss is "
+        "divided by the batch's images instead of its weights."
+    )
+    drawn = figures.draw_restored(shown.rename(columns={"ground": "budget"}))
+    return [Picture(name, caption, drawn, note)]
+
+
 def opening_section(gathered: Gathered, missing: Missing, tidy: Tidy) -> Section:
     """The answer in sentences, one figure and a table; and how much is missing."""
     restored = tidy["restored"]
-    paragraphs = finding.finding(restored, tidy["compared"]).split("\n\n")
+    details = finding.finding(restored, tidy["compared"]).split("\n\n")
     if len(missing.runs) or gathered.damaged:
-        paragraphs.append(
+        details.append(
             f"{how_complete(gathered, missing)}; the others are in the report's last table."
         )
-    restored = restored[~restored.condition.isin(REFERENCES)]
-    known = restored[restored.n > 0]
-    pictures = []
-    if not known.empty:
-        caption = (
-            f"What restores {group_title(gathered.rare)}: the fraction of what the imbalance took "
-            "that each remedy brings back, with Fieller's 95 % intervals over seeds. 0 is "
-            "imbalanced and 1 original on the same ground: at equal steps the original set is "
-            "trained for fewer epochs. By images: the weighted loss is divided by the batch's "
-            "images instead of its weights."
-        )
-        panels = known[["ground", "optimizer"]].drop_duplicates()
-        shown = restored[restored.remedy.isin(known.remedy)].merge(panels)
-        order = list(REMEDIES)
-        shown = shown.sort_values("condition", key=lambda c: c.map(order.index), kind="stable")
-        drawn = figures.draw_restored(shown.rename(columns={"ground": "budget"}))
-        pictures.append(Picture("restored", caption, drawn))
-    return Section(OPENING, paragraphs, wording.restored_tables(tidy["restored"])[:1], pictures)
+    return Section(
+        OPENING,
+        finding.answer(restored),
+        wording.restored_tables(restored)[:1],
+        restored_pictures(restored, STEPS, "restored"),
+        details if details[0] != finding.NO_FINDING else details[1:],
+    )
 
 
 def how_complete(gathered: Gathered, missing: Missing) -> str:
@@ -120,10 +158,12 @@ def remedies_section(gathered: Gathered, tidy: Tidy) -> Section:
         "Compared are runs of as many optimizer steps (those of 50 epochs of the imbalanced set), "
         "or of as many epochs (50, as AI3607 trains), paired by seed. The four sets of ten copies "
         "are a 2 × 2 design: with noise or without, rotated or not.",
-        finding.literature(tidy["restored"], tidy["compared"]),
     ]
+    literature = finding.literature(tidy["restored"], tidy["compared"])
     tables = wording.compared_tables(tidy["compared"])
-    return Section("Remedies", paragraphs, tables + wording.restored_tables(tidy["restored"])[1:])
+    tables += wording.restored_tables(tidy["restored"])[1:]
+    pictures = restored_pictures(tidy["restored"], EPOCHS, "restored_epochs")
+    return Section("Remedies", paragraphs, tables, pictures, [literature])
 
 
 def spread_section(components: pandas.DataFrame) -> Section:
@@ -172,11 +212,14 @@ def claims_section(claims: pandas.DataFrame) -> Section:
     counted = ", ".join(f"{verdicts[verdict]} × {verdict}" for verdict in VERDICTS)
     text = (
         f"AI3607's claims about its LSTM, judged by effects paired over seeds: {counted}. The "
-        "same questions are asked of the other models and optimizers. Here, to restore labels 0–4 "
-        "means to regain at least half of what the imbalance took from them, and to rebalance to "
-        "halve the groups' gap; 0.8 and 0.95 of the loss are in the first tables. Without runs for "
-        "it, or a certain loss to restore, a claim has no effect and is undecided. What the "
-        "augmentation brings is judged here as AI3607 compares it, without unchanged copies beside."
+        "same questions are asked of the other models and optimizers."
+    )
+    meant = (
+        "To restore labels 0–4 means here to regain at least half of what the imbalance took from "
+        "them, and to rebalance to halve the groups' gap; 0.8 and 0.95 of the loss are in the "
+        "first tables. Without runs for it, or a certain loss to restore, a claim has no effect "
+        "and is undecided. What the augmentation brings is judged here as AI3607 compares it, "
+        "without unchanged copies beside."
     )
     tables = [wording.claims_table(claims, optimizer) for optimizer in claims.optimizer.unique()]
     not_judged = wording.table(
@@ -187,7 +230,8 @@ def claims_section(claims: pandas.DataFrame) -> Section:
             "why": [why for _, why in NOT_JUDGED.values()],
         },
     )
-    return Section("Claims", [text], [*tables, not_judged])
+    tables.append(not_judged)
+    return Section("Claims", [text], tables, details=[meant], claims=wording.judged(claims))
 
 
 def table_1_section(table_1: pandas.DataFrame) -> Section:
@@ -332,11 +376,24 @@ def normalization_section(normalization: pandas.DataFrame) -> Section:
     return Section("Weights or step size", [text], [table])
 
 
-def augmentation_section(samples: Picture | str) -> Section:
+def augmentation_section(images: Images | str) -> Section:
     """Figure 3, or why there is none."""
-    if isinstance(samples, str):
-        return Section("Augmentation", [f"Figure 3 is missing: {samples}"])
-    return Section("Augmentation", pictures=[samples])
+    if isinstance(images, str):
+        return Section("Augmentation", [f"Figure 3 is missing: {images}"])
+    picture = Picture(
+        "figure_3",
+        "A training image of each rare label and its copies: to 40 % by the first noise and ±15° "
+        "alone, to 100 % by all ten (AI3607, Figure 3).",
+        figures.draw_samples(images.samples, copy_names(images.copies)),
+    )
+    return Section("Augmentation", pictures=[picture])
+
+
+def explorer_section(gathered: Gathered, images: Images | str) -> Section:
+    """All conditions, one at a time; on the page alone."""
+    text = "One condition at a time: how it learned, what it takes for what, and some mistakes."
+    known = None if isinstance(images, str) else images
+    return Section("Explorer", [text], explorer=explorer(gathered, known))
 
 
 def missing_section(gathered: Gathered, missing: Missing, left_out: pandas.DataFrame) -> Section:
@@ -415,7 +472,7 @@ def sections(
     missing: Missing,
     overrides: Sequence[str],
     tidy: Tidy,
-    samples: Picture | str,
+    images: Images | str,
 ) -> list[Section]:
     """Return everything in order; that of which there are no runs is left out.
 
@@ -424,7 +481,7 @@ def sections(
         missing: Those that the study plans beside them.
         overrides: Of the study, for every run.
         tidy: The tables, by name.
-        samples: The picture of Figure 3, or the reason why there is none.
+        images: Of the data set, or the reason why there are none.
     """
     of_tables: dict[str, Callable[[pandas.DataFrame], Section]] = {
         "learning_curves": learning_section,
@@ -439,11 +496,13 @@ def sections(
         "normalization": normalization_section,
     }
     made = [opening_section(gathered, missing, tidy)]
+    if not gathered.runs.empty:
+        made.append(explorer_section(gathered, images))
     if (tidy["compared"].n > 0).any():
         made.append(remedies_section(gathered, tidy))
     made += [make(tidy[name]) for name, make in of_tables.items() if not tidy[name].empty]
     made += [
-        *(confusion_section(gathered), augmentation_section(samples)),
+        *(confusion_section(gathered), augmentation_section(images)),
         method_section(gathered, overrides),
     ]
     if len(missing.runs) or gathered.damaged or len(tidy["left_out"]):

@@ -4,6 +4,7 @@ Everything here takes values by seed and knows no model, condition or accuracy.
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterable
 from statistics import fmean, stdev
 from typing import NamedTuple
@@ -201,10 +202,13 @@ def seeds_needed(effects: ArrayLike, difference: float) -> int | None:
     spread = float(known.std(ddof=1))
     if spread == 0:
         return FEWEST_SEEDS
-    seeds = numpy.arange(FEWEST_SEEDS, MOST_SEEDS + 1)
-    power = TTestPower().power(difference / spread, seeds, 2 * ONE_SIDED)
-    enough = seeds[~(power < 0.8)]  # nan, by overflow, only where the power is next to 1
-    return int(enough[0]) if len(enough) else None
+
+    def finds(seeds: int) -> bool:  # nan, by overflow, only where the power is next to 1
+        return not TTestPower().power(difference / spread, seeds, 2 * ONE_SIDED) < 0.8
+
+    seeds = range(FEWEST_SEEDS, MOST_SEEDS + 1)
+    enough = bisect_left(seeds, True, key=finds)
+    return seeds[enough] if enough < len(seeds) else None
 
 
 def seeds_to_decide(effects: ArrayLike) -> int | None:

@@ -257,15 +257,18 @@ def normalization(gathered: Gathered) -> pandas.DataFrame:
     return estimate_groups(long, [*key, "normalize"], "accuracy")
 
 
-def confusion(gathered: Gathered, model: str, optimizer: str, condition: str) -> numpy.ndarray:
+def confusion(
+    gathered: Gathered, model: str, optimizer: str, condition: str, ground: str = EPOCHS
+) -> numpy.ndarray:
     """Sum the test set's confusion matrices over the seeds of a condition.
 
-    Of runs of as many epochs, as AI3607 trains, each with images of its own seed's choice.
+    Of runs of as many epochs, as AI3607 trains, if no other ground is given, each with images of
+    its own seed's choice.
 
     Returns:
         (labels, labels) images, rows the true labels; all zero where no run is finished.
     """
-    runs = gathered.runs_on(EPOCHS).set_index(["model", "optimizer", "condition"]).config_hash
+    runs = gathered.runs_on(ground).set_index(["model", "optimizer", "condition"]).config_hash
     of_runs = [
         gathered.results[key].test.confusion
         for key in runs[runs.index == (model, optimizer, condition)]
@@ -276,6 +279,28 @@ def confusion(gathered: Gathered, model: str, optimizer: str, condition: str) ->
     return total
 
 
+def learning_curve(gathered: Gathered, config_hash: str) -> list[tuple[int, dict[str, float]]]:
+    """Return a run's validation accuracies by group, the rare and the frequent, after each epoch.
+
+    Each stands behind the optimizer steps that were made.
+    """
+    result = gathered.results[config_hash]
+    per_epoch = batches(result.train_counts, result.config)
+    labels = {
+        group: [f"accuracy_{label}" for label in result.groups[group]]
+        for group in (gathered.rare, gathered.frequent)
+        if group in result.groups
+    }
+    return [
+        (
+            min(int(epoch["epoch"] + 1) * per_epoch, result.steps),
+            {group: fmean(epoch[label] for label in each) for group, each in labels.items()},
+        )
+        for epoch in gathered.epochs.get(config_hash, [])
+        if epoch["stage"] == "val"
+    ]
+
+
 def learning_curves(gathered: Gathered) -> pandas.DataFrame:
     """Validation accuracy over optimizer steps in the conditions of the headline, at equal steps.
 
@@ -283,18 +308,12 @@ def learning_curves(gathered: Gathered) -> pandas.DataFrame:
         Columns model, optimizer, condition, label (a group's name), step, n, mean, low and high.
     """
     runs = gathered.runs_on(STEPS)
-    rows: list[tuple[object, ...]] = []
-    for run in runs[runs.condition.isin(HEADLINE)].itertuples():
-        result = gathered.results[run.config_hash]
-        per_epoch = batches(result.train_counts, result.config)
-        for epoch in gathered.epochs.get(run.config_hash, []):
-            if epoch["stage"] == "val":
-                step = min(int(epoch["epoch"] + 1) * per_epoch, result.steps)
-                for group in (gathered.rare, gathered.frequent):
-                    if group not in result.groups:
-                        continue
-                    accuracy = fmean(epoch[f"accuracy_{each}"] for each in result.groups[group])
-                    rows.append((run.model, run.optimizer, run.condition, group, step, accuracy))
+    rows = [
+        (run.model, run.optimizer, run.condition, group, step, accuracy)
+        for run in runs[runs.condition.isin(HEADLINE)].itertuples()
+        for step, accuracies in learning_curve(gathered, run.config_hash)
+        for group, accuracy in accuracies.items()
+    ]
     by = ["model", "optimizer", "condition", "label", "step"]
     curves = pandas.DataFrame(rows, columns=[*by, "accuracy"])
     return estimate_groups(curves, by, "accuracy")

@@ -1,6 +1,7 @@
 """Tables of words, for pages, from tidy ones."""
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -28,22 +29,62 @@ BETTER = {
     NO_DIFFERENCE: "no difference",
     UNDECIDED: "undecided",
 }
+BOTH = "both models"
 REACHED = {HOLDS: "yes", CONTRADICTED: "no"}
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of words; a line break in a cell stays one."""
+    """A table of words; a line break in a cell stays one.
+
+    Attributes:
+        caption: What the table is of.
+        columns: What stands above them.
+        rows: Their cells.
+        note: How the numbers came about.
+    """
 
     caption: str
     columns: list[str]
     rows: list[list[str]]
+    note: str = ""
+
+    @property
+    def is_numeric(self) -> list[bool]:
+        """Tell which columns hold numbers."""
+        columns = zip(*self.rows, strict=True)
+        return [all(re.match(r"[+−]?\d|$", cell) for cell in column) for column in columns]
 
 
-def table(caption: str, columns: Mapping[str, Iterable[object]]) -> Table:
+def table(caption: str, columns: Mapping[str, Iterable[object]], note: str = "") -> Table:
     """Return a table of columns, by what stands above them."""
     rows = zip(*columns.values(), strict=True)
-    return Table(caption, [*columns], [[str(cell) for cell in row] for row in rows])
+    return Table(caption, [*columns], [[str(cell) for cell in row] for row in rows], note)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A claim with one model and one optimizer.
+
+    Attributes:
+        model: As a reader calls it.
+        optimizer: As a reader calls it.
+        verdict: One of `verdicts.VERDICTS`, not corrected.
+        said: The effect with its interval.
+        hover: All that is known of it.
+        effect: In points; nan where there are no runs.
+        low: End of its interval; nan where there is none.
+        high: The other end.
+    """
+
+    model: str
+    optimizer: str
+    verdict: str
+    said: str
+    hover: str
+    effect: float
+    low: float
+    high: float
 
 
 def numbers(values: Iterable[float], form: str) -> list[str]:
@@ -53,7 +94,7 @@ def numbers(values: Iterable[float], form: str) -> list[str]:
 
 def percent(row: Any, signed: bool = False) -> str:
     """Say a mean in % and half the width of its interval: "55.1 ± 3.6"."""
-    mean = f"{100 * row.mean:+.1f}" if signed else f"{100 * row.mean:.1f}"
+    mean = f"{100 * row.mean:{'+' if signed else ''}.1f}".replace("-", "−")
     if not row.n:
         return "missing"
     return mean if row.n < 2 else f"{mean} ± {50 * (row.high - row.low):.1f}"
@@ -127,20 +168,42 @@ def summary(conditions: pandas.DataFrame) -> Table:
     )
 
 
+def effect(row: Any) -> str:
+    """Say a claim's effect with its interval and unit."""
+
+    def say(value: float) -> str:
+        return f"{value:+.1f}".replace("-", "−") if row.unit == "labels" else points(value)
+
+    interval = f" [{say(row.low)}, {say(row.high)}]" if row.n > 1 else ""
+    return f"{say(row.effect)}{interval} {row.unit}" if row.n else "none"
+
+
+def judged(claims: pandas.DataFrame) -> dict[str, list[Judged]]:
+    """Return what is said of each claim, by its sentence."""
+    said: dict[str, list[Judged]] = {}
+    for row in claims.itertuples():
+        told = {"n": row.n, "effect": f"{row.statistic} (AI3607, section {row.section})"}
+        told |= {"decides": row.deciding} if row.deciding else {}
+        told |= {"p": f"{row.p:.2g}, corrected {row.p_corrected:.2g}"} if row.p == row.p else {}
+        told |= {"after correction": row.corrected}
+        if row.seeds_to_decide == row.seeds_to_decide:
+            told |= {"seeds that would decide": f"{row.seeds_to_decide:.0f}"}
+        scale = 1 if row.unit == "labels" else 100
+        ends = [scale * each for each in (row.effect, row.low, row.high)]
+        names = BOTH if row.model == "both" else model_title(row.model)
+        each = Judged(
+            *(names, optimizer_title(row.optimizer), row.verdict, effect(row)),
+            *("\n".join(f"{name}: {value}" for name, value in told.items()), *ends),
+        )
+        said.setdefault(row.sentence, []).append(each)
+    return said
+
+
 def claims_table(claims: pandas.DataFrame, optimizer: str) -> Table:
     """The verdicts over the claims with one optimizer."""
     shown = claims[claims.optimizer == optimizer]
-
-    def effect(row: Any) -> str:
-        say = "{:+.1f}".format if row.unit == "labels" else points
-        interval = f" [{say(row.low)}, {say(row.high)}]" if row.n > 1 else ""
-        return f"{say(row.effect)}{interval} {row.unit}" if row.n else "none"
-
     return table(
-        f"AI3607's claims with {optimizer_title(optimizer)}, at equal epochs, given this test set: "
-        "an effect above zero speaks for the claim; 95 % interval over n seeds, of the comparison "
-        "that decides where there are several (how many, and which); two-sided p, raw and after "
-        "Holm's correction within the model; seeds that would decide what is undecided, roughly.",
+        f"AI3607's claims with {optimizer_title(optimizer)}, at equal epochs, given this test set.",
         {
             "claim": shown.sentence,
             **titled(shown, "model"),
@@ -158,6 +221,9 @@ def claims_table(claims: pandas.DataFrame, optimizer: str) -> Table:
             "what the effect is": shown.statistic,
             "section": shown.section,
         },
+        "An effect above zero speaks for the claim; 95 % interval over n seeds, of the comparison "
+        "that decides where there are several (how many, and which); two-sided p, raw and after "
+        "Holm's correction within the model; seeds that would decide what is undecided, roughly.",
     )
 
 
@@ -180,9 +246,10 @@ def table_1(tidy: pandas.DataFrame, model: str) -> Table:
     shown = shown.assign(**titled(shown, "condition"))
     return table(
         f"{model_title(model)}: test accuracy % by label, mean ± half of the 95 % interval over "
-        "seeds; AI3607's one run, and between which accuracies one run of ours lies in 95 % of "
-        "cases (prediction interval).",
+        "seeds.",
         across(shown, ["label"], "condition", cell),
+        "Below it, AI3607's one run, and between which accuracies one run of ours lies in 95 % of "
+        "cases (prediction interval).",
     )
 
 
@@ -239,12 +306,7 @@ def restored_tables(restored: pandas.DataFrame) -> list[Table]:
         tables.append(
             table(
                 f"{optimizer_title(optimizer)}, {ground}: fraction restored of what the imbalance "
-                f"took from {group_title(rare)}, from imbalanced (0) to original (1) on the same "
-                "ground, with Fieller's 95 % interval over n seeds, given this test set; whether "
-                "it lies above ½, 0.8 and 0.95 of the loss; whether the accuracy is within the "
-                "margin of the original data's, or above (yes, no, or ? for undecided, not "
-                f"corrected for their number); accuracy % of {group_title(rare)}, "
-                f"{in_line(frequent)} and all.",
+                f"took from {group_title(rare)}.",
                 {
                     **titled(shown, "model"),
                     "remedy": shown.remedy.where(is_remedy, shown.condition.map(condition_title)),
@@ -254,6 +316,11 @@ def restored_tables(restored: pandas.DataFrame) -> list[Table]:
                     "all": numbers(100 * shown.overall, "{:.1f}"),
                     "n": shown.n,
                 },
+                "From imbalanced (0) to original (1) on the same ground, with Fieller's 95 % "
+                "interval over n seeds, given this test set; whether it lies above ½, 0.8 and 0.95 "
+                "of the loss; whether the accuracy is within the margin of the original data's, or "
+                "above (yes, no, or ? for undecided, not corrected for their number); accuracy % "
+                f"of {group_title(rare)}, {in_line(frequent)} and all.",
             )
         )
     return tables
@@ -286,13 +353,7 @@ def compared_tables(compared: pandas.DataFrame) -> list[Table]:
         tables.append(
             table(
                 f"{optimizer_title(optimizer)}, {ground}: differences in points, paired over n "
-                f"seeds, given this test set. Judged are {group_title(rare)} (is the first "
-                "better?), raw and after Holm's correction within the model; beside it what the "
-                f"same change does to {group_title(frequent)} and to all. Seeds × images: the "
-                f"interval of {in_line(rare)} over seeds and test images together (conservative). "
-                f"Images: test images of {in_line(rare)} that more : fewer "
-                "seeds of the first get right (McNemar's p, given these networks). Seeds: those "
-                "that would decide what is undecided / find a difference as large as the margin.",
+                "seeds, given this test set.",
                 {
                     **titled(shown, "model"),
                     "comparison": shown.comparison,
@@ -308,6 +369,13 @@ def compared_tables(compared: pandas.DataFrame) -> list[Table]:
                     "n": shown.n,
                     "seeds": map(seeds, each),
                 },
+                f"Judged are {group_title(rare)} (is the first "
+                "better?), raw and after Holm's correction within the model; beside it what the "
+                f"same change does to {group_title(frequent)} and to all. Seeds × images: the "
+                f"interval of {in_line(rare)} over seeds and test images together (conservative). "
+                f"Images: test images of {in_line(rare)} that more : fewer "
+                "seeds of the first get right (McNemar's p, given these networks). Seeds: those "
+                "that would decide what is undecided / find a difference as large as the margin.",
             )
         )
     return tables
