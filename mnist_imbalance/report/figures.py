@@ -33,7 +33,7 @@ Described = dict[str, Any]  # in Vega-Lite's words
 alt.data_transformers.disable_max_rows()
 
 HOVER = alt.Description("hover:N")
-TOLD = [*TITLES, "remedy", "budget", "weight", "epoch", "step", "component", "n"]
+TOLD = [*TITLES, "remedy", "ground", "weight", "epoch", "step", "component", "n"]
 # One meaning a colour.
 GROUP_COLORS = ["#d95f02", "#1f78b4", "#7b9e2f", "#b0447c"]
 ALL_COLOR = "#7f7f7f"
@@ -128,7 +128,10 @@ def with_hover(rows: pandas.DataFrame, said: Mapping[str, str]) -> pandas.DataFr
         rows: What is drawn.
         said: The columns that are told, and what each is called.
     """
-    columns = [rows[column].astype(str) for column in said]
+    columns = [
+        [f"{cell:g}" if isinstance(cell, float) else str(cell) for cell in rows[column]]
+        for column in said
+    ]
     lines = [
         "\n".join(f"{title}: {cell}" for title, cell in zip(said.values(), row, strict=True))
         for row in zip(*columns, strict=True)
@@ -402,11 +405,11 @@ def draw_restored(restored: pandas.DataFrame) -> Figure:
     """Draw how much of the imbalance's loss each remedy restores.
 
     Args:
-        restored: Columns model, optimizer, budget, remedy, n, fraction (0 is imbalanced, 1
+        restored: Columns model, optimizer, ground, remedy, n, fraction (0 is imbalanced, 1
             original), low, high.
     """
     rows = in_words(restored, "{:.2f}", "fraction").rename(columns={"fraction": "mean"})
-    rows["panel"] = rows.optimizer + ", " + rows.budget
+    rows["panel"] = rows.optimizer + ", " + rows.ground
     limits = (
         max(-1, min(-0.25, rows["mean"].min() - 0.1)),
         min(2, max(1.25, rows["mean"].max() + 0.1)),

@@ -285,6 +285,8 @@ def learning_curve(gathered: Gathered, config_hash: str) -> list[tuple[int, dict
     Each stands behind the optimizer steps that were made.
     """
     result = gathered.results[config_hash]
+    if config_hash not in gathered.epochs:
+        return []
     per_epoch = batches(result.train_counts, result.config)
     labels = {
         group: [f"accuracy_{label}" for label in result.groups[group]]
@@ -296,7 +298,7 @@ def learning_curve(gathered: Gathered, config_hash: str) -> list[tuple[int, dict
             min(int(epoch["epoch"] + 1) * per_epoch, result.steps),
             {group: fmean(epoch[label] for label in each) for group, each in labels.items()},
         )
-        for epoch in gathered.epochs.get(config_hash, [])
+        for epoch in gathered.epochs[config_hash]
         if epoch["stage"] == "val"
     ]
 

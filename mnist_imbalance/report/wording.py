@@ -12,6 +12,7 @@ import pandas
 from mnist_imbalance.published import published_accuracy
 from mnist_imbalance.report.names import (
     CONDITIONS,
+    TITLES,
     condition_title,
     group_title,
     in_line,
@@ -30,6 +31,11 @@ BETTER = {
     UNDECIDED: "undecided",
 }
 BOTH = "both models"
+DIVISORS = {
+    "weight_sum": "by weights",
+    "count": "by images",
+    "count - weight_sum": "by images − by weights",
+}
 REACHED = {HOLDS: "yes", CONTRADICTED: "no"}
 
 
@@ -134,17 +140,15 @@ def across(
     words: dict[str, list[str]] = {name: [] for name in [*by, *tidy[column].unique()]}
     for keys, rows in tidy.groupby(by, sort=False):
         cells = {getattr(row, column): say(row) for row in rows.itertuples()}
-        cells |= {name: key_title(key) for name, key in zip(by, keys, strict=True)}
+        cells |= {name: key_title(name, key) for name, key in zip(by, keys, strict=True)}
         for name, said in words.items():
             said.append(cells.get(name, ""))
     return words
 
 
-def key_title(key: object) -> str:
-    """Return what a reader calls a model, optimizer or condition; numbers as they are."""
-    if isinstance(key, float):
-        return f"{key:g}"
-    return optimizer_title(model_title(condition_title(str(key))))
+def key_title(name: str, key: object) -> str:
+    """Return what a reader calls a value of a column; numbers and what has no title as they are."""
+    return f"{key:g}" if isinstance(key, float) else TITLES.get(name, str)(str(key))
 
 
 def summary(conditions: pandas.DataFrame) -> Table:
@@ -265,6 +269,8 @@ def estimates_table(
         columns: Key that tells the columns apart.
         signed: Show the sign of positive values, too.
     """
+    titles = [DIVISORS.get(name, in_line(name)) for name in tidy[columns]]
+    tidy = tidy.assign(**{columns: titles})
     ends = [{rows.n.min(), rows.n.max()} for _, rows in tidy.groupby(by, sort=False)]
     n = [" to ".join(map(str, sorted(each))) for each in ends]
     cells = across(tidy, by, columns, partial(percent, signed=signed))
