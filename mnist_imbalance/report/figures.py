@@ -277,7 +277,7 @@ def draw_confusion(gathered: Gathered, optimizer: str, condition: str) -> Figure
         color("group", group_colors(gathered.groups)).legend(None),
         alt.Opacity("mean:Q", scale=alt.Scale(domain=[0, 1], range=[0.05, 1]), legend=None),
     )
-    numbers = base.mark_text(fontSize=11).encode(alt.Text("text:N"))
+    numbers = base.mark_text(fontSize=11, color="#000").encode(alt.Text("text:N"))
     dark = numbers.transform_filter("datum.mean >= 0.005 && datum.mean <= 0.7")
     white = numbers.encode(color=alt.value("white")).transform_filter("datum.mean > 0.7")
     return panels([cells, dark, white], shown, "model", 2, 350, 350)
@@ -316,7 +316,8 @@ def draw_samples(samples: numpy.ndarray, copies: list[str]) -> Figure:
 
 def over_weight(sweep: pandas.DataFrame) -> alt.X:
     """Return the axis of the weights of the rare labels."""
-    title, axis = "weight of the rare labels", alt.Axis(grid=False, values=sorted({*sweep.weight}))
+    axis = alt.Axis(grid=False, values=sorted({*sweep.weight}), labelSeparation=6)
+    title = "weight of the rare labels"
     return alt.X("weight:Q", title=title, axis=axis, scale=alt.Scale(zero=False))
 
 

@@ -50,7 +50,7 @@ class Picture:
     @cached_property
     def drawn(self) -> tuple[str, str]:
         """The picture as SVG, for a wide page and for a narrow one."""
-        described = self.figure.to_dict()
+        described = self.figure.to_dict(validate=False)
         wide = figures.svg(described)
         return wide, figures.svg(figures.narrow(described, wide))
 

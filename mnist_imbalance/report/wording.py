@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import pandas
@@ -55,7 +55,7 @@ class Table:
     rows: list[list[str]]
     note: str = ""
 
-    @property
+    @cached_property
     def is_numeric(self) -> list[bool]:
         """Tell which columns hold numbers."""
         columns = zip(*self.rows, strict=True)
@@ -187,7 +187,8 @@ def judged(claims: pandas.DataFrame) -> dict[str, list[Judged]]:
     said: dict[str, list[Judged]] = {}
     for row in claims.itertuples():
         told = {"n": row.n, "effect": f"{row.statistic} (AI3607, section {row.section})"}
-        told |= {"decides": row.deciding} if row.deciding else {}
+        deciding = re.sub(r"\w+", lambda name: model_title(condition_title(name[0])), row.deciding)
+        told |= {"decides": in_line(deciding)} if deciding else {}
         told |= {"p": f"{row.p:.2g}, corrected {row.p_corrected:.2g}"} if row.p == row.p else {}
         told |= {"after correction": row.corrected}
         if row.seeds_to_decide == row.seeds_to_decide:
@@ -243,7 +244,8 @@ def table_1(tidy: pandas.DataFrame, model: str) -> Table:
             if row.n > 1:
                 inside = row.low_one <= row.published <= row.high_one
                 where = "inside" if inside else "outside"
-                lines.append(f"{where} {100 * row.low_one:.1f} to {100 * row.high_one:.1f}")
+                ends = f"{100 * row.low_one:.1f} to {100 * row.high_one:.1f}"
+                lines.append(f"{where} {ends}".replace("-", "−"))
         return "\n".join(lines)
 
     shown = tidy[tidy.model == model]
