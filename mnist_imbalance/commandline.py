@@ -16,9 +16,16 @@ from mnist_imbalance.errors import EXPECTED, STOPPED, one_line
 SHOW_TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"
 
 
+def program() -> str | None:
+    """Return how the command was called, ``python -m package.module``; None where by its file."""
+    spec = sys.modules["__main__"].__spec__
+    return f"python -m {spec.name.removesuffix('.__main__')}" if spec else None
+
+
 def overrides_from_arguments(description: str | None, name: str = "train") -> list[str]:
     """Read a command line that takes overrides of ``conf/<name>.yaml`` and nothing else."""
     parser = argparse.ArgumentParser(
+        prog=program(),
         description=description,
         epilog=f"keys and their defaults:\n\n{OmegaConf.to_yaml(compose_with([], name=name))}",
         formatter_class=argparse.RawDescriptionHelpFormatter,

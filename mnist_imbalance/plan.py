@@ -303,8 +303,9 @@ def compose_overlay(
         first = put_together(compose(), overlay.choices, [], compose)
         known: Any = OmegaConf.to_container(first.config)
         if not overlay.values.keys() - leaves(known).keys():
-            made = put_together(first, {}, overlay.values.items(), compose)
-            return made._replace(params=overlay.params), touched
+            for key, value in overlay.values.items():
+                OmegaConf.update(first.config, key, value)
+            return first._replace(params=overlay.params), touched
     return compose(f"experiment={experiment}"), touched
 
 

@@ -10,7 +10,7 @@ from mnist_imbalance.report import figures
 
 
 def restored(rows: list[tuple[Any, ...]]) -> pandas.DataFrame:
-    columns = ["model", "optimizer", "budget", "remedy", "n", "fraction", "low", "high"]
+    columns = ["model", "optimizer", "ground", "remedy", "n", "fraction", "low", "high"]
     return pandas.DataFrame(rows, columns=columns)
 
 

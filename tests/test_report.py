@@ -20,7 +20,8 @@ from mnist_imbalance.report.gather import EPOCHS, STEPS, Gathered, find_missing,
 from mnist_imbalance.report.render import render
 from mnist_imbalance.report.sections import claims_section, sections
 from mnist_imbalance.report.wording import summary
-from mnist_imbalance.report.write import tabulate
+from mnist_imbalance.report.write import place_of_report, tabulate, write_report
+from mnist_imbalance.runs import hash_config
 from mnist_imbalance.scores import Scores
 
 SEEDS = (
@@ -354,6 +355,21 @@ def trained(tmp_path: Path) -> tuple[StudyKeys, list[PlannedRun]]:
     return keys, wanted
 
 
+def test_the_report_is_alike_at_every_call_and_leaves_git_clean(
+    tmp_path: Path, trained: tuple[StudyKeys, list[PlannedRun]]
+) -> None:
+    keys, _ = trained
+    page = write_report(keys)
+    assert page == tmp_path / "report" / "index.html"  # below the runs, which git ignores
+    first = {path: path.read_bytes() for path in page.parent.rglob("*.*")}
+    write_report(keys)
+    assert first == {path: path.read_bytes() for path in page.parent.rglob("*.*")}
+    assert place_of_report(read_study([f"runs_dir={tmp_path / 'none'}"])) == Path("report")
+    git = ["git", "check-ignore", "runs/report/index.html", "report/index.html"]
+    ignored = subprocess.run(git, cwd=REPOSITORY, capture_output=True, text=True).stdout
+    assert ignored.split() == ["runs/report/index.html"]
+
+
 def other(run: PlannedRun, choices: dict[str, str], **values: object) -> PlannedRun:
     """A run that no study plans."""
     named = {key.replace("__", "."): value for key, value in values.items()}
@@ -469,6 +485,26 @@ def test_damaged_files_beside_a_record_leave_the_rest(
     report = report_of(gathered, keys)
     for name in ("metrics.csv", "predictions.npz"):
         assert f"Damaged record: {folder / name} is damaged" in report
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("data.batch_size", 0), ("data.val_per_label", {}), ("loss.weights", "all"), ("versions", {})],
+)
+def test_a_config_of_strange_values_leaves_the_rest(
+    tmp_path: Path, trained: tuple[StudyKeys, list[PlannedRun]], key: str, value: object
+) -> None:
+    keys, runs = trained
+    file = tmp_path / runs[0].config_hash[:12] / "result.json"
+    record = json.loads(file.read_text())
+    record.update({key: value} if key in record else {})
+    record["config"][key] = value
+    record["config_hash"] = hash_config(record["config"])
+    file.write_text(json.dumps(record))
+    gathered = gather(keys)
+    assert len(gathered.results) == len(runs)
+    assert bool(gathered.damaged) == (key == "data.batch_size")
+    assert "## Method" in report_of(gathered, keys)
 
 
 def test_what_a_record_says_is_no_markup(

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy
 
-from mnist_imbalance.report import tables
 from mnist_imbalance.report.figures import GROUP_COLORS, data_url
 from mnist_imbalance.report.gather import GROUNDS, Gathered
 from mnist_imbalance.report.images import Images
@@ -17,7 +16,7 @@ from mnist_imbalance.report.names import (
     model_title,
     optimizer_title,
 )
-from mnist_imbalance.report.tables import learning_curve
+from mnist_imbalance.report.tables import learning_curve, summed
 
 ROW = 40  # images in a row of the picture that holds them all
 OF_EACH = 2  # images of each label
@@ -59,7 +58,7 @@ def explorer(gathered: Gathered, images: Images | None) -> dict[str, Any]:
     for ground in GROUNDS:
         for (optimizer, model, condition), runs in gathered.runs_on(ground).groupby(by, sort=False):
             curves = [learning_curve(gathered, key) for key in runs.config_hash]
-            confusion = tables.confusion(gathered, model, optimizer, condition, ground)
+            curves = [curve for curve in curves if curve and curve[0][1].keys() >= {*groups}]
             seed, wrong = (
                 mistaken(gathered, model, optimizer, condition, ground, images)
                 if images
@@ -71,15 +70,12 @@ def explorer(gathered: Gathered, images: Images | None) -> dict[str, Any]:
                 "model": model_title(model),
                 "condition": condition_title(condition),
                 "n": len(runs),
-                "steps": [step for step, _ in min(curves, key=len)],
+                "steps": [step for step, _ in min(curves, key=len, default=[])],
                 "curves": [
-                    [
-                        [round(1000 * of[group]) for _, of in curve if group in of]
-                        for curve in curves
-                    ]
+                    [[round(1000 * of[group]) for _, of in curve] for curve in curves]
                     for group in groups
                 ],
-                "confusion": confusion.tolist(),
+                "confusion": summed(gathered, runs.config_hash).tolist(),
                 "seed": seed,
                 "mistaken": [(places.setdefault(i, len(places)), *of) for i, *of in wrong],
             }

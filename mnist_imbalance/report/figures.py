@@ -33,7 +33,7 @@ Described = dict[str, Any]  # in Vega-Lite's words
 alt.data_transformers.disable_max_rows()
 
 HOVER = alt.Description("hover:N")
-TOLD = [*TITLES, "remedy", "budget", "weight", "epoch", "step", "component", "n"]
+TOLD = [*TITLES, "remedy", "ground", "weight", "epoch", "step", "component", "n"]
 # One meaning a colour.
 GROUP_COLORS = ["#d95f02", "#1f78b4", "#7b9e2f", "#b0447c"]
 ALL_COLOR = "#7f7f7f"
@@ -128,7 +128,10 @@ def with_hover(rows: pandas.DataFrame, said: Mapping[str, str]) -> pandas.DataFr
         rows: What is drawn.
         said: The columns that are told, and what each is called.
     """
-    columns = [rows[column].astype(str) for column in said]
+    columns = [
+        [f"{cell:g}" if isinstance(cell, float) else str(cell) for cell in rows[column]]
+        for column in said
+    ]
     lines = [
         "\n".join(f"{title}: {cell}" for title, cell in zip(said.values(), row, strict=True))
         for row in zip(*columns, strict=True)
@@ -274,7 +277,7 @@ def draw_confusion(gathered: Gathered, optimizer: str, condition: str) -> Figure
         color("group", group_colors(gathered.groups)).legend(None),
         alt.Opacity("mean:Q", scale=alt.Scale(domain=[0, 1], range=[0.05, 1]), legend=None),
     )
-    numbers = base.mark_text(fontSize=11).encode(alt.Text("text:N"))
+    numbers = base.mark_text(fontSize=11, color="#000").encode(alt.Text("text:N"))
     dark = numbers.transform_filter("datum.mean >= 0.005 && datum.mean <= 0.7")
     white = numbers.encode(color=alt.value("white")).transform_filter("datum.mean > 0.7")
     return panels([cells, dark, white], shown, "model", 2, 350, 350)
@@ -313,7 +316,8 @@ def draw_samples(samples: numpy.ndarray, copies: list[str]) -> Figure:
 
 def over_weight(sweep: pandas.DataFrame) -> alt.X:
     """Return the axis of the weights of the rare labels."""
-    title, axis = "weight of the rare labels", alt.Axis(grid=False, values=sorted({*sweep.weight}))
+    axis = alt.Axis(grid=False, values=sorted({*sweep.weight}), labelSeparation=6)
+    title = "weight of the rare labels"
     return alt.X("weight:Q", title=title, axis=axis, scale=alt.Scale(zero=False))
 
 
@@ -402,11 +406,11 @@ def draw_restored(restored: pandas.DataFrame) -> Figure:
     """Draw how much of the imbalance's loss each remedy restores.
 
     Args:
-        restored: Columns model, optimizer, budget, remedy, n, fraction (0 is imbalanced, 1
+        restored: Columns model, optimizer, ground, remedy, n, fraction (0 is imbalanced, 1
             original), low, high.
     """
     rows = in_words(restored, "{:.2f}", "fraction").rename(columns={"fraction": "mean"})
-    rows["panel"] = rows.optimizer + ", " + rows.budget
+    rows["panel"] = rows.optimizer + ", " + rows.ground
     limits = (
         max(-1, min(-0.25, rows["mean"].min() - 0.1)),
         min(2, max(1.25, rows["mean"].max() + 0.1)),

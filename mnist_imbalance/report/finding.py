@@ -120,7 +120,7 @@ def answer(restored: pandas.DataFrame) -> list[str]:
         rare, name = group_title(copied.rare.iloc[0]), optimizer_title(optimizer)
         if said:
             then = f", and the weight {weights}" if weights else ""
-            said.append(f"{name} loses {lost}; the copies bring back {copies}{then}.")
+            said.append(f"With {name} they lose {lost}; the copies bring back {copies}{then}.")
         else:
             then = f"; weight 7, the loss divided by its images, {weights}" if weights else ""
             said = [

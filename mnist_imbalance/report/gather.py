@@ -15,6 +15,7 @@ from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.plan import Study, StudyKeys, plan, with_chosen_weights
 from mnist_imbalance.report.names import place_of_condition, place_of_model, place_of_optimizer
 from mnist_imbalance.runs import Result, RunFolder, find_records, is_cut_short
+from mnist_imbalance.schema_1 import batches
 from mnist_imbalance.scores import ALL
 from mnist_imbalance.selection import CHOSEN, SWEPT, best_weights, sweep_of
 
@@ -216,10 +217,12 @@ def gather(keys: StudyKeys) -> Gathered:
         except ConfigError as error:
             damaged.append(f"{error}; the images are not compared one by one")
         try:
-            if rows := folder.epochs(result):
+            if (rows := folder.epochs(result)) and batches(result.train_counts, result.config):
                 epochs[config_hash] = rows
         except ConfigError as error:
             damaged.append(f"{error}; the run is in no learning curve")
+        except (KeyError, TypeError, ValueError, ArithmeticError):
+            damaged.append(f"{folder.result_file}: data.batch_size is no number of images")
     runs = tabulate_runs(records.results)
     reached = [
         (config_hash, scored, label, accuracy)

@@ -42,7 +42,7 @@ for (const button of filters) button.onclick = () => { button.ariaPressed = butt
 const explored = JSON.parse(document.getElementById("explored")?.textContent ?? "null");
 const percent = (part) => `${(100 * part).toFixed(1)} %`;
 const escaped = (text) => text.replace(/[&<"]/g, (sign) => `&#${sign.charCodeAt()};`);
-function curves({ steps, curves, n }) {
+function curves({ steps, curves }) {
   const means = curves.map((seeds) => steps.map((_, at) => seeds.reduce((sum, seed) => sum + seed[at] / seeds.length, 0) / 1000));
   const lowest = Math.min(0.9, Math.floor(10 * Math.min(1, ...curves.flat(2).map((each) => each / 1000))) / 10);
   const last = steps.at(-1), x = (step) => 50 + 395 * step / last, y = (part) => 260 - 225 * (part - lowest) / (1 - lowest);
@@ -57,7 +57,7 @@ function curves({ steps, curves, n }) {
     for (const seed of curves[group]) drawn += `<path stroke="${color}" d="${path(seed.map((each) => each / 1000))}"/>`;
     drawn += `<path class="mean" stroke="${color}" d="${path(mean)}"/>`;
     mean.forEach((part, at) => {
-      drawn += `<circle r="5" fill="${color}" cx="${x(steps[at])}" cy="${y(part)}" data-tip="${escaped(title)}\nstep: ${steps[at]}\nvalidation accuracy: ${percent(part)}\nn: ${n}"/>`;
+      drawn += `<circle r="5" fill="${color}" cx="${x(steps[at])}" cy="${y(part)}" data-tip="${escaped(title)}\nstep: ${steps[at]}\nvalidation accuracy: ${percent(part)}\nn: ${curves[group].length}"/>`;
     });
   });
   return drawn;
@@ -91,7 +91,7 @@ function explore(form) {
   }
   const [set] = left, [learned, taken, wrong] = $("#explore figcaption");
   const title = `${set.model}, ${set.optimizer}, ${set.condition}`;
-  learned.textContent = set.steps.length ? `${title}: validation accuracy, ${set.n} seeds and their mean.` : `${title}: no curves are kept.`;
+  learned.textContent = set.steps.length ? `${title}: validation accuracy, ${set.curves[0].length} seeds and their mean.` : `${title}: no curves are kept.`;
   document.getElementById("curves").innerHTML = set.steps.length ? curves(set) : "";
   taken.textContent = `Confusion matrix of the test set, % of the true label, n = ${set.n}.`;
   document.getElementById("matrix").innerHTML = matrix(set);

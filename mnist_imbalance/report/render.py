@@ -8,9 +8,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from mnist_imbalance.report.sections import Section
-from mnist_imbalance.report.verdicts import VERDICTS
-from mnist_imbalance.report.wording import Table
+from mnist_imbalance.report.verdicts import UNDECIDED, VERDICTS
+from mnist_imbalance.report.wording import BETTER, REACHED, Table
 
+# which verdict's colour a cell of a table has
+SHADES = {word: verdict for words in (REACHED, BETTER) for verdict, word in words.items()}
+SHADES |= {verdict: verdict for verdict in VERDICTS} | {"?": UNDECIDED}
 WIDEST = 50  # points, at the ends of the claims' axis
 
 
@@ -71,4 +74,4 @@ def render(name: str, made: list[Section]) -> str:
     )
     filters = (anchor, lines, inline, in_script, root, plain, markdown)
     environment.filters.update({each.__name__: each for each in filters})
-    return environment.get_template(name).render(sections=made, verdicts=VERDICTS)
+    return environment.get_template(name).render(sections=made, verdicts=VERDICTS, shades=SHADES)

@@ -50,7 +50,7 @@ class Picture:
     @cached_property
     def drawn(self) -> tuple[str, str]:
         """The picture as SVG, for a wide page and for a narrow one."""
-        described = self.figure.to_dict()
+        described = self.figure.to_dict(validate=False)
         wide = figures.svg(described)
         return wide, figures.svg(figures.narrow(described, wide))
 
@@ -125,7 +125,7 @@ def restored_pictures(restored: pandas.DataFrame, ground: str, name: str) -> lis
         "trained for fewer epochs. The intervals are Fieller's. By images: the weighted loss is "
         "divided by the batch's images instead of its weights."
     )
-    drawn = figures.draw_restored(shown.rename(columns={"ground": "budget"}))
+    drawn = figures.draw_restored(shown.drop(columns="condition"))
     return [Picture(name, caption, drawn, note)]
 
 
@@ -287,13 +287,12 @@ def confusion_section(gathered: Gathered) -> Section:
 
 def weights_section(sweep: pandas.DataFrame, optimum: pandas.DataFrame) -> Section:
     """Figures 4 and 5."""
-    divisors = {"weight_sum": "its weights", "count": "its images"}
     table = wording.table(
         "The weight of the rare labels with the best balanced accuracy on validation data, seed by "
         "seed; where it is the largest tried, the sweep does not tell where the best weight lies.",
         {
             **titled(optimum, "model", "optimizer"),
-            "a batch is divided by": [divisors.get(name, name) for name in optimum.normalize],
+            "loss divided": [wording.DIVISORS.get(name, name) for name in optimum.normalize],
             "best weight": optimum.by_seed.str.replace(" ", ", "),
             "largest tried": map("{:g}".format, optimum.largest),
             "best at the largest": [f"{row.at_largest} of {row.n}" for row in optimum.itertuples()],
@@ -363,8 +362,8 @@ def output_relu_section(dead_labels: pandas.DataFrame) -> Section:
 def normalization_section(normalization: pandas.DataFrame) -> Section:
     """Whether it is the weights or the step size."""
     text = (
-        "PyTorch divides a weighted batch by the sum of its weights; divided by its images "
-        "(count), larger weights also mean larger steps."
+        "PyTorch divides a weighted batch by the sum of its weights; divided by its images, "
+        "larger weights also mean larger steps."
     )
     table = wording.estimates_table(
         normalization,
@@ -428,7 +427,9 @@ def method_section(gathered: Gathered, overrides: Sequence[str]) -> Section:
     results = gathered.results.values()
 
     def counted(values: Iterable[object]) -> str:
-        return ", ".join(f"{value} ({count})" for value, count in Counter(values).most_common())
+        return ", ".join(
+            f"{value} ({count})" for value, count in Counter(map(str, values)).most_common()
+        )
 
     held_out = counted(result.config.get("data.val_per_label") for result in results)
     made = Section(
@@ -462,7 +463,7 @@ def method_section(gathered: Gathered, overrides: Sequence[str]) -> Section:
             f"{counted(result.epochs for result in results)}. Images held out of each label: "
             f"{held_out}. Device: {counted(result.device for result in results)}. Threads a run: "
             f"{counted(result.threads for result in results)}. torch: "
-            f"{counted(result.versions['torch'] for result in results)}."
+            f"{counted(result.versions.get('torch', 'unknown') for result in results)}."
         )
     return made
 

@@ -1,7 +1,7 @@
 """The report's tables as tidy data frames: a row an estimate, accuracies in [0, 1]."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from operator import sub
 from statistics import fmean
 
@@ -257,26 +257,30 @@ def normalization(gathered: Gathered) -> pandas.DataFrame:
     return estimate_groups(long, [*key, "normalize"], "accuracy")
 
 
-def confusion(
-    gathered: Gathered, model: str, optimizer: str, condition: str, ground: str = EPOCHS
-) -> numpy.ndarray:
-    """Sum the test set's confusion matrices over the seeds of a condition.
+def summed(gathered: Gathered, runs: Iterable[str]) -> numpy.ndarray:
+    """Return the sum of some runs' confusion matrices of the test set.
 
-    Of runs of as many epochs, as AI3607 trains, if no other ground is given, each with images of
-    its own seed's choice.
+    Args:
+        gathered: Finished runs.
+        runs: Their config hashes.
 
     Returns:
-        (labels, labels) images, rows the true labels; all zero where no run is finished.
+        (labels, labels) images, rows the true labels; all zero without runs.
     """
-    runs = gathered.runs_on(ground).set_index(["model", "optimizer", "condition"]).config_hash
-    of_runs = [
-        gathered.results[key].test.confusion
-        for key in runs[runs.index == (model, optimizer, condition)]
-    ]
     labels = len(gathered.groups[ALL])
-    shown = [counts for counts in of_runs if len(counts) == labels]
+    found = (gathered.results[each].test.confusion for each in runs)
+    shown = [counts for counts in found if len(counts) == labels]
     total: numpy.ndarray = numpy.array(shown, dtype=int).reshape(-1, labels, labels).sum(axis=0)
     return total
+
+
+def confusion(gathered: Gathered, model: str, optimizer: str, condition: str) -> numpy.ndarray:
+    """Sum the confusion matrices over the seeds of a condition, see `summed`.
+
+    Of runs of as many epochs, as AI3607 trains, each with images of its own seed's choice.
+    """
+    runs = gathered.runs_on(EPOCHS).set_index(["model", "optimizer", "condition"]).config_hash
+    return summed(gathered, runs[runs.index == (model, optimizer, condition)])
 
 
 def learning_curve(gathered: Gathered, config_hash: str) -> list[tuple[int, dict[str, float]]]:
@@ -285,6 +289,8 @@ def learning_curve(gathered: Gathered, config_hash: str) -> list[tuple[int, dict
     Each stands behind the optimizer steps that were made.
     """
     result = gathered.results[config_hash]
+    if config_hash not in gathered.epochs:
+        return []
     per_epoch = batches(result.train_counts, result.config)
     labels = {
         group: [f"accuracy_{label}" for label in result.groups[group]]
@@ -296,7 +302,7 @@ def learning_curve(gathered: Gathered, config_hash: str) -> list[tuple[int, dict
             min(int(epoch["epoch"] + 1) * per_epoch, result.steps),
             {group: fmean(epoch[label] for label in each) for group, each in labels.items()},
         )
-        for epoch in gathered.epochs.get(config_hash, [])
+        for epoch in gathered.epochs[config_hash]
         if epoch["stage"] == "val"
     ]
 

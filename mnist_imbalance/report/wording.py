@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import pandas
@@ -12,6 +12,7 @@ import pandas
 from mnist_imbalance.published import published_accuracy
 from mnist_imbalance.report.names import (
     CONDITIONS,
+    TITLES,
     condition_title,
     group_title,
     in_line,
@@ -30,6 +31,11 @@ BETTER = {
     UNDECIDED: "undecided",
 }
 BOTH = "both models"
+DIVISORS = {
+    "weight_sum": "by weights",
+    "count": "by images",
+    "count - weight_sum": "by images − by weights",
+}
 REACHED = {HOLDS: "yes", CONTRADICTED: "no"}
 
 
@@ -49,7 +55,7 @@ class Table:
     rows: list[list[str]]
     note: str = ""
 
-    @property
+    @cached_property
     def is_numeric(self) -> list[bool]:
         """Tell which columns hold numbers."""
         columns = zip(*self.rows, strict=True)
@@ -134,17 +140,15 @@ def across(
     words: dict[str, list[str]] = {name: [] for name in [*by, *tidy[column].unique()]}
     for keys, rows in tidy.groupby(by, sort=False):
         cells = {getattr(row, column): say(row) for row in rows.itertuples()}
-        cells |= {name: key_title(key) for name, key in zip(by, keys, strict=True)}
+        cells |= {name: key_title(name, key) for name, key in zip(by, keys, strict=True)}
         for name, said in words.items():
             said.append(cells.get(name, ""))
     return words
 
 
-def key_title(key: object) -> str:
-    """Return what a reader calls a model, optimizer or condition; numbers as they are."""
-    if isinstance(key, float):
-        return f"{key:g}"
-    return optimizer_title(model_title(condition_title(str(key))))
+def key_title(name: str, key: object) -> str:
+    """Return what a reader calls a value of a column; numbers and what has no title as they are."""
+    return f"{key:g}" if isinstance(key, float) else TITLES.get(name, str)(str(key))
 
 
 def summary(conditions: pandas.DataFrame) -> Table:
@@ -183,7 +187,8 @@ def judged(claims: pandas.DataFrame) -> dict[str, list[Judged]]:
     said: dict[str, list[Judged]] = {}
     for row in claims.itertuples():
         told = {"n": row.n, "effect": f"{row.statistic} (AI3607, section {row.section})"}
-        told |= {"decides": row.deciding} if row.deciding else {}
+        deciding = re.sub(r"\w+", lambda name: model_title(condition_title(name[0])), row.deciding)
+        told |= {"decides": in_line(deciding)} if deciding else {}
         told |= {"p": f"{row.p:.2g}, corrected {row.p_corrected:.2g}"} if row.p == row.p else {}
         told |= {"after correction": row.corrected}
         if row.seeds_to_decide == row.seeds_to_decide:
@@ -239,7 +244,8 @@ def table_1(tidy: pandas.DataFrame, model: str) -> Table:
             if row.n > 1:
                 inside = row.low_one <= row.published <= row.high_one
                 where = "inside" if inside else "outside"
-                lines.append(f"{where} {100 * row.low_one:.1f} to {100 * row.high_one:.1f}")
+                ends = f"{100 * row.low_one:.1f} to {100 * row.high_one:.1f}"
+                lines.append(f"{where} {ends}".replace("-", "−"))
         return "\n".join(lines)
 
     shown = tidy[tidy.model == model]
@@ -265,6 +271,8 @@ def estimates_table(
         columns: Key that tells the columns apart.
         signed: Show the sign of positive values, too.
     """
+    titles = [DIVISORS.get(name, in_line(name)) for name in tidy[columns]]
+    tidy = tidy.assign(**{columns: titles})
     ends = [{rows.n.min(), rows.n.max()} for _, rows in tidy.groupby(by, sort=False)]
     n = [" to ".join(map(str, sorted(each))) for each in ends]
     cells = across(tidy, by, columns, partial(percent, signed=signed))

@@ -61,8 +61,10 @@ def write_report(keys: StudyKeys) -> Path:
     Raises:
         ConfigError: There is nothing to report, or nowhere to write it.
     """
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task("", total=len(STAGES))
+    console = Console(stderr=True)
+    shown = {"transient": True, "refresh_per_second": 2, "disable": not console.is_terminal}
+    with Progress(console=console, **shown) as progress:
+        bar = progress.add_task("", total=len(STAGES), completed=-1)
         stages = iter(STAGES)
 
         def begin() -> None:
