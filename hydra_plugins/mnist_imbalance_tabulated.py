@@ -1,10 +1,14 @@
 """``hydra/sweeper=tabulated``, where Hydra looks for sweepers; it imports this at every start."""
 
 import copy
+import logging
 from collections.abc import Sequence
+from functools import partial
 from itertools import chain
+from math import prod
 
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
 from hydra.plugins.sweeper import Sweeper
@@ -25,13 +29,24 @@ class TabulatedSweeper(Sweeper):
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
         """Take what Hydra knows before the sweep."""
-        config = copy.deepcopy(config)
-        with read_write(config):
+        self.config = copy.deepcopy(config)
+        with read_write(self.config):
             basic = ConfigStore.instance().load("hydra/sweeper/basic.yaml").node
-            config.hydra.sweeper._target_ = basic._target_
-        self.basic = Plugins.instance().instantiate_sweeper(
-            hydra_context=hydra_context, task_function=task_function, config=config
-        )
+            self.config.hydra.sweeper._target_ = basic._target_
+        self.hydra_context = hydra_context
+        self.task_function = task_function
+
+    def swept(self, arguments: list[str]) -> dict[str, int]:
+        """Return the keys that take several values, and how many each."""
+        params = self.config.hydra.sweeper.params or {}
+        given = [*(f"{key}={value}" for key, value in params.items()), *arguments]
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        last = {each.get_key_element(): each for each in parser.parse_overrides(given)}
+        return {
+            key: len(list(each.sweep_string_iterator()))
+            for key, each in last.items()
+            if each.is_discrete_sweep()
+        }
 
     def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
         """Do all jobs, show them, and return what they gave back, launch by launch.
@@ -39,10 +54,20 @@ class TabulatedSweeper(Sweeper):
         Raises:
             SystemExit: Some failed; the text has a line for each.
         """
-        from mnist_imbalance.jobs import leave_ctrl_c_to_us
+        from mnist_imbalance.jobs import leave_ctrl_c_to_us, run_and_tell
         from mnist_imbalance.summary import show_sweep
 
+        swept = self.swept(arguments)
+        jobs = prod(swept.values())
+        basic = Plugins.instance().instantiate_sweeper(
+            hydra_context=self.hydra_context,
+            task_function=partial(run_and_tell, self.task_function, swept.keys(), jobs),
+            config=self.config,
+        )
+        for name in ("hydra", "hydra_plugins"):  # all of a job's overrides, and less than is told
+            logging.getLogger(name).setLevel(logging.WARNING)
+        print(f"{jobs} jobs, in {self.config.hydra.sweep.dir}", flush=True)
         with leave_ctrl_c_to_us():
-            launches: list[Sequence[JobReturn]] = self.basic.sweep(arguments)
+            launches: list[Sequence[JobReturn]] = basic.sweep(arguments)
         show_sweep(chain.from_iterable(launches))
         return launches

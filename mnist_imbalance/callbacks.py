@@ -1,6 +1,8 @@
 """What a training does beside its steps: a bar, a seed for each epoch, a look at its origin."""
 
+import sys
 from math import ceil
+from pathlib import Path
 from typing import Any
 
 import lightning
@@ -9,7 +11,7 @@ from tqdm import tqdm
 
 from mnist_imbalance.data import MNISTData
 from mnist_imbalance.errors import ConfigError
-from mnist_imbalance.provenance import code
+from mnist_imbalance.provenance import code, describe
 from mnist_imbalance.seeds import derive
 
 
@@ -20,15 +22,30 @@ def epochs_to_come(trainer: lightning.Trainer) -> int:
 
 
 class EpochBar(lightning.Callback):
-    """Advances once an epoch, so that it costs the steps nothing."""
+    """Says what is trained, then advances once an epoch, so that it costs the steps nothing.
+
+    Args:
+        trained: What is, in words.
+        folder: Where its files are, if that is told as well.
+    """
+
+    def __init__(self, trained: str, folder: Path | None) -> None:
+        self.trained = trained
+        self.folder = folder
 
     def on_train_start(self, trainer: lightning.Trainer, *_: Any) -> None:
         """Show the bar where training starts or goes on."""
+        epochs = epochs_to_come(trainer)
+        device = describe(trainer.strategy.root_device)
+        print(f"{self.trained}, {epochs} epochs, {device}", file=sys.stderr)
+        if self.folder:
+            near = self.folder.is_relative_to(Path.cwd())
+            shown = self.folder.relative_to(Path.cwd()) if near else self.folder
+            print(f"run folder: {shown}", file=sys.stderr)
         self._bar = tqdm(
-            total=epochs_to_come(trainer),
+            total=epochs,
             initial=trainer.current_epoch,
-            desc="training",
-            unit="epoch",
+            bar_format="{n}/{total} epochs {bar} {elapsed}<{remaining}{postfix}",
             dynamic_ncols=True,
         )
 

@@ -10,6 +10,7 @@ import lightning
 import torch
 from hydra.conf import HydraConf
 from hydra.errors import InstantiationException
+from hydra.types import RunMode
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -208,7 +209,9 @@ def fit_and_score(
         raise ConfigError(f"trainer.max_time: {error}") from error
     show_progress = show_progress and config.trainer.enable_progress_bar
     callbacks = [timer, SeedEveryEpoch(config.seed), Origin(data)]
-    callbacks += [EpochBar()] if show_progress else []
+    if show_progress:
+        alone = folder.path if hydra.mode == RunMode.RUN else None
+        callbacks.append(EpochBar(f"{len(data.order(0)):,} images", alone))
     trainer = make_trainer(config, folder, logger, callbacks)
     fresh = folder.is_fresh()
     folder.begin(config, hydra)

@@ -6,9 +6,10 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from datetime import timedelta
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
@@ -17,7 +18,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.experimental.callback import Callback
-from hydra.types import HydraContext, RunMode
+from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, open_dict, read_write
 
 from mnist_imbalance.config import CONF, compose_with
@@ -122,20 +123,54 @@ def run(config: DictConfig) -> "Result":
 def run_in_sweep(config: DictConfig) -> Outcome:
     """Do one job of many and return how it ended, so that a failure stops no other job."""
     end_with_parent()
-    settings = HydraConfig.get()
     reached: Result | str
     try:
         reached = run(config)
     except Exception as error:
         reached = explain(error)
-    return told(settings.overrides.task, Path(settings.runtime.output_dir), reached)
+    return as_outcome(Path(HydraConfig.get().runtime.output_dir), reached)
 
 
-def told(overrides: Iterable[str], folder: Path, reached: "Result | str") -> Outcome:
-    """Print at once that a job ended, and return how."""
-    ended = "failed" if isinstance(reached, str) else "done"
-    print(f"{ended}: {' '.join(overrides)}", flush=True)
-    return as_outcome(folder, reached)
+def jobs_at_once() -> int:
+    """Return how many jobs are done at a time where this one is, by joblib or one by one."""
+    if multiprocessing.parent_process() is None:
+        return 1
+    from joblib import cpu_count  # which its launcher has imported
+
+    asked: int = HydraConfig.get().launcher.get("n_jobs", -1) or 1
+    return asked if asked > 0 else max(1, cpu_count() + 1 + asked)
+
+
+def run_and_tell(
+    task: TaskFunction, told: Collection[str], jobs: int | None, config: DictConfig
+) -> Outcome:
+    """Do one job of many, and print at once how it ended.
+
+    Args:
+        task: Does it and returns an `Outcome`.
+        told: The keys by which it is known.
+        jobs: How many there are, for an estimate of the time that is left; None for none.
+        config: Of the job.
+    """
+    begun = time.monotonic()
+    outcome: Outcome = task(config)
+    settings = HydraConfig.get()
+    number, at_once = settings.job.num, jobs_at_once()
+    rounds_left = (jobs - 1) // at_once - number // at_once if jobs else 0
+    left = timedelta(seconds=round(rounds_left * (time.monotonic() - begun)))
+    tell(
+        outcome,
+        [each for each in settings.overrides.task if each.partition("=")[0] in told],
+        f"{number + 1} of {jobs} " if jobs else "",
+        f", about {left} left" if left else "",
+    )
+    return outcome
+
+
+def tell(outcome: Outcome, overrides: Iterable[str], before: str = "", after: str = "") -> None:
+    """Print how the job of these overrides ended, and something before and after it."""
+    ended = "failed" if outcome["failure"] else "done"
+    print(f"{before}{ended}: {' '.join(overrides)}{after}", flush=True)
 
 
 def as_override(key: str, value: str) -> str:
@@ -156,6 +191,7 @@ def launch(jobs: Sequence[Sequence[str]], runs_dir: str, launcher: DictConfig) -
         How each ended.
     """
     place = as_override("runs_dir", runs_dir)
+    told = {override.partition("=")[0] for job in jobs for override in job}
     with initialize_config_dir(str(CONF), version_base="1.3"):
         keys = ["hydra.mode=MULTIRUN", "hydra/hydra_logging=none", place]
         config = compose_with(keys, with_hydra=True)
@@ -166,7 +202,7 @@ def launch(jobs: Sequence[Sequence[str]], runs_dir: str, launcher: DictConfig) -
                 GlobalHydra.instance().config_loader(),
                 Callback(),  # type: ignore[arg-type]  # Hydra's class for several is private
             ),
-            task_function=run_in_sweep,
+            task_function=partial(run_and_tell, run_in_sweep, told, None),
             config=config,
         )
         with leave_ctrl_c_to_us():

@@ -2,7 +2,9 @@
 
 import sys
 from collections.abc import Iterable, Sequence
-from math import isnan
+from math import isnan, sqrt
+from statistics import fmean, stdev
+from typing import Literal
 
 from hydra.core.utils import JobReturn
 from rich.box import SIMPLE
@@ -54,30 +56,48 @@ def tabulate_run(result: Result) -> Table:
     return table
 
 
-def tabulate_sweep(runs: Sequence[tuple[Sequence[str], Outcome]]) -> Table:
-    """Return the table of a sweep's accuracies, a row a run; choices belong on validation.
+def mean_over_seeds(accuracies: Sequence[float]) -> str:
+    """Return the mean in %, of several ± half of its 95 % interval, which takes them for normal."""
+    mean = f"{100 * fmean(accuracies):.1f}"
+    n = len(accuracies)
+    if n == 1:
+        return mean
+    from scipy.stats import t  # takes most of a second
+
+    half = t.ppf(0.975, n - 1) * stdev(accuracies) / sqrt(n)
+    return f"{mean} ± {100 * half:.1f}"
+
+
+def tabulate_sweep(
+    runs: Sequence[tuple[Sequence[str], Outcome]], split: Literal["val", "test"]
+) -> Table:
+    """Return the table of a sweep's accuracies, a row for what was swept but the seed.
 
     Args:
         runs: Each run's overrides, ``key=value``, and how it ended. What all share is not shown.
+        split: Whose accuracies.
     """
-    groups = list(dict.fromkeys(group for _, outcome in runs for group in outcome["test"]))
+    groups = list(dict.fromkeys(group for _, outcome in runs for group in outcome[split]))
     overrides = [dict(override.split("=", 1) for override in given) for given, _ in runs]
-    swept = [key for key in overrides[0] if len({given[key] for given in overrides}) > 1]
-    title = "accuracy %: choose by validation, report the test"
-    table = Table(title=title, box=SIMPLE, padding=(0, 1, 0, 0))
-    for key in swept:
-        table.add_column(key, no_wrap=True)
-    for scored in ("val", "test"):
-        for group in groups:
-            table.add_column(f"{scored} {group}", justify="right")
+    swept = [
+        key
+        for key in overrides[0]
+        if key != "seed" and len({given[key] for given in overrides}) > 1
+    ]
+    rows: dict[tuple[str, ...], list[dict[str, float]]] = {}
     for given, (_, outcome) in zip(overrides, runs, strict=True):
-        accuracies = (outcome["val"], outcome["test"])
-        shown = [
-            f"{100 * named[group]:.1f}" if group in named else ""
-            for named in accuracies
-            for group in groups
-        ]
-        table.add_row(*(given[key] for key in swept), *shown)
+        rows.setdefault(tuple(given[key] for key in swept), []).append(outcome[split])
+    title = f"{split} accuracy %" + (": choose by it" if split == "val" else "")
+    table = Table(title=title, title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))
+    table.min_width = len(title)
+    for key in swept:
+        table.add_column(key, overflow="fold")
+    for name in ("n", *groups):
+        table.add_column(name, justify="right", no_wrap=True)
+    for values, of_seeds in rows.items():
+        known = [[each[group] for each in of_seeds if group in each] for group in groups]
+        shown = [mean_over_seeds(each) if each else "" for each in known]
+        table.add_row(*values, str(len(of_seeds)), *shown)
     return table
 
 
@@ -91,7 +111,11 @@ def show_sweep(returned: Iterable[JobReturn]) -> None:
         (list(job.overrides or []), job.return_value) for job in returned
     ]
     if done := [job for job in jobs if job[1]["failure"] is None]:
-        Console().print(tabulate_sweep(done))
+        console = Console()
+        tables = [tabulate_sweep(done, "val"), tabulate_sweep(done, "test")]
+        console.print(*tables)
+        if tables[0].row_count < len(done):
+            console.print("mean ± half of its 95 % interval over n seeds")
     failed = [
         f"{' '.join(overrides)}: {outcome['failure']}"
         for overrides, outcome in jobs

@@ -1,3 +1,4 @@
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -14,15 +15,19 @@ def test_the_bar_goes_on_where_training_does(capsys: pytest.CaptureFixture[str])
         num_training_batches=3,
         current_epoch=4,
         callback_metrics=metrics,
+        strategy=SimpleNamespace(root_device=torch.device("cpu")),
     )
-    bar = EpochBar()
+    bar = EpochBar("300 images", Path.cwd() / "runs" / "seed=0")
     bar.on_exception()  # before there is a bar
     bar.on_train_start(trainer)  # type: ignore[arg-type]
     bar.on_train_epoch_end(trainer)  # type: ignore[arg-type]
     bar.on_train_end()
     shown = capsys.readouterr().err
-    assert "4/10" in shown
-    assert "5/10" in shown
+    opening, folder, bars = shown.split("\n", 2)
+    assert opening.startswith("300 images, 10 epochs, cpu, ")
+    assert folder == "run folder: runs/seed=0"
+    assert "4/10 epochs" in bars
+    assert "5/10 epochs" in bars
     assert "val loss=0.250, val accuracy=0.500" in shown
 
 

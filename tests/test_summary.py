@@ -1,4 +1,5 @@
 import io
+import re
 from pathlib import Path
 
 import pytest
@@ -6,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from test_runs import perfect_run
 
-from mnist_imbalance.jobs import as_outcome
+from mnist_imbalance.jobs import Outcome, as_outcome
 from mnist_imbalance.published import published
 from mnist_imbalance.runs import Result
 from mnist_imbalance.summary import published_condition, tabulate_run, tabulate_sweep
@@ -54,12 +55,56 @@ def test_conditions() -> None:
     assert named(per_label, loss="per_label", data="original") is None
 
 
-def test_a_sweep_shows_what_differs() -> None:
+def outcome_of(val: float, test: float) -> Outcome:
     outcome = as_outcome(Path("a folder"), perfect_run())
-    runs = [([f"seed={seed}", "model=lstm"], outcome) for seed in (0, 1)]
-    table = tabulate_sweep(runs)
-    assert [column.header for column in table.columns][:2] == ["seed", "val 0-4"]
-    console = Console(file=io.StringIO())
+    outcome["val"]["all"], outcome["test"]["all"] = val, test
+    return outcome
+
+
+def shown_in_80_columns(table: Table) -> list[list[str]]:
+    console = Console(file=io.StringIO(), width=80)
     console.print(table)
     shown: str = console.file.getvalue()  # type: ignore[attr-defined]
-    assert ["1"] + ["100.0"] * 6 in [line.split() for line in shown.split("\n")]
+    return [re.split(r" {2,}", line.strip()) for line in shown.split("\n")]
+
+
+def test_a_sweep_shows_what_differs_and_means_over_seeds() -> None:
+    runs = [
+        ([f"loss.minority_weight={weight}", "model=lstm", f"seed={seed}"], outcome_of(val, test))
+        for weight, seed, val, test in [
+            ("2", 0, 0.1, 0.5), ("2", 1, 0.3, 0.5), ("7", 0, 0.2, 0.4), ("7", 1, 0.4, 0.6),
+        ]
+    ]  # fmt: skip
+    table = tabulate_sweep(runs, "val")
+    header = ["loss.minority_weight", "n", "0-4", "5-9", "all"]
+    assert [column.header for column in table.columns] == header
+    half = 12.706 * 0.1 * 100  # of Student's t with one degree of freedom, × the standard error
+    shown = shown_in_80_columns(table)
+    assert ["2", "2", "100.0 ± 0.0", "100.0 ± 0.0", f"20.0 ± {half:.1f}"] in shown
+    assert ["7", "2", "100.0 ± 0.0", "100.0 ± 0.0", f"30.0 ± {half:.1f}"] in shown
+    tested = shown_in_80_columns(tabulate_sweep(runs, "test"))
+    assert ["2", "2", "100.0 ± 0.0", "100.0 ± 0.0", "50.0 ± 0.0"] in tested
+
+
+def test_a_single_seed_stands_without_an_interval() -> None:
+    runs = [([f"loss={loss}", "seed=3"], outcome_of(0.5, 0.25)) for loss in ("plain", "weighted")]
+    shown = shown_in_80_columns(tabulate_sweep(runs, "test"))
+    assert ["plain", "1", "100.0", "100.0", "25.0"] in shown
+
+
+def test_seeds_alone_are_one_row() -> None:
+    runs = [([f"seed={seed}"], outcome_of(0.5, 0.25)) for seed in range(3)]
+    assert ["3", "100.0 ± 0.0", "100.0 ± 0.0", "25.0 ± 0.0"] in shown_in_80_columns(
+        tabulate_sweep(runs, "test")
+    )
+
+
+def test_a_long_value_breaks_no_number() -> None:
+    values = ["[" + ",".join([digit] * 40) + "]" for digit in "12"]
+    runs = [
+        ([f"loss.weights={value}", f"seed={seed}"], outcome_of(0.5, 0.25))
+        for value in values
+        for seed in (0, 1)
+    ]
+    shown = shown_in_80_columns(tabulate_sweep(runs, "test"))
+    assert sum(row[-4:] == ["2", "100.0 ± 0.0", "100.0 ± 0.0", "25.0 ± 0.0"] for row in shown) == 2

@@ -266,6 +266,7 @@ def test_a_parallel_sweep_outlives_a_failing_job(tmp_path: Path) -> None:
         env={**os.environ, "COLUMNS": "120"},
     )
     assert sweep.returncode == 1
+    assert "2 of 3 failed: loss.minority_weight=-1" in sweep.stdout
     assert "1 of 3 jobs failed" in sweep.stderr
     assert "loss.minority_weight=-1" in sweep.stderr
     assert "loss.minority_weight: Input should be greater than 0, got -1" in sweep.stderr

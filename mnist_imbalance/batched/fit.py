@@ -272,7 +272,10 @@ def fit_program(
         raise CannotShareError(str(error)) from error
     timer = Timer()
     show_progress = show_progress and first.trainer.enable_progress_bar
-    callbacks = [timer, Origin(datas[0]), *([EpochBar()] if show_progress else [])]
+    callbacks = [timer, Origin(datas[0])]
+    if show_progress:
+        each = f"{len(datas[0].order(0)):,} images each"
+        callbacks.append(EpochBar(f"{len(runs)} runs side by side, {each}", None))
     trainer = make_trainer(first, shared, None, callbacks)
     rehearse(classifier, datas[0].image_shape, trainer.strategy.root_device)
     data = StackedData(datas)

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from mnist_imbalance.batched.fit import Run, fit_side_by_side
 from mnist_imbalance.config import take_apart
 from mnist_imbalance.errors import STOPPED
-from mnist_imbalance.jobs import told
+from mnist_imbalance.jobs import as_outcome, tell
 from mnist_imbalance.runs import Result, RunFolder, determining
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ def launch(
 
     programs: dict[str, list[Run]] = defaultdict(list)
     returned: dict[int, JobReturn] = {}
+    shared_by_all = set.intersection(*map(set, job_overrides))
     for config in configs:
         run = as_run(config)
         shared = program(run.config) if launcher.on_cpu or on_gpu(run.config) else None
@@ -95,7 +96,9 @@ def launch(
         for run, reached in do_together(runs):
             overrides = list(run.hydra.overrides.task)
             job = JobReturn(overrides=overrides, cfg=run.config, status=JobStatus.COMPLETED)
-            job.return_value = told(overrides, run.folder.path, reached)
+            job.return_value = as_outcome(run.folder.path, reached)
+            own = [override for override in overrides if override not in shared_by_all]
+            tell(job.return_value, own, f"{run.hydra.job.num + 1} of {len(configs)} ")
             returned[run.hydra.job.num] = job
     return [returned[config.hydra.job.num] for config in configs]
 
