@@ -1,4 +1,4 @@
-"""Measure how fast it is here, and write what docs/speed.md quotes.
+"""Measure how fast it is here, and show it; docs/speed.md quotes what was kept.
 
 Give nothing else to do: every number is of this machine as it is while it is measured.
 """
@@ -10,9 +10,10 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from benchmarks.measure import Row
 
@@ -49,13 +50,20 @@ def describe_machine() -> dict[str, str]:
     }
 
 
-def tabulate(machine: dict[str, str], measured: dict[str, list[dict[str, object]]]) -> str:
-    """Lay the results out for a reader."""
-    said = ", ".join(f"{key} {value}" for key, value in machine.items() if value != "none")
-    lines = [f"Measured on {said}. Medians of n, smallest to largest in brackets.", ""]
-    for part, rows in measured.items():
+Measured = dict[str, Any]  # a part's "machine" and "rows"
+
+
+def tabulate(parts: Mapping[str, Measured]) -> str:
+    """Lay the results of parts out for a reader, a machine where it is another than before."""
+    lines = ["Medians of n, smallest to largest in brackets.", ""]
+    machine: dict[str, str] = {}
+    for part, measured in parts.items():
+        if measured["machine"] != machine:
+            machine = measured["machine"]
+            known = [f"{key} {value}" for key, value in machine.items() if value != "none"]
+            lines += [f"Measured on {', '.join(known)}:", ""]
         lines += [f"**{PARTS[part]}**", "", "| what | of it | median | n |", "|---|---|---|---|"]
-        for each in map(lambda values: Row(**values), rows):  # type: ignore[arg-type]
+        for each in (Row(**values) for values in measured["rows"]):
             digits = 0 if each.value >= 100 else 1 if each.value >= 10 else 2
             value, low, high = (
                 f"{number:.{digits}f}" for number in (each.value, each.low, each.high)
@@ -72,27 +80,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="part", help=f"of {', '.join(PARTS)}")
-    parser.add_argument("--name", default="cpu", help="of the two files in benchmarks/results")
+    parser.add_argument("--keep", metavar="NAME", help="write benchmarks/results/NAME.json and .md")
     parser.add_argument("--rounds", type=int, default=5, help="measurements of everything")
     given = parser.parse_args(arguments)
     if unknown := set(given.parts) - set(PARTS):
         parser.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
-    file = RESULTS / f"{given.name}.json"
-    known = json.loads(file.read_text(encoding="utf-8"))["measured"] if file.exists() else {}
+    measured = {}
     for part in given.parts or PARTS:
         print(f"{part} …", file=sys.stderr, flush=True)
-        rows = importlib.import_module(f"benchmarks.{part}").measure(given.rounds)
-        if not rows:
-            continue
-        known[part] = [asdict(row) for row in rows]
-        machine = describe_machine()
-        measured = {part: known[part] for part in PARTS if part in known}
-        RESULTS.mkdir(exist_ok=True)
-        text = json.dumps({"machine": machine, "measured": measured}, indent=1)
-        file.write_text(f"{text}\n", encoding="utf-8")
-        file.with_suffix(".md").write_text(tabulate(machine, measured), encoding="utf-8")
-    if known:
-        print(file.with_suffix(".md").read_text(encoding="utf-8"))
+        if rows := importlib.import_module(f"benchmarks.{part}").measure(given.rounds):
+            here = {"machine": describe_machine(), "rows": [asdict(row) for row in rows]}
+            measured[part] = here
+            if given.keep:
+                keep(RESULTS / f"{given.keep}.json", part, here)
+    print(tabulate(measured))
+
+
+def keep(file: Path, part: str, measured: Measured) -> None:
+    """Put a part beside those that a file, and the page beside it, already have."""
+    known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    known[part] = measured
+    in_order = {each: known[each] for each in PARTS if each in known}
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(f"{json.dumps(in_order, indent=1)}\n", encoding="utf-8")
+    file.with_suffix(".md").write_text(tabulate(in_order), encoding="utf-8")
 
 
 if __name__ == "__main__":

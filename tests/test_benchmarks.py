@@ -3,6 +3,7 @@
 import copy
 import json
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -56,22 +57,29 @@ def test_the_page_shows_what_was_measured() -> None:
     assert kept
     for file in kept:
         known = json.loads(file.read_text(encoding="utf-8"))
-        assert file.with_suffix(".md").read_text(encoding="utf-8") == command.tabulate(**known)
+        assert file.with_suffix(".md").read_text(encoding="utf-8") == command.tabulate(known)
     most, _, _ = (command.RESULTS / "cpu.md").read_text(encoding="utf-8").partition("**Growth**")
     page = (REPOSITORY / "docs" / "speed.md").read_text(encoding="utf-8")
     assert f"python -m benchmarks -->\n{most}<!-- end of" in page
 
 
-def test_results_are_written_part_by_part(
+def test_only_what_is_asked_for_is_kept_and_each_part_with_its_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    def measure_with(part: ModuleType, date: str, *arguments: str) -> str:
+        monkeypatch.setattr(part, "measure", lambda rounds: [row("x", "it", [1.5] * rounds, "ms")])
+        monkeypatch.setattr(command, "describe_machine", lambda: {"date": date})
+        command.main([part.__name__.rpartition(".")[2], "--rounds", "3", *arguments])
+        return capsys.readouterr().out
+
     monkeypatch.setattr(command, "RESULTS", tmp_path)
-    monkeypatch.setattr(
-        floor, "measure", lambda rounds: [row("lstm", "a step", [1.5] * rounds, "ms")]
-    )
-    command.main(["floor", "--rounds", "3", "--name", "here"])
-    assert "| lstm | a step | 1.50 ms [1.50, 1.50] | 3 |" in capsys.readouterr().out
-    assert (tmp_path / "here.json").exists()
+    assert "| x | it | 1.50 ms [1.50, 1.50] | 3 |" in measure_with(floor, "today")
+    assert not list(tmp_path.iterdir())
+    measure_with(floor, "yesterday", "--keep", "here")
+    measure_with(growth, "today", "--keep", "here")
+    page = (tmp_path / "here.md").read_text(encoding="utf-8")
+    assert page.index("date yesterday") < page.index("its arithmetic") < page.index("date today")
+    assert page.index("date today") < page.index("**Growth**")
     with pytest.raises(SystemExit):
         command.main(["florr"])
     assert "no part florr; there are epoch, floor" in capsys.readouterr().err
