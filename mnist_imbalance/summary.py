@@ -1,5 +1,6 @@
 """Finished runs as small tables for the terminal."""
 
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from math import isnan, sqrt
@@ -116,6 +117,9 @@ def show_sweep(returned: Iterable[JobReturn]) -> None:
         console.print(*tables)
         if tables[0].row_count < len(done):
             console.print("mean ± half of its 95 % interval over n seeds")
+        common = os.path.relpath(os.path.commonpath(outcome["folder"] for _, outcome in done))
+        command = f"tensorboard --logdir '{common}'"  # names of runs begin where they differ
+        console.print(f"TensorBoard: {command}", soft_wrap=True)
     failed = [
         f"{' '.join(overrides)}: {outcome['failure']}"
         for overrides, outcome in jobs

@@ -27,7 +27,8 @@ def run_one(config: DictConfig) -> Outcome:
         console.print(f"finished before, nothing trained: {folder.result_file}", soft_wrap=True)
     console.print(tabulate_run(result))
     console.print(f"run folder: {folder.path}", soft_wrap=True)
-    console.print(f"TensorBoard: tensorboard --logdir {config.runs_dir}", soft_wrap=True)
+    experiment = f"{config.runs_dir}/{HydraConfig.get().runtime.choices['experiment']}"
+    console.print(f"TensorBoard: tensorboard --logdir {experiment}", soft_wrap=True)
     return as_outcome(folder.path, result)
 
 

@@ -44,6 +44,12 @@ def test_a_sweep_has_a_line_a_job_and_means_in_the_end(tmp_path: Path, launcher:
     assert [line.split()[:2] for line in tables if re.match(r" [27] ", line)] == [
         ["2", "2"], ["7", "2"], ["2", "2"], ["7", "2"],
     ]  # fmt: skip
-    assert tables[-1] == "mean ± half of its 95 % interval over n seeds"
-    assert max(map(len, lines)) <= 80
+    *_, mean, hint = tables
+    assert mean == "mean ± half of its 95 % interval over n seeds"
+    assert max(map(len, lines[:-1])) <= 80
+    place = re.fullmatch(r"TensorBoard: tensorboard --logdir '(.*)'", hint)
+    assert place
+    logdir = (REPOSITORY / place[1]).resolve()
+    runs = {file.relative_to(logdir).parts[0] for file in logdir.rglob("events*")}
+    assert runs == {"loss.minority_weight=2", "loss.minority_weight=7"}
     assert "HYDRA" not in done.stdout + done.stderr

@@ -78,12 +78,13 @@ def test_what_a_run_leaves(train_here: Train, capsys: pytest.CaptureFixture[str]
     assert state["loss.weights"].tolist() == [6, 7, 7, 7, 5, 1, 1, 1, 1, 1]
 
     events = EventAccumulator(str(folder / "tensorboard")).Reload()
-    curves = [f"{stage}{name}" for stage in ("train", "val") for name in ("/loss", "/accuracy")]
-    curves += ["train/accuracy_0_4", "val/accuracy_5_9", "train_per_label/0", "val_per_label/9"]
+    curves = [f"{stage}{name}" for stage in ("3_train", "1_val") for name in ("/loss", "/accuracy")]
+    curves += ["3_train/accuracy_0_4", "1_val/accuracy_5_9"]
+    curves += ["4_train_per_label/0", "2_val_per_label/9"]
     for curve in curves:
         assert [point.step for point in events.Scalars(curve)] == [0, 1]
-    assert {"test/confusion", "data/copies"} == set(events.Tags()["images"])
-    assert [point.value for point in events.Scalars("test/accuracy")] == pytest.approx(
+    assert {"5_test/confusion", "6_data/copies"} == set(events.Tags()["images"])
+    assert [point.value for point in events.Scalars("5_test/accuracy")] == pytest.approx(
         [result_in(folder).test.accuracy]
     )
     assert "_hparams_/session_start_info" in events.summary_metadata
@@ -246,7 +247,7 @@ def test_a_killed_run_goes_on_and_ends_alike(tmp_path: Path) -> None:
     assert result_in(folder).train == result_in(whole).train
     assert (folder / "metrics.csv").read_bytes() == (whole / "metrics.csv").read_bytes()
     curves = EventAccumulator(str(folder / "tensorboard")).Reload()
-    assert [point.step for point in curves.Scalars("val/loss")] == list(range(60))
+    assert [point.step for point in curves.Scalars("1_val/loss")] == list(range(60))
 
 
 def test_a_parallel_sweep_outlives_a_failing_job(tmp_path: Path) -> None:
