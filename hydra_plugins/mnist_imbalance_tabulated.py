@@ -54,9 +54,10 @@ class TabulatedSweeper(Sweeper):
         Raises:
             SystemExit: Some failed; the text has a line for each.
         """
-        from mnist_imbalance.jobs import leave_ctrl_c_to_us, run_and_tell
+        from mnist_imbalance.jobs import check_launcher, leave_ctrl_c_to_us, run_and_tell
         from mnist_imbalance.summary import show_sweep
 
+        check_launcher(self.config.hydra.launcher)
         swept = self.swept(arguments)
         jobs = prod(swept.values())
         basic = Plugins.instance().instantiate_sweeper(

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -132,12 +133,13 @@ def run_in_sweep(config: DictConfig) -> Outcome:
 
 
 def jobs_at_once() -> int:
-    """Return how many jobs are done at a time where this one is, by joblib or one by one."""
+    """Return how many jobs are done at a time where this one is: by joblib, Slurm or one by one."""
+    launcher = HydraConfig.get().launcher
     if multiprocessing.parent_process() is None:
-        return 1
+        return launcher.get("array_parallelism", 1)  # type: ignore[no-any-return]
     from joblib import cpu_count  # which its launcher has imported
 
-    asked: int = HydraConfig.get().launcher.get("n_jobs", -1) or 1
+    asked: int = launcher.get("n_jobs", -1) or 1
     return asked if asked > 0 else max(1, cpu_count() + 1 + asked)
 
 
@@ -173,6 +175,16 @@ def tell(outcome: Outcome, overrides: Iterable[str], before: str = "", after: st
     print(f"{before}{ended}: {' '.join(overrides)}{after}", flush=True)
 
 
+def check_launcher(launcher: DictConfig) -> None:
+    """Refuse a launcher that cannot work here.
+
+    Raises:
+        ConfigError: It is Slurm's, and there is no Slurm.
+    """
+    if launcher._target_.endswith(".SlurmLauncher") and not shutil.which("srun"):
+        raise ConfigError("hydra/launcher: there is no srun here; start this where Slurm is")
+
+
 def as_override(key: str, value: str) -> str:
     """Return ``key=value`` as Hydra reads it, whatever the value holds."""
     escaped = value.replace("\\", "\\\\").replace("'", "\\'")
@@ -190,6 +202,7 @@ def launch(jobs: Sequence[Sequence[str]], runs_dir: str, launcher: DictConfig) -
     Returns:
         How each ended.
     """
+    check_launcher(launcher)
     place = as_override("runs_dir", runs_dir)
     told = {override.partition("=")[0] for job in jobs for override in job}
     with initialize_config_dir(str(CONF), version_base="1.3"):
