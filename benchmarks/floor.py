@@ -17,7 +17,7 @@ def operations(model: nn.Module) -> int:
     images = torch.zeros(BATCH, 1, 28, 28, device="meta")
     with FlopCounterMode(display=False) as counter:
         copy.deepcopy(model).to("meta")(images).sum().backward()
-    return counter.get_total_flops()
+    return int(counter.get_total_flops())
 
 
 def matrix_rate(repeats: int) -> list[float]:

@@ -29,18 +29,18 @@ class TabulatedSweeper(Sweeper):
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
         """Take what Hydra knows before the sweep."""
-        self.config = copy.deepcopy(config)
-        with read_write(self.config):
+        self.composed = copy.deepcopy(config)
+        with read_write(self.composed):
             basic = ConfigStore.instance().load("hydra/sweeper/basic.yaml").node
-            self.config.hydra.sweeper._target_ = basic._target_
-        self.hydra_context = hydra_context
+            self.composed.hydra.sweeper._target_ = basic._target_
+        self.context = hydra_context
         self.task_function = task_function
 
     def swept(self, arguments: list[str]) -> dict[str, int]:
         """Return the keys that take several values, and how many each."""
-        params = self.config.hydra.sweeper.params or {}
+        params = self.composed.hydra.sweeper.params or {}
         given = [*(f"{key}={value}" for key, value in params.items()), *arguments]
-        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        parser = OverridesParser.create(config_loader=self.context.config_loader)
         last = {each.get_key_element(): each for each in parser.parse_overrides(given)}
         return {
             key: len(list(each.sweep_string_iterator()))
@@ -57,17 +57,17 @@ class TabulatedSweeper(Sweeper):
         from mnist_imbalance.jobs import check_launcher, leave_ctrl_c_to_us, run_and_tell
         from mnist_imbalance.summary import show_sweep
 
-        check_launcher(self.config.hydra.launcher)
+        check_launcher(self.composed.hydra.launcher)
         swept = self.swept(arguments)
         jobs = prod(swept.values())
         basic = Plugins.instance().instantiate_sweeper(
-            hydra_context=self.hydra_context,
+            hydra_context=self.context,
             task_function=partial(run_and_tell, self.task_function, swept.keys(), jobs),
-            config=self.config,
+            config=self.composed,
         )
         for name in ("hydra", "hydra_plugins"):  # all of a job's overrides, and less than is told
             logging.getLogger(name).setLevel(logging.WARNING)
-        print(f"{jobs} jobs, in {self.config.hydra.sweep.dir}", flush=True)
+        print(f"{jobs} jobs, in {self.composed.hydra.sweep.dir}", flush=True)
         with leave_ctrl_c_to_us():
             launches: list[Sequence[JobReturn]] = basic.sweep(arguments)
         show_sweep(chain.from_iterable(launches))

@@ -90,7 +90,7 @@ def show_in_tensorboard(logger: TensorBoardLogger, result: Result, data: MNISTDa
         {f"test/{name}": value for name, value in scores["test"].items()}, step=result.epochs
     )
     shown = sorted(tag(f"{split}/{name}") for split, named in scores.items() for name in named)
-    summaries: Any = hparams(hyperparameters(result), dict.fromkeys(shown))  # type: ignore[no-untyped-call]
+    summaries: Any = hparams(hyperparameters(result), dict.fromkeys(shown))
     for summary in summaries:
         writer.file_writer.add_summary(summary, result.epochs)
     logger.finalize("success")

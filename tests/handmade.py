@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy
 
-from mnist_imbalance.conditions import CHOICES
 from mnist_imbalance.plan import PlannedRun, StudyKeys, plan, read_study
 from mnist_imbalance.published import GROUPS
 from mnist_imbalance.runs import Result, RunFolder, Seconds, hash_config
@@ -58,7 +57,10 @@ def result_of(
     return Result(
         config_hash=hash_config(values),
         condition=condition,
-        **{group: choices[group] for group in CHOICES},
+        model=choices["model"],
+        data=choices["data"],
+        loss=choices["loss"],
+        optimizer=choices["optimizer"],
         seed=values["seed"],
         data_seed=values["data.seed"],
         epochs=ceil(steps / per_epoch),

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -82,7 +83,7 @@ def test_a_stack_has_each_modules_output_and_gradients(
         alone.backward()
         torch.testing.assert_close(reached[number], alone)
         for name, parameter in model.named_parameters():
-            gradients = [dict(part.named_parameters())[name].grad for part in stack.parts]
+            gradients: Any = [dict(part.named_parameters())[name].grad for part in stack.parts]
             torch.testing.assert_close(torch.cat(gradients)[number], parameter.grad)
 
 

@@ -26,13 +26,13 @@ def test_a_ratio_is_taken_measurement_by_measurement() -> None:
 
 def test_operations_are_counted() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
-    assert floor.operations(model) == 2 * 2 * floor.BATCH * 784 * 10  # forwards, and the weights'
+    assert floor.operations(model) == 2 * 2 * step.BATCH * 784 * 10  # forwards, and the weights'
 
 
 def test_the_floor_knows_the_lstm() -> None:
     from mnist_imbalance.models.lstm import RowLSTM
 
-    recurrent = 2 * floor.BATCH * 28 * (28 + 64) * 4 * 64
+    recurrent = 2 * step.BATCH * 28 * (28 + 64) * 4 * 64
     assert floor.operations(RowLSTM(10)) == pytest.approx(3 * recurrent, rel=0.15)
 
 

@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy
 import pandas
 import pytest
 from handmade import groups
+from numpy.typing import NDArray
 from statsmodels.stats.multitest import multipletests
 
 from mnist_imbalance.report.claims import (
@@ -488,13 +490,13 @@ def test_more_seeds_than_there_are_would_decide() -> None:
     seeds = numpy.array([-2.0, -1.0, 0.0, 1.0, 2.0])
     clear, unclear, below, far_below, zero = (seeds + mean for mean in (1.9, 0.9, -0.9, -1.9, 0.0))
 
-    def told(**effects: Sequence[float]) -> float:
+    def told(**effects: NDArray[numpy.float64]) -> float:
         table = pandas.DataFrame(effects)
         judgement = judge(table)
         assert judgement.verdict == "undecided"
         return seeds_for(table, judgement)
 
-    needed = {"clear": seeds_to_decide(clear), "unclear": seeds_to_decide(unclear)}
+    needed: dict[str, Any] = {"clear": seeds_to_decide(clear), "unclear": seeds_to_decide(unclear)}
     assert 5 < needed["clear"] < needed["unclear"]
     # above zero, the least clear decides; of those below, the clearest
     assert told(a=clear, b=unclear) == told(a=unclear, b=clear) == needed["unclear"]
@@ -512,7 +514,8 @@ def test_more_seeds_than_there_are_would_decide() -> None:
     many_below = pandas.DataFrame({f"c{i}": seeds - 2.0 for i in range(20)})
     judgement = judge(many_below)
     assert judgement.verdict == "undecided"  # by Holm, though each alone is clear
-    assert seeds_to_decide(seeds - 2.0) <= seeds_for(many_below, judgement)
+    alone: Any = seeds_to_decide(seeds - 2.0)
+    assert alone <= seeds_for(many_below, judgement)
     assert seeds_for(many_below, judgement) > 5
 
 

@@ -1,5 +1,6 @@
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import composed
@@ -54,7 +55,12 @@ def test_the_page_of_the_study_names_every_overlay() -> None:
 
 @pytest.mark.parametrize("group", ["data", "model", "loss", "optimizer"])
 def test_every_choice_builds(group: str) -> None:
-    kinds = {"data": MNISTData, "model": nn.Module, "loss": nn.Module, "optimizer": object}
+    kinds: dict[str, Any] = {
+        "data": MNISTData,
+        "model": nn.Module,
+        "loss": nn.Module,
+        "optimizer": object,
+    }
     for choice in choices(group):
         config = composed(f"{group}={choice}")
         if OmegaConf.is_missing(config.loss, "weights"):

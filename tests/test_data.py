@@ -316,6 +316,7 @@ def test_counts_that_are_no_whole_numbers_are_refused() -> None:
 
 
 def test_labels_beyond_the_classes_are_refused() -> None:
-    images = Images(*[(torch.zeros(3, 1, 2, 2), torch.tensor([0, 1, 5]))] * 2, num_classes=5)
+    part = torch.zeros(3, 1, 2, 2), torch.tensor([0, 1, 5])
+    images = Images(part, part, num_classes=5)
     with pytest.raises(ConfigError, match=r"^data\.source: labels from 0 to 5, but 5 classes"):
         images.check()

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -50,9 +52,10 @@ def test_output_relu_leaves_nothing_below_zero(images: torch.Tensor) -> None:
 
 
 def test_output_bias_starts_where_it_is_told() -> None:
-    assert (RowLSTM(10, output_bias=5.0, output_relu=True).head[2].bias == 5).all()
+    given: Any = RowLSTM(10, output_bias=5.0, output_relu=True).head[2].bias
+    assert (given == 5).all()
     torch.manual_seed(0)
-    default = RowLSTM(10, output_bias=None, output_relu=True).head[2].bias
+    default: Any = RowLSTM(10, output_bias=None, output_relu=True).head[2].bias
     assert default.abs().max() <= 512**-0.5  # PyTorch's bound for a layer with 512 inputs
 
 

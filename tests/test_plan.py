@@ -158,7 +158,7 @@ def test_a_plan_that_cannot_be_meant_is_refused(overrides: list[str], error: str
 
 def test_what_an_overlay_changes_is_known() -> None:
     _, runs = study_of("study.seeds=[0]", "study.extension_seeds=[0]")
-    changed = {run.experiment: [] for run in runs}
+    changed: dict[str, list[object]] = {run.experiment: [] for run in runs}
     for run in runs:
         changed[run.experiment].append(run.changes)
     assert changed["output_relu"] == [

@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy
 import pandas
@@ -112,7 +113,7 @@ def pairs(gathered: Gathered) -> pandas.DataFrame:
 
 def row_of(
     pairs: pandas.DataFrame, comparison: str, model: str = "lstm", ground: str = STEPS
-) -> object:
+) -> Any:
     [row] = pairs[
         (pairs.comparison == comparison) & (pairs.model == model) & (pairs.ground == ground)
     ].itertuples()
@@ -297,8 +298,9 @@ def test_seeds_that_would_find_the_margin_are_told_of_every_comparison(
     assert clear.seeds_for_margin == seeds_needed([0.051, 0.068, 0.06], 0.01)
     undecided = row_of(pairs, FOUR)
     effects = [0.04, 0.01, 0.02]
+    to_decide: Any = seeds_to_decide(effects)
     assert undecided.seeds_for_margin == seeds_needed(effects, 0.01)
-    assert undecided.seeds_to_decide == max(4, seeds_to_decide(effects))
+    assert undecided.seeds_to_decide == max(4, to_decide)
     assert undecided.seeds_for_margin > undecided.seeds_to_decide  # .01 is less than was seen
     of_cnn = row_of(pairs, TEN, "cnn")
     assert of_cnn.seeds_for_margin == seeds_needed([0.01, 0.0, 0.01], 0.005)
@@ -328,7 +330,7 @@ def test_verdicts_of_comparisons(pairs: pandas.DataFrame) -> None:
 
 
 def test_worse_and_no_difference(gathered: Gathered) -> None:
-    def turned(shift: Sequence[float]) -> object:
+    def turned(shift: Sequence[float]) -> Any:
         """The copies with noise and rotation beside the same, moved in each seed."""
         scores = gathered.scores[gathered.scores[STEPS] & (gathered.scores.model == "lstm")]
         first = scores[scores.condition == "augmented_100"]

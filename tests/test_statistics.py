@@ -79,7 +79,8 @@ def test_one_comparison_is_students_t_test() -> None:
 
 def comparisons(*means: float) -> NDArray[numpy.float64]:
     """Five seeds with a spread of sqrt(2.5), so that the t-interval of each is ± 1.963."""
-    return numpy.arange(-2.0, 3.0)[:, None] + numpy.array(means)
+    spread: NDArray[numpy.float64] = numpy.arange(-2.0, 3.0)[:, None]
+    return spread + numpy.array(means, dtype=numpy.float64)
 
 
 def test_every_comparison_must_be_above_zero() -> None:
@@ -260,7 +261,7 @@ def crossed(images: float, weights: float, rest: float, levels: int, seed: int) 
 
 
 def test_planted_components_are_recovered() -> None:
-    planted = [0.02, 0.01, 0.005]
+    planted = (0.02, 0.01, 0.005)
     designs = [variance_components(crossed(*planted, 5, seed)) for seed in range(100)]
     variances = numpy.array([each[:3] for each in designs]) ** 2
     error = variances.std(axis=0, ddof=1) / math.sqrt(len(designs))
@@ -352,7 +353,8 @@ def test_a_groups_accuracy_is_the_mean_of_its_labels() -> None:
     labels = numpy.array([0, 1, 1, 1, 2])
     first, second = right("11110", "11000"), right("01110", "01111")
     result = over_seeds_and_images(first, second, labels, [0, 1])
-    assert (result.n, result.mean) == (2, pytest.approx((0.5 + (0.5 - 1 / 3)) / 2))
+    assert result.n == 2
+    assert result.mean == pytest.approx((0.5 + (0.5 - 1 / 3)) / 2)
     nothing = numpy.zeros_like(first)
     alone = over_seeds_and_images(first, nothing, labels, [1])
     assert alone.mean == pytest.approx((1 + 1 / 3) / 2)
