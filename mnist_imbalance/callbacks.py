@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from mnist_imbalance.data import MNISTData
 from mnist_imbalance.errors import ConfigError
+from mnist_imbalance.files import as_seen_from_here
 from mnist_imbalance.provenance import code, describe
 from mnist_imbalance.seeds import derive
 
@@ -37,11 +38,10 @@ class EpochBar(lightning.Callback):
         """Show the bar where training starts or goes on."""
         epochs = epochs_to_come(trainer)
         device = describe(trainer.strategy.root_device)
-        print(f"{self.trained}, {epochs} epochs, {device}", file=sys.stderr)
+        plural = "" if epochs == 1 else "s"
+        print(f"{self.trained}, {epochs} epoch{plural}, {device}", file=sys.stderr)
         if self.folder:
-            near = self.folder.is_relative_to(Path.cwd())
-            shown = self.folder.relative_to(Path.cwd()) if near else self.folder
-            print(f"run folder: {shown}", file=sys.stderr)
+            print(f"run folder: {as_seen_from_here(self.folder)}", file=sys.stderr)
         self._bar = tqdm(
             total=epochs,
             initial=trainer.current_epoch,

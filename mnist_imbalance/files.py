@@ -35,3 +35,9 @@ def remove_if_empty(folder: Path, top: Path) -> None:
             if top not in path.parents:
                 return
             path.rmdir()
+
+
+def as_seen_from_here(path: Path) -> Path:
+    """Return a path for the screen, relative to the working folder if it is below."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path

@@ -20,6 +20,7 @@ from hydra.core.plugins import Plugins
 from hydra.experimental.callback import Callback
 from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, open_dict, read_write
+from rich.console import Console
 
 from mnist_imbalance.config import compose_with, hydra_at_conf
 from mnist_imbalance.errors import STOPPED, ConfigError, explain
@@ -103,12 +104,13 @@ def end_with_parent() -> None:
 
 def run(config: DictConfig) -> "Result":
     """Train in the folder that Hydra gives and return the result."""
-    from mnist_imbalance.fit import fit_run
-    from mnist_imbalance.runs import RunFolder  # the heavy imports wait, --help does not
+    in_main_process = multiprocessing.parent_process() is None
+    with Console(stderr=True, quiet=not in_main_process).status("loading PyTorch"):
+        from mnist_imbalance.fit import fit_run
+        from mnist_imbalance.runs import RunFolder  # the heavy imports wait, --help does not
 
     settings = HydraConfig.get()
     folder = RunFolder(Path(settings.runtime.output_dir))
-    in_main_process = multiprocessing.parent_process() is None
     try:
         if settings.mode == RunMode.RUN and settings.sweeper.params:
             swept = ", ".join(settings.sweeper.params)

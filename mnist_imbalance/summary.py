@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from math import isnan, sqrt
+from pathlib import Path
 from statistics import fmean, stdev
 from typing import Literal
 
@@ -12,6 +13,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
+from mnist_imbalance.files import as_seen_from_here
 from mnist_imbalance.jobs import Outcome
 from mnist_imbalance.published import published, published_accuracy, published_in_text
 from mnist_imbalance.runs import Result
@@ -112,14 +114,13 @@ def show_sweep(returned: Iterable[JobReturn]) -> None:
         (list(job.overrides or []), job.return_value) for job in returned
     ]
     if done := [job for job in jobs if job[1]["failure"] is None]:
-        console = Console()
         tables = [tabulate_sweep(done, "val"), tabulate_sweep(done, "test")]
-        console.print(*tables)
+        Console().print(*tables)
         if tables[0].row_count < len(done):
-            console.print("mean ± half of its 95 % interval over n seeds")
-        common = os.path.relpath(os.path.commonpath(outcome["folder"] for _, outcome in done))
-        command = f"tensorboard --logdir '{common}'"  # names of runs begin where they differ
-        console.print(f"TensorBoard: {command}", soft_wrap=True)
+            print("mean ± half of its 95 % interval over n seeds")
+        common = Path(os.path.commonpath(outcome["folder"] for _, outcome in done))
+        # whose names of runs then begin with what differs
+        print(f"TensorBoard: tensorboard --logdir '{as_seen_from_here(common)}'")
     failed = [
         f"{' '.join(overrides)}: {outcome['failure']}"
         for overrides, outcome in jobs
