@@ -17,6 +17,7 @@ from mnist_imbalance.report.images import Images, read_images
 from mnist_imbalance.report.remedies import compared, restored
 from mnist_imbalance.report.render import markdown, plain, render
 from mnist_imbalance.report.sections import Section, Tidy, how_complete, sections
+from mnist_imbalance.report.wording import headline
 
 STAGES = ("the records", "which runs are missing", "tables and claims", "pages and figures")
 
@@ -62,8 +63,9 @@ def write_report(keys: StudyKeys) -> Path:
         ConfigError: There is nothing to report, or nowhere to write it.
     """
     console = Console(stderr=True)
-    shown = {"transient": True, "refresh_per_second": 2, "disable": not console.is_terminal}
-    with Progress(console=console, **shown) as progress:
+    with Progress(
+        console=console, transient=True, refresh_per_second=2, disable=not console.is_terminal
+    ) as progress:
         bar = progress.add_task("", total=len(STAGES), completed=-1)
         stages = iter(STAGES)
 
@@ -107,7 +109,8 @@ def write_report(keys: StudyKeys) -> Path:
 def contents(made: list[Section], tidy: Tidy) -> dict[str, str]:
     """Return what pages, figures and tables hold, by file."""
     first = made[0]
-    finding = "\n\n".join([*map(plain, first.details), *map(markdown, first.tables)])
+    told = headline(tidy["restored"])
+    finding = "\n\n".join([*map(plain, first.paragraphs), *([markdown(told)] if told else [])])
     files = {
         "index.html": render("page.html.j2", made),
         "report.md": render("report.md.j2", made),
