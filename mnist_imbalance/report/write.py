@@ -63,9 +63,8 @@ def write_report(keys: StudyKeys) -> Path:
         ConfigError: There is nothing to report, or nowhere to write it.
     """
     console = Console(stderr=True)
-    with Progress(
-        console=console, transient=True, refresh_per_second=2, disable=not console.is_terminal
-    ) as progress:
+    quiet = not console.is_terminal
+    with Progress(console=console, transient=True, refresh_per_second=2, disable=quiet) as progress:
         bar = progress.add_task("", total=len(STAGES), completed=-1)
         stages = iter(STAGES)
 
