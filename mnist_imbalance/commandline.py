@@ -4,14 +4,16 @@ import argparse
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
+from mnist_imbalance import config as configs
 from mnist_imbalance.config import compose_with
-from mnist_imbalance.errors import EXPECTED, STOPPED, one_line
+from mnist_imbalance.errors import STOPPED, ConfigError, can_be_mended, one_line
 
 SHOW_TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"
 
@@ -51,13 +53,30 @@ def hush_libraries() -> None:
     os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [os.getenv("PYTHONWARNINGS"), in_jobs]))
 
 
+def check_choices(arguments: Iterable[str]) -> None:
+    """Refuse what names no choice, behind a config group's name.
+
+    Raises:
+        ConfigError: An argument does.
+    """
+    given = [each for each in arguments if "=" in each and not each.startswith("-")]
+    for override in OverridesParser.create().parse_overrides(given):
+        group = override.key_or_group
+        if not (configs.CONF / group).is_dir() or override.is_sweep_override():
+            continue
+        value = override.value()
+        names = value if isinstance(value, list) else [value]
+        if not all(isinstance(name, str) for name in names):
+            raise ConfigError(f"{override.input_line}: must be the name of a choice, or [a,b]")
+
+
 @contextmanager
 def one_line_errors() -> Iterator[None]:
     """Turn a user's mistake into one line and exit code 1, unless HYDRA_FULL_ERROR=1."""
     try:
         yield
-    except EXPECTED as error:
-        if SHOW_TRACEBACKS:
+    except Exception as error:
+        if SHOW_TRACEBACKS or not can_be_mended(error):
             raise
         sys.exit(f"error: {one_line(error)}")
     except KeyboardInterrupt:

@@ -1,25 +1,25 @@
 """From ``conf/`` to checked values and to the parts that they describe."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from inspect import signature
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from pydoc import locate
+from typing import Annotated, Any, Literal, cast
 
 from hydra import compose, initialize_config_dir
 from hydra.conf import HydraConf
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
-from hydra.utils import get_object, instantiate
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from pydantic import (
     AfterValidator,
     BaseModel,
     Field,
     FiniteFloat,
-    PositiveInt,
     ValidationError,
 )
 from pydantic_core import PydanticCustomError
@@ -81,7 +81,13 @@ def check_end(end: int) -> int:
 End = Annotated[int, AfterValidator(check_end)]
 
 
-class OptimizerKeys(BaseModel, strict=True):
+class Part(BaseModel, strict=True):
+    """What Hydra builds; its arguments are checked by what they are given to."""
+
+    target: str = Field(alias="_target_", min_length=1)
+
+
+class OptimizerKeys(Part):
     """What optimizers of every kind need to be told."""
 
     lr: Annotated[FiniteFloat, Field(gt=0)]
@@ -89,7 +95,7 @@ class OptimizerKeys(BaseModel, strict=True):
     weight_decay: Annotated[FiniteFloat, Field(ge=0)] = 0
 
 
-class TrainerKeys(BaseModel, strict=True):
+class TrainerKeys(Part):
     """The keys of ``lightning.Trainer`` that the rest of the code relies on."""
 
     accelerator: str
@@ -106,11 +112,11 @@ class Keys(BaseModel, strict=True, extra="forbid"):
     """The whole config; what is Any is checked where it is built."""
 
     seed: Seed
-    threads: PositiveInt
-    runs_dir: str
-    data: Any
-    model: Any
-    loss: Any
+    threads: Annotated[int, Field(gt=0, le=4096)]
+    runs_dir: Annotated[str, Field(min_length=1)]
+    data: Part
+    model: Part
+    loss: Part
     optimizer: OptimizerKeys
     metrics: Any
     trainer: TrainerKeys
@@ -151,16 +157,20 @@ def answer(part: Any, known: Mapping[str, Any]) -> Any:
     return answered
 
 
-def asked_for(path: str) -> set[str]:
+def asked_for(path: Any) -> set[str]:
     """Return the names of a class's or function's parameters; none where Python cannot tell."""
     try:
-        return set(signature(get_object(path)).parameters)
-    except (ValueError, TypeError):
+        return set(signature(cast("Callable[..., Any]", locate(path))).parameters)
+    except Exception:  # building it will tell
         return set()
 
 
 def build(
-    config: DictConfig, group: str, known: Mapping[str, Any] | None = None, **more: Any
+    config: DictConfig,
+    group: str,
+    known: Mapping[str, Any] | None = None,
+    kind: Any = object,
+    **more: Any,
 ) -> Any:
     """Return what a config group describes.
 
@@ -168,16 +178,33 @@ def build(
         config: The whole config.
         group: Its key of the part.
         known: What the part is given where it asks for it, see `answer`.
+        kind: The class that it must turn out to be of.
         more: Arguments that it is given whatever the config says.
 
     Raises:
         ConfigError: It cannot be made with these values.
     """
-    part = OmegaConf.to_container(config[group], resolve=True, throw_on_missing=True)
+    found = OmegaConf.select(config, group, throw_on_missing=True)
+    if not OmegaConf.is_config(found):
+        raise ConfigError(f"{group}: must be a part with its _target_, got {found!r}")
+    part = OmegaConf.to_container(found, resolve=True, throw_on_missing=True)
     with naming(group):
         try:
-            return instantiate(answer(part, known or {}), **more, _convert_="all")
+            built = instantiate(answer(part, known or {}), **more, _convert_="all")
         except InstantiationException as error:
-            if isinstance(error.__cause__, ValueError | TypeError | ImportError):
-                raise error.__cause__ from error
-            raise
+            raise error.__cause__ or error from error
+        if not isinstance(built, kind):
+            raise TypeError(f"must be a {kind.__name__}, is a {type(built).__name__}")
+    return built
+
+
+def build_each(
+    config: DictConfig, group: str, known: Mapping[str, Any], kind: Any
+) -> dict[str, Any]:
+    """Return what each entry of a config group describes, by name, see `build`."""
+    part: Any = OmegaConf.select(config, group)
+    if part is None:
+        return {}
+    if not isinstance(part, DictConfig):
+        raise ConfigError(f"{group}: must be choices, {group}=[a,b]")
+    return {str(name): build(config, f"{group}.{name}", known, kind) for name in part}

@@ -13,9 +13,10 @@ def main() -> None:
         from rich.table import Table
 
         from mnist_imbalance.config import build, check
+        from mnist_imbalance.data import MNISTData
 
         check(config)
-        data = build(config, "data")
+        data = build(config, "data", kind=MNISTData)
         data.setup()
     table = Table("label", *data.counts, title="images")
     for column in table.columns:

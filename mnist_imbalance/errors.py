@@ -1,5 +1,6 @@
 """What a user can mend, told in one line."""
 
+import re
 import traceback
 from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor
@@ -17,11 +18,21 @@ class ConfigError(ValueError):
     """A value that cannot work; the text is one line that names the config key."""
 
 
+def no_such_key(key: str | int) -> str:
+    """Say that there is no such key at the top of a config, and what to write instead, if known."""
+    instead = {
+        "ckpt_path": "; the same command goes on from the last checkpoint in the run's folder",
+    }
+    return f"{key}: there is no such key{instead.get(str(key), '')}"
+
+
 def as_config_error(error: ValidationError, prefix: str = "") -> ConfigError:
     """Return an error that names, for every mistake, the key, what would be right and the value."""
     return ConfigError(
         "; ".join(
-            f"{prefix}{'.'.join(map(str, mistake['loc']))}: {mistake['msg']}, "
+            no_such_key(mistake["loc"][0])
+            if mistake["type"] == "extra_forbidden" and len(mistake["loc"]) == 1
+            else f"{prefix}{'.'.join(map(str, mistake['loc']))}: {mistake['msg']}, "
             f"got {mistake['input']!r}"
             for mistake in error.errors()
         )
@@ -41,11 +52,32 @@ def naming(key: str) -> Iterator[None]:
         raise
     except ValidationError as error:
         raise as_config_error(error, prefix=f"{key}.") from error
-    except (ValueError, TypeError, ImportError) as error:
-        raise ConfigError(f"{key}: {' '.join(str(error).split())}") from error
+    except Exception as error:  # a part of the user's own can fail in any way
+        told = " ".join(str(error).split())
+        if not told or not isinstance(error, ValueError | TypeError | ImportError):
+            told = f"{type(error).__name__}: {told}"
+        raise ConfigError(f"{key}: {told}") from error
 
 
 EXPECTED = (ConfigError, HydraException, OmegaConfBaseException, OSError, BrokenExecutor)
+
+
+def raised_in(error: BaseException) -> str:
+    """Return the name of the package whose code raised an error."""
+    last = error.__traceback__
+    while last and last.tb_next:
+        last = last.tb_next
+    return str(last.tb_frame.f_globals["__name__"]).partition(".")[0] if last else ""
+
+
+def can_be_mended(error: BaseException) -> bool:
+    """Tell whether it was the user's config that could not be composed or cannot work.
+
+    What Hydra, its libraries and Lightning raise themselves comes of an override or a file in
+    conf/; joblib passes on what was raised in its processes.
+    """
+    theirs = {"hydra", "omegaconf", "yaml", "antlr4", "joblib", "lightning"}
+    return isinstance(error, EXPECTED) or raised_in(error) in theirs
 
 
 def one_line(error: BaseException) -> str:
@@ -56,6 +88,8 @@ def one_line(error: BaseException) -> str:
         message = f"{group}: no choice {choice}; there are {', '.join(error.options)}"
     elif isinstance(error, OverrideParseException):
         message = f"{error.override}: {message}"
+    elif at_the_top := re.match(r"Could not override '(\w+)'", message):
+        message = no_such_key(at_the_top[1])
     elif isinstance(error, HydraException) and isinstance(error.__cause__, OmegaConfBaseException):
         message = f"{message} {error.__cause__}"
     elif isinstance(error, BrokenExecutor):
@@ -65,12 +99,13 @@ def one_line(error: BaseException) -> str:
     elif isinstance(error, OSError) and error.filename:
         message = f"runs_dir: {error.filename}: {error.strerror}"
     elif not isinstance(error, EXPECTED):
-        message = f"{type(error).__name__}: {message}"
+        keys = "trainer, callbacks: " if raised_in(error) == "lightning" else ""
+        message = f"{keys}{type(error).__name__}: {message}"
     return " ".join(message.partition("object_type=")[0].split())
 
 
 def explain(error: Exception) -> str:
     """Return in one line why a job failed; print the traceback of what is no user's mistake."""
-    if not isinstance(error, EXPECTED):
+    if not can_be_mended(error):
         traceback.print_exception(error)
     return one_line(error)

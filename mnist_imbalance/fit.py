@@ -3,19 +3,19 @@
 import logging
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from math import ceil
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
 from hydra.conf import HydraConf
-from hydra.errors import InstantiationException
 from hydra.types import RunMode
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils import deterministic
@@ -30,7 +30,7 @@ from mnist_imbalance.checkpoints import (
 )
 from mnist_imbalance.classifier import Classifier, to_metrics
 from mnist_imbalance.conditions import CHOICES, changes, name_condition, named_choices
-from mnist_imbalance.config import build, check, compose_with
+from mnist_imbalance.config import build, build_each, check, compose_with
 from mnist_imbalance.data import MNISTData
 from mnist_imbalance.errors import ConfigError, naming
 from mnist_imbalance.provenance import describe, versions
@@ -82,12 +82,9 @@ def make_trainer(
     }
     if taken := sorted(ours.keys() & config.trainer.keys()):
         raise ConfigError(f"trainer.{taken[0]}: cannot be set, a run has its own")
-    try:
-        trainer: lightning.Trainer = build(config, "trainer", **ours, enable_progress_bar=False)
-    except InstantiationException as error:
-        if isinstance(error.__cause__, MisconfigurationException):
-            raise ConfigError(f"trainer: {' '.join(str(error.__cause__).split())}") from error
-        raise
+    trainer: lightning.Trainer = build(
+        config, "trainer", kind=lightning.Trainer, **ours, enable_progress_bar=False
+    )
     return trainer
 
 
@@ -110,6 +107,9 @@ def fit_run(
             loss diverges.
     """
     check(config)
+    for group in CHOICES:
+        if not isinstance(hydra.runtime.choices.get(group), str):
+            raise ConfigError(f"{group}: must be one choice, {group}=name")
     with folder.lock():
         result = folder.result_of(config)
         if result:
@@ -127,7 +127,7 @@ def check_images(config: DictConfig, folder: RunFolder, result: Result) -> None:
     """
     if not result.data_sha256 or not folder.config_file.exists():
         return
-    moved = OmegaConf.load(folder.config_file).data.dir != config.data.dir
+    moved = folder.config().data.dir != config.data.dir
     if moved and build_data(config).sha256 != result.data_sha256:
         raise ConfigError(
             f"data.dir: {folder.path} holds a finished run of other images; choose another "
@@ -142,9 +142,26 @@ def build_data(config: DictConfig) -> MNISTData:
         ConfigError: It cannot be made with these values.
     """
     torch.set_num_threads(config.threads)
-    data: MNISTData = build(config, "data")
+    data: MNISTData = build(config, "data", kind=MNISTData)
     data.setup()
+    check_limits(config, data)
     return data
+
+
+def check_limits(config: DictConfig, data: MNISTData) -> None:
+    """Refuse a fraction of a split that holds no batch.
+
+    Raises:
+        ConfigError: One does.
+    """
+    images = {"train": len(data.order(0)), "val": len(data.val[1]), "test": len(data.test[1])}
+    for split, number in images.items():
+        limit = config.trainer.get(f"limit_{split}_batches", 1.0)
+        batches = ceil(number / data.batch_size)
+        if isinstance(limit, float) and int(batches * limit) < 1:
+            raise ConfigError(
+                f"trainer.limit_{split}_batches: {limit} of {batches} batches is none"
+            )
 
 
 def build_classifier(config: DictConfig, data: MNISTData) -> Classifier:
@@ -166,21 +183,25 @@ def build_classifier(config: DictConfig, data: MNISTData) -> Classifier:
 
     def make_scheduler(optimizer: Optimizer, steps: int) -> LRScheduler:
         with naming("scheduler"):
-            made = build(config, "scheduler", {"T_max": steps, "total_steps": steps})(optimizer)
-            assert isinstance(made, LRScheduler)
+            known = {"T_max": steps, "total_steps": steps}
+            made = build(config, "scheduler", known, Callable)(optimizer)
+            if not isinstance(made, LRScheduler):
+                raise TypeError(f"must be a LRScheduler, is {type(made).__name__}")
             return made
 
     classifier = Classifier(
-        build(config, "model", known),
-        build(config, "loss", known),
-        build(config, "optimizer"),
+        build(config, "model", known, nn.Module),
+        build(config, "loss", known, nn.Module),
+        build(config, "optimizer", kind=Callable),
         data.groups,
-        build(config, "metrics", known),
+        build_each(config, "metrics", known, Callable),
         make_scheduler if config.get("scheduler") else None,
     )
     rehearse(classifier, data.image_shape)
     with naming("optimizer"):
         optimizer = classifier.make_optimizer(classifier.parameters())
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"must make an Optimizer, makes {type(optimizer).__name__}")
     if classifier.make_scheduler:
         classifier.make_scheduler(optimizer, 1)
     return classifier
@@ -211,7 +232,7 @@ def rehearse(classifier: Classifier, image_shape: Sequence[int]) -> None:
             for name, metric in classifier.metrics.items():
                 part = f"metrics.{name}"
                 float(metric(logits, labels))
-    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+    except Exception as error:  # a part of the user's own can fail in any way
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ConfigError(f"{part}: {reason}") from error
     classifier.train()
@@ -229,11 +250,11 @@ def fit_and_score(
         checkpoint = shorter_run(config, folder, origin.state_dict())
     on_trial = bool(config.trainer.get("fast_dev_run"))
     loggers = [] if on_trial else make_loggers(config, folder, done)
-    own_callbacks = build(config, "callbacks") if config.get("callbacks") else {}
+    own_callbacks = build_each(config, "callbacks", {}, lightning.Callback)
     max_time: Any = OmegaConf.to_container(config.trainer, resolve=True).get("max_time")  # type: ignore[union-attr]
     try:
         timer = Timer(max_time, interval="epoch")  # within an epoch, nothing could go on from there
-    except (AttributeError, TypeError, MisconfigurationException) as error:
+    except Exception as error:
         raise ConfigError(f"trainer.max_time: {error}") from error
     show_progress = show_progress and config.trainer.enable_progress_bar
     callbacks = [timer, SeedEveryEpoch(config.seed), origin, *own_callbacks.values()]
@@ -303,7 +324,7 @@ def make_loggers(config: DictConfig, folder: RunFolder, done: int) -> list[Logge
         ConfigError: One cannot be made with these values.
     """
     known = {"folder": folder, "save_dir": folder.path, "done": done}
-    return list(build(config, "logger", known).values()) if config.get("logger") else []
+    return list(build_each(config, "logger", known, Logger).values())
 
 
 def go_on(checkpoint: Path, loggers: Sequence[Logger], data: MNISTData) -> None:

@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
-from yaml import YAMLError
+from omegaconf import DictConfig
 
 from mnist_imbalance.checkpoints import read_checkpoint
 from mnist_imbalance.classifier import Classifier
@@ -47,9 +46,9 @@ def load_run(folder: str | Path) -> TrainedRun:
         if not file.exists():
             raise ConfigError(f"{folder}: no run folder with a checkpoint, {file} is missing")
     try:
-        config = DictConfig(OmegaConf.load(run.config_file))
+        config = run.config()
         check(config)
-    except (YAMLError, ConfigError) as error:
+    except ConfigError as error:
         raise ConfigError(f"{folder}: its config cannot be read ({error})") from error
     if "minority" not in config.data:
         raise ConfigError(f"{folder}: written by an earlier version, whose config says less")

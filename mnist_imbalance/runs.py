@@ -16,6 +16,7 @@ import numpy
 from filelock import FileLock, Timeout
 from hydra.conf import HydraConf
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from pydantic import (
     BaseModel,
     Field,
@@ -26,6 +27,7 @@ from pydantic import (
     computed_field,
     model_validator,
 )
+from yaml import YAMLError
 
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.files import write_whole
@@ -292,7 +294,7 @@ class RunFolder:
         if result:
             theirs = result.config
         elif self.config_file.exists():
-            theirs = determining(DictConfig(OmegaConf.load(self.config_file)))
+            theirs = determining(self.config())
         else:
             return None
         ours = determining(config)
@@ -307,6 +309,24 @@ class RunFolder:
                 "delete that folder or choose another runs_dir"
             )
         return result
+
+    def config(self) -> DictConfig:
+        """Read the config that the run was begun with.
+
+        Raises:
+            ConfigError: The file is damaged.
+        """
+        try:
+            config = OmegaConf.load(self.config_file)
+            if not isinstance(config, DictConfig) or "data" not in config:
+                raise ValueError("it is no run's config")
+            determining(config)
+        except (YAMLError, OmegaConfBaseException, ValueError, OSError) as error:
+            raise ConfigError(
+                f"runs_dir: {self.config_file} is damaged ({' '.join(str(error).split())}); delete "
+                "its folder and start the run again"
+            ) from error
+        return config
 
     def is_fresh(self) -> bool:
         """Tell whether there is nothing yet of what `discard` removes."""

@@ -17,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from mnist_imbalance.commandline import hush_libraries, one_line_errors
+from mnist_imbalance.commandline import check_choices, hush_libraries, one_line_errors
 from mnist_imbalance.config import CONF, check, compose_with
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.jobs import launch
@@ -203,6 +203,7 @@ def main() -> None:
     """Run the command line."""
     hush_libraries()
     with one_line_errors():
+        check_choices(sys.argv[1:])
         job()
 
 

@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from mnist_imbalance.commandline import hush_libraries, one_line_errors
+from mnist_imbalance.commandline import check_choices, hush_libraries, one_line_errors
 from mnist_imbalance.config import CONF
 from mnist_imbalance.jobs import Outcome, as_outcome, run, run_in_sweep
 
@@ -63,6 +63,7 @@ def main() -> None:
         if {"-h", "--help"} & {*sys.argv}:
             show_help()
         else:
+            check_choices(sys.argv[1:])
             job()
 
 

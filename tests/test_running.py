@@ -215,3 +215,57 @@ def test_more_epochs_of_another_run_begin_anew(
 def test_a_checkpoint_alone_is_refused_by_name() -> None:
     with pytest.raises(ConfigError, match=r"load_run"):
         Classifier.load_from_checkpoint("last.ckpt")
+
+
+MISTAKES = {  # what is written, and how its error begins
+    "model=null": "model=null: must be the name of a choice",
+    "trainer=[{a:1}]": "trainer=[{a:1}]: must be the name of a choice",
+    "metrics=0": "metrics=0: must be the name of a choice",
+    "+@=1": "+@=1: must be the name of a choice",
+    "loss=[plain,weighted]": "loss: must be one choice",
+    "~data._target_": "data._target_: Field required",
+    "model._target_=3": "model._target_: Input should be a valid string",
+    "model._target_=torch.nn.Softmax2d": "model: ",
+    "model._target_=builtins.dict": "model: must be a Module, is a dict",
+    "optimizer._partial_=[]": "optimizer: Instantiation: _partial_ flag must be a bool",
+    "optimizer._partial_=false": "optimizer: ",
+    "+model._args_=3": "model: ",
+    "model.hidden_size=99999999999999999999": "model",
+    "~data.copies.0": "TypeError: ",
+    "threads=99999999999": "threads: Input should be less than or equal to 4096",
+    "seed=1e400": "seed: Input should be",
+    "data.batch_size=nan": "data.batch_size: Input should be",
+    "optimizer.lr=nan": "optimizer.lr: Input should be a finite number",
+    "+trainer.limit_test_batches=0.00001": "trainer.limit_test_batches: 1e-05 of 8 batches is none",
+    "+trainer.accumulate_grad_batches=x": "trainer, callbacks: TypeError: ",
+    "+trainer.precision=3": "trainer: ",
+    "+callbacks.x=1": "callbacks.x: must be a part with its _target_, got 1",
+    "+logger.x._target_=builtins.dict": "logger.x: must be a Logger, is a dict",
+    "+scheduler._target_=builtins.len": "scheduler: ",
+    "ckpt_path=x": "ckpt_path: there is no such key; the same command goes on",
+    "+ckpt_path=x": "ckpt_path: there is no such key; the same command goes on",
+    "data.dir=null": "data.dir: Input",
+}
+
+
+@pytest.mark.parametrize(("override", "message"), MISTAKES.items(), ids=MISTAKES)
+def test_a_mistake_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, override: str, message: str
+) -> None:
+    runs = [] if "runs_dir" in override else [f"runs_dir={tmp_path / 'runs'}"]
+    monkeypatch.setattr(sys, "argv", ["train", *SMALL, *runs, "trainer.max_epochs=1", override])
+    with pytest.raises(SystemExit) as stopped:
+        train.main()
+    assert isinstance(stopped.value.code, str)
+    assert stopped.value.code.startswith(f"error: {message}")
+    assert "\n" not in stopped.value.code
+    assert not list(tmp_path.rglob("config.yaml"))
+
+
+@pytest.mark.parametrize("damage", ["{", "[]", "data: 3", "", "a: ${b"])
+def test_a_damaged_config_of_a_run_is_named(run_in: Train, tmp_path: Path, damage: str) -> None:
+    run_in(tmp_path, "trainer.max_epochs=1")
+    next(tmp_path.rglob("result.json")).unlink()
+    next(tmp_path.rglob("config.yaml")).write_text(damage)
+    with pytest.raises(SystemExit, match=r"^error: runs_dir: .*config\.yaml is damaged|values of "):
+        run_in(tmp_path, "trainer.max_epochs=1")
