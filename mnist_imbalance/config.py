@@ -207,4 +207,4 @@ def build_each(
         return {}
     if not isinstance(part, DictConfig):
         raise ConfigError(f"{group}: must be choices, {group}=[a,b]")
-    return {str(name): build(config, f"{group}.{name}", known, kind) for name in part}
+    return {str(name): build(config, f"{group}.{name!s}", known, kind) for name in part}
