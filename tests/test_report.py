@@ -340,7 +340,11 @@ def test_a_study_without_any_record_has_a_report(tmp_path: Path) -> None:
 def report_of(gathered: Gathered, keys: StudyKeys) -> str:
     missing = find_missing(keys.study, gathered.results)
     tidy = tabulate(gathered, None)
-    return render("report.md.j2", sections(gathered, missing, [], tidy, "no images"))
+    made = sections(gathered, missing, [], tidy, "no images")
+    page = render("page.html.j2", made)
+    assert all(f"<h{1 + bool(n)}>{each.title}</h" in page for n, each in enumerate(made))
+    assert "<script>alert" not in page
+    return render("report.md.j2", made)
 
 
 @pytest.fixture

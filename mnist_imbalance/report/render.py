@@ -30,7 +30,7 @@ def lines(text: str) -> Markup:
 
 def in_script(value: object) -> Markup:
     """Give JSON that may stand in a script element."""
-    return Markup(json.dumps(value, separators=(",", ":")).replace("</", "<\\/"))
+    return Markup(json.dumps(value, separators=(",", ":")).replace("<", r"\u003c"))
 
 
 def root(value: float) -> float:

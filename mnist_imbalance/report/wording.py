@@ -67,8 +67,10 @@ class Table:
     @cached_property
     def is_numeric(self) -> list[bool]:
         """Tell which columns hold numbers."""
-        columns = zip(*self.rows, strict=True)
-        return [all(re.match(r"[+−]?\d|$", cell) for cell in column) for column in columns]
+        return [
+            all(re.match(r"[+−]?\d|$", row[place]) for row in self.rows)
+            for place in range(len(self.columns))
+        ]
 
 
 def table(caption: str, columns: Mapping[str, Iterable[object]], note: str = "") -> Table:
