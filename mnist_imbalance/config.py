@@ -202,9 +202,9 @@ def build_each(
     config: DictConfig, group: str, known: Mapping[str, Any], kind: Any
 ) -> dict[str, Any]:
     """Return what each entry of a config group describes, by name, see `build`."""
-    part: Any = OmegaConf.select(config, group)
+    part = OmegaConf.select(config, group)
     if part is None:
         return {}
     if not isinstance(part, DictConfig):
         raise ConfigError(f"{group}: must be choices, {group}=[a,b]")
-    return {str(name): build(config, f"{group}.{name!s}", known, kind) for name in part}
+    return {name: build(config, f"{group}.{name}", known, kind) for name in map(str, part)}

@@ -2,8 +2,11 @@
 
 import logging
 import os
+import shutil
+import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from errno import ENOSPC
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -114,7 +117,14 @@ def fit_run(
         result = folder.result_of(config)
         if result:
             check_images(config, folder, result)
-        return result or fit_and_score(config, hydra, folder, show_progress)
+        try:
+            return result or fit_and_score(config, hydra, folder, show_progress)
+        except OSError as error:
+            if error.errno != ENOSPC:
+                raise
+            places = (folder.path, Path(tempfile.gettempdir()))  # checkpoints pass through both
+            full = min(places, key=lambda place: shutil.disk_usage(place).free)
+            raise ConfigError(f"runs_dir: the disk of {full} is full") from error
 
 
 def check_images(config: DictConfig, folder: RunFolder, result: Result) -> None:

@@ -104,7 +104,6 @@ def test_every_experiment_composes(experiment: str) -> None:
 @pytest.mark.parametrize(
     "override",
     [
-        "+sede=1",  # misspelt
         "seed=-1",
         "seed=x",
         "threads=0",

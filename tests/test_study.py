@@ -138,7 +138,8 @@ def test_ctrl_c_is_answered_in_one_line_while_the_workers_start(tmp_path: Path) 
 
 def test_what_jobs_give_back(tmp_path: Path) -> None:
     keys = compose_with(["hydra/launcher=basic"], name="study", with_hydra=True)
-    jobs = [[*EPOCH, "model._target_=broken_model.Broken"], EPOCH]
+    broken = ["model._target_=broken_model.Broken", "~model.channels", "~model.features"]
+    jobs = [[*EPOCH, *broken], EPOCH]
     failed, done = launch(jobs, f"{tmp_path}/it's", keys.hydra.launcher)
     assert failed["failure"] == "TwoPartsError: out of order"
     assert failed["val_balanced_accuracy"] is None
