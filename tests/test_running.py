@@ -200,7 +200,7 @@ def test_more_epochs_go_on_from_a_finished_run_as_if_it_had_been_longer(
     assert (ours.steps, ours.config_hash) == (theirs.steps, theirs.config_hash)
     assert (long / "metrics.csv").read_bytes() == (whole / "metrics.csv").read_bytes()
     curves = EventAccumulator(str(long / "tensorboard")).Reload()
-    assert [point.step for point in curves.Scalars("val/loss")] == [0, 1, 2, 3]
+    assert [point.step for point in curves.Scalars("1_val/loss")] == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("other", ["optimizer.lr=0.1", "scheduler=cosine"])

@@ -95,7 +95,6 @@ def test_failures_stop_no_other_run_and_are_listed(tmp_path: Path) -> None:
         ('study.overrides=["trainer.max_epochs=one"]', "error: trainer.max_epochs: Input should"),
         ('study.overrides=["data.keep=2"]', "error: data.keep: Input should be a fraction above 0"),
         ("records_dirs=[nowhere]", "error: records_dirs: there is no folder nowhere"),
-        ("hydra.mode=MULTIRUN", "error: hydra.mode: a study has no sweep of its own"),
         ("study.report_dir=README.md/report", "error: study.report_dir: "),
     ],
 )
@@ -138,7 +137,12 @@ def test_ctrl_c_is_answered_in_one_line_while_the_workers_start(tmp_path: Path) 
 
 def test_what_jobs_give_back(tmp_path: Path) -> None:
     keys = compose_with(["hydra/launcher=basic"], name="study", with_hydra=True)
-    broken = ["model._target_=broken_model.Broken", "~model.channels", "~model.features"]
+    broken = [
+        "model._target_=broken_model.Broken",
+        "~model.channels",
+        "~model.features",
+        "~model.head",
+    ]
     jobs = [[*EPOCH, *broken], EPOCH]
     failed, done = launch(jobs, f"{tmp_path}/it's", keys.hydra.launcher)
     assert failed["failure"] == "TwoPartsError: out of order"

@@ -194,7 +194,7 @@ def test_lightnings_environment_does_not_limit_a_run(
 
 def test_a_killed_run_goes_on_and_ends_alike(tmp_path: Path) -> None:
     overrides = ["data=augmented_40", "model=cnn", "model._target_=unmappable_models.Dropout"]
-    overrides += ["~model.channels", "~model.features"]
+    overrides += ["~model.channels", "~model.features", "~model.head"]
     overrides += ["trainer.max_epochs=60", "+trainer.limit_train_batches=50"]
 
     def start(runs: str) -> subprocess.Popen[str]:

@@ -224,7 +224,8 @@ class MNISTData(lightning.LightningDataModule):
     def order(self, epoch: int) -> Tensor:
         """Return the indices of an epoch's training images, in order, (M,) on the CPU."""
         _, labels = self.train
-        asked = {"epoch": epoch} if "epoch" in signature(self.sampler).parameters else {}
+        draw = getattr(self.sampler, "func", self.sampler)
+        asked = {"epoch": epoch} if "epoch" in signature(draw).parameters else {}
         chance = generator("order", self.order_seed, epoch)
         return self.sampler(labels.cpu(), generator=chance, **asked)
 
