@@ -42,9 +42,6 @@ def overrides_from_arguments(description: str | None, name: str = "train") -> li
 
 def hush_libraries() -> None:
     """Silence what no user can act on, here and in the jobs of a parallel sweep."""
-    # conf/hydra/launcher/joblib.yaml shares the name of its plugin's own config on purpose
-    same_name = r"\s*'hydra/launcher/joblib' is validated against ConfigStore schema"
-    warnings.filterwarnings("ignore", same_name)
     # Lightning 2.6 with torch >= 2.13
     tree = "lightning.pytorch.utilities._pytree"
     warnings.filterwarnings("ignore", module=tree)

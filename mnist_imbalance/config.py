@@ -1,6 +1,7 @@
 """From ``conf/`` to checked values and to the parts that they describe."""
 
 import copy
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from inspect import signature
@@ -31,6 +32,9 @@ PACKAGE = Path(__file__).resolve().parent
 CONF = next(  # in an installed package, or in the repository
     place / "conf" for place in (PACKAGE, PACKAGE.parent) if (place / "conf").is_dir()
 )
+# conf/hydra/launcher/joblib.yaml shares the name of its plugin's own config on purpose
+SAME_NAME = r"\s*'hydra/launcher/joblib' is validated against ConfigStore schema"
+warnings.filterwarnings("ignore", SAME_NAME)
 Limit = Annotated[FiniteFloat, Field(gt=0)]  # batches, or a fraction of them
 
 
