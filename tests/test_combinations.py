@@ -16,7 +16,7 @@ CHOICES = {
 }
 MORE = {
     "loss": ["vs", "ldam_drw", "focal"],
-    "data/profile": ["exponential", "pareto"],
+    "data/profile": ["exponential"],
     "data/sampler": ["balanced", "square_root", "progressive"],
 }
 COSINE = ("model.head=cosine", "model.output_bias=null", "model.output_relu=false")

@@ -131,11 +131,11 @@ def test_a_folder_of_images(tmp_path: Path) -> None:
 
 
 def test_digits_need_no_download_and_train_an_lstm(tmp_path: Path) -> None:
-    short = ("trainer.max_epochs=20", "trainer=cpu", "optimizer=adam", "data.batch_size=32")
+    short = ("trainer.max_epochs=10", "trainer=cpu", "optimizer=adam", "data.batch_size=32")
     run = make_run(tmp_path, "data/source=digits", "data=original", *short)
     result = fit_run(run.config, run.hydra, run.folder, show_progress=False)
     assert sum(map(sum, result.test.confusion)) == 355
-    assert result.test.accuracy > 0.5
+    assert result.test.accuracy > 0.3
     small = make_run(tmp_path, "data/source=digits", "model=cnn")
     with pytest.raises(ConfigError, match=r"^model: .*12 × 12"):
         fit_run(small.config, small.hydra, small.folder, show_progress=False)
