@@ -93,7 +93,7 @@ def test_a_study_of_a_users_own_conf_and_its_report(shell: Shell, tmp_path: Path
     done = shell("mnist-imbalance", "study", *given)
     assert done.returncode == 0, done.stderr
     assert "2 of 2 runs done" in done.stdout
-    report = tmp_path / "report" / "report.md"
+    report = tmp_path / "runs" / "report" / "report.md"
     assert "smooth" in report.read_text()
     report.unlink()
     done = shell("mnist-imbalance", "report", *given)
@@ -113,7 +113,7 @@ def test_what_cannot_be_downloaded_is_told_by_name(shell: Shell, tmp_path: Path)
 @pytest.mark.parametrize(
     ("line", "completed"),
     [
-        ("mnist-imbalance ", ["train", "study", "report", "counts"]),
+        ("mnist-imbalance ", ["train", "study", "report", "counts", "adjust"]),
         ("mnist-imbalance train model=", ["model=cnn", "model=lstm"]),
         ("mnist-imbalance train model=cnn data/prof", ["data/profile="]),
         ("mnist-imbalance train optimizer.weight", ["optimizer.weight_decay="]),
@@ -130,5 +130,5 @@ def test_an_unknown_command_is_told_which_there_are(shell: Shell) -> None:
     done = shell("mnist-imbalance", "trian")
     assert done.returncode == 1
     assert done.stderr == (
-        "usage: mnist-imbalance {train,study,report,counts} [--help] [key=value ...]\n"
+        "usage: mnist-imbalance {train,study,report,counts,adjust} [--help] [key=value ...]\n"
     )
