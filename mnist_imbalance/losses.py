@@ -19,6 +19,18 @@ Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Normalize = Literal["weight_sum", "count"]
 
 
+def check_number(weights: Sequence[float], num_classes: int) -> None:
+    """Refuse more or fewer weights than labels.
+
+    Raises:
+        ConfigError: There are.
+    """
+    if len(weights) != num_classes:
+        raise ConfigError(
+            f"loss.weights: there must be {num_classes}, one for each label, got {len(weights)}"
+        )
+
+
 class WeightedCrossEntropy(nn.Module):
     """Cross-entropy in which every label has a weight (AI3607, section 5).
 
@@ -40,10 +52,8 @@ class WeightedCrossEntropy(nn.Module):
         num_classes: PositiveInt | None = None,
     ) -> None:
         super().__init__()
-        if num_classes not in (None, len(weights)):
-            raise ConfigError(
-                f"loss.weights: there must be {num_classes}, one for each label, got {len(weights)}"
-            )
+        if num_classes is not None:
+            check_number(weights, num_classes)
         self.weights: Tensor
         self.register_buffer("weights", torch.tensor(weights))
         self.normalize = normalize

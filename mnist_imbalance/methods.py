@@ -14,7 +14,7 @@ from pydantic import Field, FiniteFloat, PositiveInt, validate_call
 from torch import Tensor
 
 from mnist_imbalance.errors import ConfigError
-from mnist_imbalance.losses import AdjustedCrossEntropy, Normalize, Weight
+from mnist_imbalance.losses import AdjustedCrossEntropy, Normalize, Weight, check_number
 
 Counts = Sequence[PositiveInt]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -55,10 +55,8 @@ def focal(
     Raises:
         ConfigError: There are more or fewer weights than labels.
     """
-    if weights is not None and len(weights) != num_classes:
-        raise ConfigError(
-            f"loss.weights: there must be {num_classes}, one for each label, got {len(weights)}"
-        )
+    if weights is not None:
+        check_number(weights, num_classes)
     by_label = torch.tensor(weights or [1.0] * num_classes)
     return AdjustedCrossEntropy(
         num_classes, weights=by_label, gamma=gamma, normalize=normalize, deferred=deferred

@@ -92,12 +92,10 @@ def adjustments(
     images, labels = val
 
     @torch.inference_mode()
-    def logits(changed: nn.Module) -> tuple[Tensor, Tensor]:
-        parts = [torch.split(of, 1000) for of in (images, test)]
-        on_val, on_test = (torch.cat([changed(part / 255) for part in of]) for of in parts)
-        return on_val, on_test
+    def logits(changed: nn.Module, of: Tensor) -> Tensor:
+        return torch.cat([changed(part / 255) for part in torch.split(of, 1000)])
 
-    as_trained = logits(model)
+    as_trained = logits(model, images), logits(model, test)
     changed = {"as trained": as_trained}
     tau = best_strength(
         {tau: adjust_logits(as_trained[0], class_counts, tau) for tau in STRENGTHS}, labels
@@ -105,10 +103,13 @@ def adjustments(
     on_val, on_test = (adjust_logits(each, class_counts, tau) for each in as_trained)
     changed[f"logit adjustment, τ={tau:g}"] = on_val, on_test
     for keep_bias in (True, False):
-        scaled = {tau: logits(tau_normalized(model, tau, keep_bias)) for tau in STRENGTHS[:11]}
-        tau = best_strength({tau: on_val for tau, (on_val, _) in scaled.items()}, labels)
+        scaled = {
+            tau: logits(tau_normalized(model, tau, keep_bias), images) for tau in STRENGTHS[:11]
+        }
+        tau = best_strength(scaled, labels)
+        on_test = logits(tau_normalized(model, tau, keep_bias), test)
         told = "bias kept" if keep_bias else "no bias"
-        changed[f"τ-normalized, {told}, τ={tau:g}"] = scaled[tau]
+        changed[f"τ-normalized, {told}, τ={tau:g}"] = scaled[tau], on_test
     temperature = best_temperature(as_trained[0], labels)
     on_val, on_test = (each / temperature for each in as_trained)
     changed[f"temperature {temperature:.3g}"] = on_val, on_test

@@ -24,16 +24,14 @@ def read_folder(dir: Path, size: PositiveInt = 28, colours: Literal[1, 3] = 1) -
     Raises:
         ConfigError: There are no images, or other labels in ``test``.
     """
+    in_colours = v2.Grayscale() if colours == 1 else v2.RGB()
     look = v2.Compose(
-        [v2.PILToTensor(), v2.Grayscale(colours), v2.Resize(size, antialias=True)]
-        if colours == 1
-        else [v2.PILToTensor(), v2.RGB(), v2.Resize(size, antialias=True)]
+        [v2.PILToTensor(), in_colours, v2.Resize(size, antialias=True), v2.CenterCrop(size)]
     )
-    cut = v2.CenterCrop(size)
 
     def read(part: str) -> tuple[Batch, list[str]]:
         try:
-            found = ImageFolder(str(dir / part), transform=lambda image: cut(look(image)))
+            found = ImageFolder(str(dir / part), transform=look)
         except FileNotFoundError as error:
             raise ConfigError(f"data.dir: {' '.join(str(error).split())}") from error
         images, labels = zip(*found, strict=True)
