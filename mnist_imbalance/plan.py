@@ -3,7 +3,7 @@
 import copy
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from itertools import chain, product
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Annotated, Any, NamedTuple
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import OverrideType
+from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from pydantic import BaseModel, Field, ValidationError
 
@@ -18,6 +19,7 @@ from mnist_imbalance import config as configs
 from mnist_imbalance.conditions import (
     BUDGET,
     CHOICES,
+    NAMED_IF_CHANGED,
     SEEDS,
     changes,
     name_condition,
@@ -27,10 +29,11 @@ from mnist_imbalance.config import compose_with, take_apart
 from mnist_imbalance.errors import ConfigError, as_config_error
 from mnist_imbalance.runs import Result, determining, hash_config
 from mnist_imbalance.seeds import Seed
-from mnist_imbalance.selection import CHOSEN, best_weights, sweep_of
+from mnist_imbalance.selection import CHOSEN, best_balanced, best_weights, sweep_of
 
 Seeds = Annotated[list[Seed], Field(min_length=1)]
 PACKAGE = "# @package _global_"  # an overlay's first line
+GROUPS = {*CHOICES, *NAMED_IF_CHANGED}  # each fills the part of the config that has its name
 NO_SEED = "seed=-1"  # so that what follows the seed differs from what an overlay sets
 
 
@@ -42,6 +45,9 @@ class Study(BaseModel, strict=True, extra="forbid"):
         seeds: Of the runs of these.
         extensions: Overlays that go beyond AI3607.
         extension_seeds: Of the runs of those.
+        methods: What is compared in every run of the overlays in ``experiments``, by name: overrides
+            of the training command line, of which one that sweeps is tuned, see `with_settings`.
+        tuned_at: Overrides of these overlays, where the methods are tuned; with the first seed.
         overrides: Of every run.
         report_dir: Where the report is written; None is ``report`` below runs_dir where that holds
             runs, and else in the working directory.
@@ -51,6 +57,8 @@ class Study(BaseModel, strict=True, extra="forbid"):
     seeds: Seeds
     extensions: list[str]
     extension_seeds: Seeds
+    methods: dict[str, list[str]]
+    tuned_at: list[str]
     overrides: list[str]
     report_dir: str | None
 
@@ -74,6 +82,8 @@ class PlannedRun:
         overrides: What the training command line would be given, ``key=value``.
         config: All that determines the result, by dotted key, as its record will call it.
             ``loss.weights`` is "???" as long as it waits to be chosen by the weight sweep.
+        settings: Where the best is still to be chosen: the run with each setting of its method, by
+            the hash of the run that this setting was tuned by.
     """
 
     experiment: str
@@ -81,6 +91,7 @@ class PlannedRun:
     changes: Mapping[str, Any]
     overrides: tuple[str, ...]
     config: Mapping[str, Any]
+    settings: Mapping[str, "PlannedRun"] = field(default_factory=dict)
 
     @cached_property
     def config_hash(self) -> str:
@@ -94,8 +105,8 @@ class PlannedRun:
 
     @property
     def waits(self) -> bool:
-        """Tell whether weights are still to be chosen."""
-        return self.config.get(CHOSEN) == "???"
+        """Tell whether weights or a setting are still to be chosen."""
+        return self.config.get(CHOSEN) == "???" or bool(self.settings)
 
 
 def read_study(overrides: Sequence[str]) -> StudyKeys:
@@ -323,7 +334,7 @@ def compose_runs(
     changes a part itself of which it sweeps the choice, or an override does more than set a value.
     """
     for combined in product(*([f"{key}={value}" for value in swept[key]] for key in swept)):
-        given = [each for each in combined if each.partition("=")[0] not in CHOICES]
+        given = [each for each in combined if each.partition("=")[0] not in GROUPS]
         groups = dict(each.split("=", 1) for each in combined if each not in given)
         values = [read_value(override) for override in (*given, *study.overrides)]
         known = [value for value in values if value]
@@ -344,6 +355,79 @@ def plain_values(
     return determining(put_together(compose(), chosen, filter(None, values), compose).config)
 
 
+def methods_of(study: Study, experiment: str) -> dict[str, dict[str, list[str]]]:
+    """Return the values that each method of a study tries, by its name and by key.
+
+    Raises:
+        ConfigError: An override of a method cannot be read.
+    """
+    if not study.methods or experiment not in study.experiments:
+        return {"": {}}
+    methods = {}
+    for name, overrides in study.methods.items():
+        try:
+            parsed = OverridesParser.create().parse_overrides(overrides)
+        except OverrideParseException as error:
+            raise ConfigError(f"study.methods.{name}: {error.override} cannot be read") from error
+        methods[name] = {
+            each.key_or_group: list(each.sweep_string_iterator())
+            if each.is_sweep_override()
+            else [each.get_value_element_as_str()]
+            for each in parsed
+        }
+    return methods
+
+
+class Unseeded(NamedTuple):
+    """A run whose seed is still to be set.
+
+    Attributes:
+        run: With another seed.
+        config: It was composed to.
+        method: Its name; "" without methods.
+        place: What its overlay sweeps of it.
+        setting: What its method sweeps of it.
+    """
+
+    run: PlannedRun
+    config: DictConfig
+    method: str
+    place: frozenset[str]
+    setting: tuple[str, ...]
+
+    def seeded(self, seed: int) -> PlannedRun:
+        """Return the run with a seed."""
+        self.config.seed = seed
+        overrides = (*self.run.overrides, f"seed={seed}")
+        return replace(self.run, overrides=overrides, config=determining(self.config))
+
+
+def with_settings(study: Study, planned: Sequence[Unseeded], seed: int) -> Iterator[PlannedRun]:
+    """Go through the runs of an overlay with a seed.
+
+    A method of several settings has all of them with the study's first seed where it is tuned.
+    Elsewhere, and with other seeds, it has one run, which waits for the best of them.
+    """
+    keys = {override.partition("=")[0] for override in study.tuned_at}
+    known = {(each.method, each.place, each.setting): each for each in planned}
+    at: dict[tuple[str, frozenset[str]], list[Unseeded]] = {}
+    for each in planned:
+        at.setdefault((each.method, each.place), []).append(each)
+    for (method, place), settings in at.items():
+        others = {each for each in place if each.partition("=")[0] not in keys}
+        tuned = frozenset([*others, *study.tuned_at])
+        if not method or len(settings) == 1 or (place == tuned and seed == study.seeds[0]):
+            yield from (each.seeded(seed) for each in settings)
+            continue
+        tuned_by = {
+            known[method, tuned, each.setting].seeded(study.seeds[0]).config_hash: each.seeded(seed)
+            for each in settings
+        }
+        first = next(iter(tuned_by.values()))
+        unknown = {"study.methods": [method, *tuned_by]}
+        yield replace(first, changes={}, config={**first.config, **unknown}, settings=tuned_by)
+
+
 def plan(study: Study) -> list[PlannedRun]:
     """List all runs of a study, seed by seed.
 
@@ -354,7 +438,7 @@ def plan(study: Study) -> list[PlannedRun]:
         ConfigError: There is nothing to do, an overlay or override cannot work, or different
             runs would have one name.
     """
-    found: dict[str, list[tuple[PlannedRun, DictConfig]]] = {}
+    found: dict[str, list[Unseeded]] = {}
     own_seeds: dict[str, list[int]] = {}
 
     plain: dict[tuple[tuple[str, str], ...], dict[str, Any]] = {}  # values by choices
@@ -365,20 +449,25 @@ def plan(study: Study) -> list[PlannedRun]:
         swept = swept_values(experiment, first)
         own_seeds[experiment] = [int(seed) for seed in swept.pop("seed", [])]
         check_overrides(study.overrides, experiment, swept)
-        composed = compose_runs(study, experiment, first, touched, swept, compose)
-        for combined, (config, choices, _) in composed:
-            values = determining(config)
-            chosen = named_choices(choices, compose(f"data={choices['data']}").choices)
-            key = tuple(chosen.items())
-            if key not in plain:
-                plain[key] = plain_values(study, chosen, compose)
-            changed = changes(values, plain[key])
-            overrides = (f"experiment={experiment}", *combined, *study.overrides)
-            run = PlannedRun(experiment, chosen, changed, overrides, values)
-            found[experiment].append((run, config))
+        for method, tried in methods_of(study, experiment).items():
+            every = {**swept, **tried}
+            for combined, (config, choices, _) in compose_runs(
+                study, experiment, first, touched, every, compose
+            ):
+                values = determining(config)
+                chosen = named_choices(choices, compose(f"data={choices['data']}").choices)
+                key = tuple(chosen.items())
+                if key not in plain:
+                    plain[key] = plain_values(study, chosen, compose)
+                changed = changes(values, plain[key])
+                overrides = (f"experiment={experiment}", *combined, *study.overrides)
+                run = PlannedRun(experiment, chosen, changed, overrides, values)
+                of_method = [each for each in combined if each.partition("=")[0] in tried]
+                place = frozenset(combined) - frozenset(of_method)
+                found[experiment].append(Unseeded(run, config, method, place, tuple(of_method)))
 
     every_seed = {*study.seeds, *study.extension_seeds, *chain.from_iterable(own_seeds.values())}
-    runs = []
+    runs: list[PlannedRun] = []
     for seed in sorted(every_seed):
         for experiment, planned in found.items():
             seeds = [
@@ -386,20 +475,19 @@ def plan(study: Study) -> list[PlannedRun]:
                 *(study.extension_seeds if experiment in study.extensions else []),
             ]
             if seed in (own_seeds[experiment] or seeds):
-                for run, config in planned:
-                    config.seed = seed
-                    overrides = (*run.overrides, f"seed={seed}")
-                    runs.append(replace(run, overrides=overrides, config=determining(config)))
+                runs.extend(with_settings(study, planned, seed))
     if not runs:
         raise ConfigError("study.experiments: nothing to do")
-    check_names(runs)
+    check_names(run for run in runs if not run.settings)
     return runs
 
 
-def with_chosen_weights(
+def with_choice(
     run: PlannedRun, runs: Iterable[PlannedRun], records: Mapping[str, Result]
 ) -> PlannedRun:
-    """Give a run that waits the weights that its model's and seed's sweep finds on validation data.
+    """Give a run that waits the weights or the setting that are best on validation data.
+
+    Weights are those of its model's and seed's sweep, a setting that of its method and model.
 
     Args:
         run: One that `PlannedRun.waits`.
@@ -407,8 +495,11 @@ def with_chosen_weights(
         records: Finished runs by config hash.
 
     Returns:
-        The run with weights; the run itself if its sweep is not complete.
+        The run with them; the run itself if what it waits for is not complete.
     """
+    if run.settings:
+        tuned = {key: records[key].val for key in run.settings if key in records}
+        return run.settings[best_balanced(tuned)] if len(tuned) == len(run.settings) else run
     sweep = sweep_of(run.config, runs)
     found = {weight: records.get(other.config_hash) for weight, other in sweep.items()}
     scored = {weight: result.val for weight, result in found.items() if result}

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Collection, Iterable, Mapping
+from statistics import fmean
 from typing import Any, Protocol, TypeVar
 
 from mnist_imbalance.errors import ConfigError
@@ -21,6 +22,7 @@ class Configured(Protocol):
 
 
 Run = TypeVar("Run", bound=Configured)
+Key = TypeVar("Key")
 
 
 def without_weights(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -43,6 +45,11 @@ def sweep_of(values: Mapping[str, Any], runs: Iterable[Run]) -> dict[float, Run]
         for run in runs
         if run.config.get(SWEPT) in weights and without_weights(run.config) == ours
     }
+
+
+def best_balanced(tuned: Mapping[Key, Scores]) -> Key:
+    """Return the key of the highest mean of the labels' accuracies, the first of equals."""
+    return max(tuned, key=lambda key: round(fmean(tuned[key].accuracy_per_label), 6))
 
 
 def best_minority_weight(sweep: Mapping[float, Scores], rare: Collection[int]) -> float:

@@ -21,7 +21,7 @@ from mnist_imbalance.commandline import check_choices, hush_libraries, one_line_
 from mnist_imbalance.config import CONF, check, compose_with
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.jobs import launch
-from mnist_imbalance.plan import PlannedRun, StudyKeys, check_study, plan, with_chosen_weights
+from mnist_imbalance.plan import PlannedRun, StudyKeys, check_study, plan, with_choice
 from mnist_imbalance.runs import Result, RunFolder, find_records
 
 
@@ -132,9 +132,7 @@ def train_all(
         )
 
     while True:
-        ready = [
-            with_chosen_weights(run, runs, records) if run.waits else run for run in known.values()
-        ]
+        ready = [with_choice(run, runs, records) if run.waits else run for run in known.values()]
         wave = {
             run.config_hash: run
             for run in ready

@@ -13,7 +13,7 @@ from handmade import finish, result_of, scores
 from omegaconf import OmegaConf
 
 from mnist_imbalance.errors import ConfigError
-from mnist_imbalance.plan import plan, read_study, with_chosen_weights
+from mnist_imbalance.plan import plan, read_study, with_choice
 from mnist_imbalance.runs import Result, RunFolder, determining, find_records, hash_config
 from mnist_imbalance.scores import Scores
 
@@ -205,7 +205,7 @@ def test_every_committed_record_is_planned_and_every_record_keeps_its_hash() -> 
     records = find_records([REPOSITORY / "results"])
     planned = plan(read_study([]).study)
     hashes = {
-        (with_chosen_weights(run, planned, records.results) if run.waits else run).config_hash
+        (with_choice(run, planned, records.results) if run.waits else run).config_hash
         for run in planned
     }
     assert records.damaged == []

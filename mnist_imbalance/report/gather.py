@@ -12,7 +12,7 @@ import numpy
 import pandas
 
 from mnist_imbalance.errors import ConfigError
-from mnist_imbalance.plan import Study, StudyKeys, plan, with_chosen_weights
+from mnist_imbalance.plan import Study, StudyKeys, plan, with_choice
 from mnist_imbalance.report.names import place_of_condition, place_of_model, place_of_optimizer
 from mnist_imbalance.runs import Result, RunFolder, find_records, is_cut_short
 from mnist_imbalance.schema_1 import batches
@@ -258,7 +258,7 @@ class Missing:
 def find_missing(study: Study, results: Mapping[str, Result]) -> Missing:
     """Return which of a study's runs have no record."""
     planned = plan(study)
-    runs = [with_chosen_weights(run, planned, results) if run.waits else run for run in planned]
+    runs = [with_choice(run, planned, results) if run.waits else run for run in planned]
     columns = ["experiment", "model", "optimizer", "condition", "seed", "data_seed", "config_hash"]
     rows = [
         (
