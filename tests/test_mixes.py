@@ -146,3 +146,11 @@ def test_a_mix_works_with_every_kind_of_loss(train_here: Callable[..., Path], lo
     assert result is not None
     assert f"{loss}, data/source=debug, mix=remix, mix.alpha=0.5" in result.condition
     assert sum(map(sum, result.train.confusion)) == sum(result.train_counts)
+
+
+def test_a_mix_that_cannot_be_called_is_named_before_training(
+    train_here: Callable[..., Path], tmp_path: Path
+) -> None:
+    with pytest.raises(SystemExit, match=r"^error: mix: "):
+        train_here(*SHORT, "+mix._target_=torch.add", "+mix._partial_=true")
+    assert not list(tmp_path.rglob("config.yaml"))

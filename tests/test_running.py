@@ -247,7 +247,6 @@ MISTAKES = {  # what is written, and how its error begins
     "+scheduler._target_=builtins.len": "scheduler: ",
     "mix=[mixup,remix]": "mix: must be one choice, mix=name",
     "+mix._target_=builtins.dict": "mix: must be a Callable, is a dict",
-    "+mix={_target_: builtins.max, _partial_: true}": "mix: ",
     "ckpt_path=x": "ckpt_path: there is no such key; the same command goes on",
     "+ckpt_path=x": "ckpt_path: there is no such key; the same command goes on",
     "data.dir=null": "data.dir: Input",
