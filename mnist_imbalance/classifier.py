@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from mnist_imbalance.errors import ConfigError
+from mnist_imbalance.mixes import Mix
 from mnist_imbalance.scores import Groups, Scores
 
 Batch = tuple[Tensor, Tensor]  # images and labels
@@ -136,10 +137,13 @@ class Classifier(Staged):
         metrics: More scores, each from a set's logits (N, K) and labels (N,), by name.
         make_scheduler: Maps the optimizer and the number of all its steps to what changes its rate
             after every step; None leaves it as it is.
+        mix: Maps a training batch, images in [0, 1] and labels, to mixed images, their first and
+            second labels and λ, see `mnist_imbalance.mixes`; the loss is then λ times that of the
+            first and 1 − λ times that of the second labels. None mixes nothing.
 
     Attributes:
         scores: The last whole pass over "train", "val" and "test". An epoch's training batches
-            are scored each as it was when it was trained on.
+            are scored each as it was when it was trained on, mixed ones by their first labels.
         predictions: The labels predicted in that pass, (N,) uint8.
         history: While training, the scores of "train" and "val" by epoch.
     """
@@ -152,6 +156,7 @@ class Classifier(Staged):
         groups: Groups | None = None,
         metrics: Mapping[str, Metric] | None = None,
         make_scheduler: Callable[[Optimizer, int], LRScheduler] | None = None,
+        mix: Mix | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -160,6 +165,7 @@ class Classifier(Staged):
         self.groups = groups or {}
         self.metrics = metrics or {}
         self.make_scheduler = make_scheduler
+        self.mix = mix
         self.scores: dict[str, Scores] = {}
         self.predictions: dict[str, numpy.ndarray] = {}
         self.history: dict[str, dict[int, Scores]] = defaultdict(dict)
@@ -196,9 +202,14 @@ class Classifier(Staged):
     def step(self, batch: Batch, stage: str) -> Tensor:
         """Return the loss of a batch, and keep its logits for the summary."""
         images, labels = batch
+        others, share = None, 1.0
+        if self.mix and stage == "train":
+            images, labels, others, share = self.mix(images, labels)
         logits = self(images)
         self._seen[stage].append((logits.detach(), labels))
         loss: Tensor = self.loss(logits, labels)
+        if others is not None:
+            loss = share * loss + (1 - share) * self.loss(logits, others)
         return loss
 
     def summarize(self, stage: str) -> None:

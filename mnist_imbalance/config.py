@@ -1,6 +1,7 @@
 """From ``conf/`` to checked values and to the parts that they describe."""
 
 import copy
+import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -125,6 +126,7 @@ class Keys(BaseModel, strict=True, extra="forbid"):
     metrics: Any
     trainer: TrainerKeys
     scheduler: Any = None  # configs of earlier runs have no such keys
+    mix: Any = None
     callbacks: Any = None
     logger: Any = None
 
@@ -196,7 +198,9 @@ def build(
         try:
             built = instantiate(answer(part, known or {}), **more, _convert_="all")
         except InstantiationException as error:
-            raise error.__cause__ or error from error
+            within = re.search(r"full_key: (\w+?)\d*$", str(error))  # a list's items have numbers
+            with naming(f"{group}.{within[1]}" if within else group):
+                raise error.__cause__ or error from error
         if not isinstance(built, kind):
             raise TypeError(f"must be a {kind.__name__}, is a {type(built).__name__}")
     return built

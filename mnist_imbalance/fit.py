@@ -110,7 +110,7 @@ def fit_run(
             loss diverges.
     """
     check(config)
-    for group in CHOICES:
+    for group in (*CHOICES, "scheduler", "mix"):
         if not isinstance(hydra.runtime.choices.get(group), str):
             raise ConfigError(f"{group}: must be one choice, {group}=name")
     with folder.lock():
@@ -206,6 +206,7 @@ def build_classifier(config: DictConfig, data: MNISTData) -> Classifier:
         data.groups,
         build_each(config, "metrics", known, Callable),
         make_scheduler if config.get("scheduler") else None,
+        build(config, "mix", known, Callable) if config.get("mix") else None,
     )
     rehearse(classifier, data.image_shape)
     with naming("optimizer"):
@@ -224,17 +225,17 @@ def build_parts(config: DictConfig) -> tuple[MNISTData, Classifier]:
 
 
 def rehearse(classifier: Classifier, image_shape: Sequence[int]) -> None:
-    """Call model, loss and metrics once, on two black images.
+    """Call model, loss, metrics and mix once, on two black images.
 
     Raises:
         ConfigError: One of them cannot be called, or the loss is no scalar.
     """
-    labels = torch.zeros(2, dtype=torch.long)
+    images, labels = torch.zeros(2, *image_shape), torch.zeros(2, dtype=torch.long)
     classifier.eval()
     part = "model"
     try:
         with torch.inference_mode():
-            logits = classifier(torch.zeros(2, *image_shape))
+            logits = classifier(images)
             part = "loss"
             loss = classifier.loss(logits, labels)
             if loss.numel() != 1:
@@ -242,6 +243,12 @@ def rehearse(classifier: Classifier, image_shape: Sequence[int]) -> None:
             for name, metric in classifier.metrics.items():
                 part = f"metrics.{name}"
                 float(metric(logits, labels))
+            if classifier.mix:
+                part = "mix"
+                images, *both, share = classifier.mix(images, labels)
+                logits = classifier(images)
+                first, second = (classifier.loss(logits, labels) for labels in both)
+                float(share * first + (1 - share) * second)
     except Exception as error:  # a part of the user's own can fail in any way
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ConfigError(f"{part}: {reason}") from error

@@ -43,6 +43,7 @@ NEW_KEYS = {  # the value that all runs had before there was such a key: it chan
     "data.source._partial_": True,
     "data.source._target_": "mnist_imbalance.data.source.read_torchvision",
     "data.source.name": "MNIST",
+    "data.transforms": [],
     "model.channels": [6, 16],
     "model.features": [120, 84],
     "model.head": "linear",

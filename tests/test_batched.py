@@ -106,6 +106,7 @@ def test_a_stack_trains_and_validates_as_its_modules_do() -> None:
     [
         (("model=lstm",), 1e-5),
         (("model=cnn",), 1e-4),
+        (("model=cnn", "data/source=debug", "data/transforms=affine"), 1e-4),
         (("model=lstm", "optimizer=adam"), 2e-3),  # it makes steps of rounding errors
     ],
 )

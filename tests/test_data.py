@@ -25,6 +25,7 @@ from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.seeds import generator
 
 MAJORITY_COUNTS = [4921, 5418, 5765, 5351, 5449]
+V2 = "torchvision.transforms.v2"
 ARCHIVES = sorted((REPOSITORY / "data/MNIST/raw").glob("*.gz"))
 
 
@@ -119,6 +120,45 @@ def test_noise_is_drawn_anew_if_asked_for(redraw: bool) -> None:
     assert torch.equal(samples[0][clean], samples[1][clean])
     assert torch.equal(samples[0][noisy], samples[1][noisy]) is not redraw
     assert torch.equal(samples[1], samples[2])
+
+
+def sorted_epoch(data: MNISTData, number: int) -> torch.Tensor:
+    """The images of an epoch, in the order of the training set."""
+    return data.epoch(number)[0][data.order(number).argsort()]
+
+
+def test_transforms_are_drawn_for_every_image_and_epoch_from_their_own_seed() -> None:
+    copied = ("data/source=debug", "data=duplicated_40")
+    plain, transformed, other = (
+        prepared(*copied, *overrides)
+        for overrides in (
+            [],
+            ["data/transforms=affine"],
+            ["data/transforms=affine", "data.order_seed=1"],
+        )
+    )
+    first, second = (sorted_epoch(transformed, epoch) for epoch in (0, 1))
+    assert torch.equal(first, sorted_epoch(transformed, 0))
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    assert torch.equal(first, sorted_epoch(transformed, 0))
+    assert torch.equal(torch.get_rng_state(), state)
+    for epoch in (second, sorted_epoch(other, 0), sorted_epoch(plain, 0)):
+        assert (epoch != first).flatten(1).any(dim=1).float().mean() > 0.9
+    same, alike = plain.sample().chunk(4)[:2]
+    assert torch.equal(same, alike)  # copies of one image, ...
+    copies = first[transformed.train[1] < 5].chunk(4)
+    assert not torch.equal(copies[0], copies[1])  # ... which are transformed each for itself
+    assert torch.equal(transformed.epoch(1)[1], plain.epoch(1)[1])
+    assert torch.equal(transformed.val[0], plain.val[0])
+    assert torch.equal(transformed.train[0], plain.train[0])
+
+
+def test_transforms_are_applied_one_after_the_other() -> None:
+    flip = f"{{_target_: {V2}.RandomHorizontalFlip, p: 1}}"
+    invert = f"{{_target_: {V2}.RandomInvert, p: 1}}"
+    data = prepared("data/source=debug", f"data.transforms=[{flip},{invert}]")
+    assert torch.equal(sorted_epoch(data, 0), 255 - data.train[0].flip(3))
 
 
 class Orders(lightning.Callback):
@@ -297,8 +337,16 @@ def test_the_counts_are_printed(
         (["data.source.first=0"], r"data\.source\.first: .* greater than 0, got 0"),
         (["+data.sampler.foo=1"], r"data\.sampler: .*unexpected keyword argument 'foo'"),
         (["data.keep={_target_: builtins.len, _partial_: true}"], r"data\.keep: .*'int' object"),
+        ([f"data.transforms=[{{_target_: {V2}.Resize, size: 5}}]"],
+         r"data\.transforms: must keep an image \(1, 28, 28\) torch\.uint8, give \(1, 5, 5\) "),
+        ([f"data.transforms=[{{_target_: {V2}.ToPILImage}}]"], r"data\.transforms: .*give Image$"),
+        ([f"data.transforms=[{{_target_: {V2}.RandomRotation}}]"],
+         r"data\.transforms: .* missing 1 required positional argument: 'degrees'"),
+        ([f"data.transforms=[{{_target_: {V2}.NoSuch}}]"], r"data\.transforms: Error loading"),
+        (["data.transforms=[RandomRotation]"], r"data\.transforms\.0: .* callable, got 'Ran"),
+        (["data.transforms=[{_target_: builtins.len, _partial_: true}]"], r"data\.transforms: "),
     ],
-)
+)  # fmt: skip
 def test_a_part_that_cannot_be_called_is_named(overrides: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=f"^{message}"):
         prepared("data/source=debug", *overrides)

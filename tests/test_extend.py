@@ -43,8 +43,8 @@ def run(place: Path, section: str) -> None:
 
 
 def test_every_part_has_an_example() -> None:
-    parts = ("loss", "sampler", "profile", "source", "model", "metric")
-    assert list(SECTIONS) == [*(f"A {part}" for part in parts), "An overlay"]
+    parts = ("loss", "mix", "sampler", "profile", "source", "model", "metric")
+    assert list(SECTIONS) == [*(f"A {part}" for part in parts), "Transforms", "An overlay"]
     for part in parts:
         files = FILE.findall(SECTIONS[f"A {part}"])
         assert [Path(file).suffix for file, _ in files] == [".py", ".yaml"]
@@ -54,6 +54,8 @@ def test_every_part_has_an_example() -> None:
     ("section", "known_by"),
     [
         ("A loss", {"loss": "log_weighted"}),
+        ("A mix", {"condition": "imbalanced, data/source=debug, mix=halves"}),
+        ("Transforms", {"condition": "imbalanced, data/source=debug, data/transforms=rotated"}),
         ("A sampler", {"condition": "imbalanced, data/sampler=capped, data/source=debug"}),
         ("A profile", {"condition": "imbalanced, data/profile=linear, data/source=debug"}),
         ("A source", {"groups": {"1": [1], "0": [0], "all": [0, 1]}}),

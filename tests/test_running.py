@@ -156,10 +156,12 @@ def test_a_scheduler_counts_optimizer_steps(
 
 def test_a_scheduled_run_is_named_and_trained_alone() -> None:
     assert program(composed("hydra.mode=RUN")) is not None
-    for override in ("scheduler=cosine", "callbacks=early_stopping", "logger=csv"):
+    for override in ("scheduler=cosine", "callbacks=early_stopping", "logger=csv", "mix=mixup"):
         assert program(composed(override)) is None
     assert program(composed("+trainer.max_time=00:00:01:00")) is None
-    assert determining(composed("scheduler=constant")) == determining(composed())
+    plain = composed("scheduler=constant", "mix=none", "data/transforms=none")
+    assert determining(plain) == determining(composed())
+    assert not {"mix", "data.transforms"} & determining(plain).keys()
 
 
 @pytest.mark.parametrize(
@@ -182,13 +184,14 @@ def test_models_have_sizes(
     assert sum(tensor.numel() for tensor in state.values()) == parameters
 
 
+@pytest.mark.parametrize("more", [[], ["mix=remix", "data/transforms=affine"]])
 def test_more_epochs_go_on_from_a_finished_run_as_if_it_had_been_longer(
-    run_in: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run_in: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str]
 ) -> None:
     for runs, epochs in (("both", 2), ("both", 4), ("whole", 4)):
         run_in(tmp_path / runs, "trainer.max_epochs=1", "seed=1")  # another run
         capsys.readouterr()
-        run_in(tmp_path / runs, f"trainer.max_epochs={epochs}")
+        run_in(tmp_path / runs, f"trainer.max_epochs={epochs}", *more)
         went_on = "goes on from" in capsys.readouterr().out
         assert went_on == (runs == "both" and epochs == 4)
     [short] = (tmp_path / "both").rglob("trainer.max_epochs=2/seed=0")
@@ -242,6 +245,8 @@ MISTAKES = {  # what is written, and how its error begins
     "+callbacks.x=1": "callbacks.x: must be a part with its _target_, got 1",
     "+logger.x._target_=builtins.dict": "logger.x: must be a Logger, is a dict",
     "+scheduler._target_=builtins.len": "scheduler: ",
+    "mix=[mixup,remix]": "mix: must be one choice, mix=name",
+    "+mix._target_=builtins.dict": "mix: must be a Callable, is a dict",
     "ckpt_path=x": "ckpt_path: there is no such key; the same command goes on",
     "+ckpt_path=x": "ckpt_path: there is no such key; the same command goes on",
     "data.dir=null": "data.dir: Input",

@@ -24,6 +24,7 @@ from mnist_imbalance.data.imbalance import (
 )
 from mnist_imbalance.data.samplers import shuffle
 from mnist_imbalance.data.source import Batch, Images, read_torchvision
+from mnist_imbalance.data.transforms import Transform, transform_each
 from mnist_imbalance.errors import ConfigError, naming
 from mnist_imbalance.seeds import Seed, generator
 
@@ -102,6 +103,8 @@ class MNISTData(lightning.LightningDataModule):
         batch_size: Images a batch.
         source: ``dir`` → all images and labels.
         sampler: Labels → an epoch's indices, see `mnist_imbalance.data.samplers.Sampler`.
+        transforms: What is done, one after the other, to each training image (C, H, W) uint8 by
+            itself, anew in every epoch; ``order_seed`` and the epoch choose what they draw.
 
     Attributes:
         counts: Images of each label by step, once it is set up; so are those below.
@@ -129,6 +132,7 @@ class MNISTData(lightning.LightningDataModule):
         batch_size: PositiveInt = 128,
         source: Callable[[Path], Images] = MNIST,
         sampler: Callable[..., Tensor] = shuffle,
+        transforms: Sequence[Transform] = (),
     ) -> None:
         super().__init__()
         self.dir = dir
@@ -144,6 +148,7 @@ class MNISTData(lightning.LightningDataModule):
         self.batch_size = batch_size
         self.source = source
         self.sampler = sampler
+        self.transforms = transforms
         self.counts: dict[str, list[int]] = {}
 
     def setup(self, stage: str | None = None) -> None:
@@ -187,7 +192,8 @@ class MNISTData(lightning.LightningDataModule):
         self.val = pixels[held_out], labels[held_out]
         self.test = images.test
         with naming("data.sampler"):
-            self.order(0)
+            first = self.train[0][self.order(0)[: self.batch_size]]
+        self._transform(first, epoch=0)
         self.class_counts = count_labels(self.train[1], self.num_classes)
         self.counts = {
             "archive": count_labels(labels, self.num_classes),
@@ -237,7 +243,13 @@ class MNISTData(lightning.LightningDataModule):
             self.train = images.to(device), labels.to(device)
         images, labels = self.train
         order = self.order(number).to(device)
-        return images[order], labels[order]
+        return self._transform(images[order], number), labels[order]
+
+    def _transform(self, images: Tensor, epoch: int) -> Tensor:
+        if not self.transforms:
+            return images
+        chance = generator("transforms", self.order_seed, epoch)
+        return transform_each(images, self.transforms, chance)
 
     def _on_the_trainers_device(self) -> None:
         if self.trainer:
