@@ -125,6 +125,7 @@ class Keys(BaseModel, strict=True, extra="forbid"):
     metrics: Any
     trainer: TrainerKeys
     scheduler: Any = None  # configs of earlier runs have no such keys
+    posthoc: Any = None
     callbacks: Any = None
     logger: Any = None
 

@@ -49,7 +49,9 @@ def program(config: DictConfig) -> str | None:
     trainer = {f"trainer.{key}" for key in config.trainer}
     if values.get("optimizer._target_") not in ELEMENTWISE or trainer - TRAINER - LIMITS:
         return None
-    if config.scheduler or config.callbacks or set(config.logger) != {"tensorboard"}:
+    if config.scheduler or config.callbacks or config.posthoc:
+        return None
+    if set(config.logger) != {"tensorboard"}:
         return None
     copies = values.get("data.copies")
     own = OWN
