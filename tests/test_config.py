@@ -34,6 +34,7 @@ def choices(group: str) -> list[str]:
         "loss",
         "optimizer",
         "scheduler",
+        "posthoc",
         "metrics",
         "logger",
         "callbacks",

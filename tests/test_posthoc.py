@@ -165,9 +165,11 @@ def test_the_scales_alone_are_learnt(run: TrainedRun) -> None:
 def test_a_run_goes_on_from_one_that_is_trained_as_if_it_had_trained_itself(
     plain: Path, beside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], choice: str
 ) -> None:
-    ours = train_in(beside, *CNN, f"posthoc={choice}")
+    steps = ["posthoc.steps=50"] if "steps" in composed(f"posthoc={choice}").posthoc else []
+    wanted = (*CNN, f"posthoc={choice}", *steps)
+    ours = train_in(beside, *wanted)
     assert f"goes on from {beside}/any/place/checkpoints/last.ckpt" in capsys.readouterr().out
-    alone = train_in(tmp_path / "alone", *CNN, f"posthoc={choice}")
+    alone = train_in(tmp_path / "alone", *wanted)
     shown = capsys.readouterr().out
     assert "goes on from" not in shown
     assert f"posthoc={choice}: " in shown
@@ -211,7 +213,7 @@ def test_another_choice_and_a_run_side_by_side_can_be_gone_on_from(
 def test_what_is_not_the_same_training_is_not_gone_on_from(
     beside: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lws_of = (*CNN, "posthoc=lws")
+    lws_of = (*CNN, "posthoc=lws", "posthoc.steps=50")
     train_in(beside, *lws_of, "seed=1")
     assert "goes on from" not in capsys.readouterr().out
     checkpoint = RunFolder(beside / "any" / "place").last_checkpoint
