@@ -11,7 +11,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from omegaconf import DictConfig
 
 from mnist_imbalance.errors import ConfigError
-from mnist_imbalance.runs import RunFolder, determining
+from mnist_imbalance.runs import RunFolder, determining, find_records, hash_config
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -89,6 +89,36 @@ def shorter_run(config: DictConfig, folder: RunFolder, origin: Mapping[str, str]
         if state.get("loops") and origin in state["callbacks"].values():
             found[result.epochs] = run.last_checkpoint
     return found[max(found)] if found else None
+
+
+def trained_before(config: DictConfig, origin: Mapping[str, str]) -> RunFolder | None:
+    """Return a finished run below ``runs_dir`` that differs in ``posthoc`` alone, if any.
+
+    Args:
+        config: Of the run; if nothing is to be done after training, none is looked for.
+        origin: Checksums of the data and the code, which must be the same.
+    """
+
+    def of_training(values: Mapping[str, Any]) -> str:
+        return hash_config(
+            {key: value for key, value in values.items() if not key.startswith("posthoc.")}
+        )
+
+    if not config.get("posthoc"):
+        return None
+    ours = of_training(determining(config))
+    records = find_records([config.runs_dir])
+    for each, result in records.results.items():
+        theirs = {"data": result.data_sha256, "code": result.versions.get("code")}
+        if theirs != origin or of_training(result.config) != ours:
+            continue
+        run = RunFolder(records.folders[each])
+        try:
+            read_checkpoint(run.last_checkpoint)
+        except ConfigError:
+            continue
+        return run
+    return None
 
 
 def epochs_done(checkpoint: Path) -> int:

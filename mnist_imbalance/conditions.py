@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 CHOICES = ("model", "data", "loss", "optimizer")  # config groups, by which runs are named
-NAMED_IF_CHANGED = ("scheduler", "mix", "callbacks")  # and what lies below data
+NAMED_IF_CHANGED = ("scheduler", "mix", "callbacks", "posthoc")  # and what lies below data
 BUDGET = {"trainer.max_epochs", "trainer.max_steps"}  # how long is trained, not what is done
 SEEDS = {"seed", "data.seed", "data.order_seed"}
 
@@ -30,7 +30,7 @@ def named_choices(chosen: Mapping[str, str], usual: Mapping[str, str]) -> dict[s
     Args:
         chosen: The name chosen in each config group.
         usual: The same of a plain run of its data; what is below ``data`` and differs is named, and
-            so are the scheduler, the mix and the callbacks.
+            so are the groups of `NAMED_IF_CHANGED`.
     """
     changed = {
         group: choice

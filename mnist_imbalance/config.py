@@ -127,6 +127,7 @@ class Keys(BaseModel, strict=True, extra="forbid"):
     trainer: TrainerKeys
     scheduler: Any = None  # configs of earlier runs have no such keys
     mix: Any = None
+    posthoc: Any = None
     callbacks: Any = None
     logger: Any = None
 

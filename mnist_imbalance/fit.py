@@ -1,9 +1,11 @@
 """One config → one run folder: builds the parts, trains, scores, keeps the record."""
 
+import copy
 import logging
 import os
 import shutil
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from errno import ENOSPC
@@ -30,12 +32,15 @@ from mnist_imbalance.checkpoints import (
     read_checkpoint,
     shorter_run,
     stopped_by_callback,
+    trained_before,
 )
-from mnist_imbalance.classifier import Classifier, to_metrics
+from mnist_imbalance.classifier import Batch, Classifier, to_metrics
 from mnist_imbalance.conditions import CHOICES, changes, name_condition, named_choices
 from mnist_imbalance.config import build, build_each, check, compose_with
 from mnist_imbalance.data import MNISTData
 from mnist_imbalance.errors import ConfigError, naming
+from mnist_imbalance.files import write_whole
+from mnist_imbalance.posthoc import adjusted, told_of
 from mnist_imbalance.provenance import describe, versions
 from mnist_imbalance.runs import (
     Result,
@@ -110,7 +115,7 @@ def fit_run(
             loss diverges.
     """
     check(config)
-    for group in (*CHOICES, "scheduler", "mix"):
+    for group in (*CHOICES, "scheduler", "mix", "posthoc"):
         if not isinstance(hydra.runtime.choices.get(group), str):
             raise ConfigError(f"{group}: must be one choice, {group}=name")
     with folder.lock():
@@ -221,7 +226,19 @@ def build_classifier(config: DictConfig, data: MNISTData) -> Classifier:
 def build_parts(config: DictConfig) -> tuple[MNISTData, Classifier]:
     """Return a run's data, set up, and its classifier, see `build_classifier`."""
     data = build_data(config)
-    return data, build_classifier(config, data)
+    classifier = build_classifier(config, data)
+    few = copy.copy(data)  # an image of each label, to try what comes after training
+    few.train, few.val = map(first_of_each_label, (data.train, data.val))
+    adjusted(config, few, classifier.model)
+    return data, classifier
+
+
+def first_of_each_label(images_and_labels: Batch) -> Batch:
+    """Return one image of each label that there is, and the labels."""
+    images, labels = images_and_labels
+    there = labels.unique()
+    first = torch.stack([(labels == label).nonzero()[0, 0] for label in there])
+    return images[first], there
 
 
 def rehearse(classifier: Classifier, image_shape: Sequence[int]) -> None:
@@ -261,9 +278,12 @@ def fit_and_score(
     """Do what `fit_run` promises in a folder that is ours and not finished."""
     data, classifier = build_parts(config)
     origin = Origin(data)
-    done = epochs_done(folder.last_checkpoint)
+    trained = trained_before(config, origin.state_dict())
+    done = 0 if trained else epochs_done(folder.last_checkpoint)
     checkpoint = folder.last_checkpoint if done else None
-    if not done and not hasattr(classifier.loss, "start_epoch"):
+    if trained:
+        checkpoint = trained.last_checkpoint
+    elif not done and not hasattr(classifier.loss, "start_epoch"):
         checkpoint = shorter_run(config, folder, origin.state_dict())
     on_trial = bool(config.trainer.get("fast_dev_run"))
     loggers = [] if on_trial else make_loggers(config, folder, done)
@@ -286,34 +306,44 @@ def fit_and_score(
         folder.begin(config, hydra)
     if checkpoint and not done:
         go_on(checkpoint, loggers, data)
-    try:
-        trainer.fit(classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    except Exception:
-        if fresh and not on_trial and not folder.last_checkpoint.exists():
-            folder.discard()
-        raise
-    print(trainer.profiler.summary(), end="")  # type: ignore[attr-defined]  # empty without one
-    steps = trainer.global_step
-    whole = trainer.current_epoch == trainer.max_epochs or steps == trainer.max_steps
-    if not whole and not (own_callbacks and trainer.should_stop and has_time(timer)):
-        raise ConfigError(
-            f"trainer: training was ended after {len(classifier.history['train'])} of "
-            f"{config.trainer.max_epochs} epochs; only a whole training has a result; the same "
-            "command without trainer.max_time goes on from there"
-        )
+    if trained:
+        steps = take_up(trained, classifier)
+    else:
+        try:
+            trainer.fit(classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        except Exception:
+            if fresh and not on_trial and not folder.last_checkpoint.exists():
+                folder.discard()
+            raise
+        print(trainer.profiler.summary(), end="")  # type: ignore[attr-defined]  # empty without one
+        steps = trainer.global_step
+        whole = trainer.current_epoch == trainer.max_epochs or steps == trainer.max_steps
+        if not whole and not (own_callbacks and trainer.should_stop and has_time(timer)):
+            raise ConfigError(
+                f"trainer: training was ended after {len(classifier.history['train'])} of "
+                f"{config.trainer.max_epochs} epochs; only a whole training has a result; the same "
+                "command without trainer.max_time goes on from there"
+            )
     trainer.loggers = []  # their curves are those of training
     trainer.validate(classifier, datamodule=data, verbose=False)
+    end_history(classifier)
+    seconds = timer.time_elapsed("train")
+    if config.get("posthoc"):
+        begun = time.monotonic()
+        classifier.model = adjusted(config, data, classifier.model)
+        seconds += time.monotonic() - begun
+        print(f"posthoc={hydra.runtime.choices['posthoc']}: {told_of(classifier.model)}")
+        trainer.validate(classifier, datamodule=data, verbose=False)
     trainer.test(classifier, datamodule=data, verbose=False)
 
     check_whole(config, data, classifier)
-    end_history(classifier)
     result = make_result(
         config,
         hydra,
         data,
         classifier,
         steps,
-        Seconds(fit=timer.time_elapsed("train"), test=timer.time_elapsed("test")),
+        Seconds(fit=seconds, test=timer.time_elapsed("test")),
         describe(trainer.strategy.root_device),
     )
     if on_trial:
@@ -325,8 +355,20 @@ def fit_and_score(
             logger.log_hyperparams(result.config)
             logger.log_metrics(to_metrics("test", result.test, result.groups), step=result.epochs)
             logger.finalize("success")
+    if trained:
+        write_whole(folder.last_checkpoint, trained.last_checkpoint.read_bytes())
     folder.finish(result, classifier.history, classifier.predictions)
     return result
+
+
+def take_up(trained: RunFolder, classifier: Classifier) -> int:
+    """Give a classifier the weights and the history of a finished run; return its steps."""
+    state = read_checkpoint(trained.last_checkpoint)
+    classifier.load_state_dict(state["state_dict"])
+    classifier.on_load_checkpoint(state)
+    result = trained.result()
+    assert result
+    return result.steps
 
 
 def make_loggers(config: DictConfig, folder: RunFolder, done: int) -> list[Logger]:

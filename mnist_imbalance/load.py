@@ -11,6 +11,7 @@ from mnist_imbalance.config import check
 from mnist_imbalance.data import MNISTData
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.fit import build_parts
+from mnist_imbalance.posthoc import adjusted
 from mnist_imbalance.runs import Result, RunFolder
 
 
@@ -21,8 +22,8 @@ class TrainedRun:
     Attributes:
         config: As it was composed.
         data: Set up, on the CPU.
-        classifier: With the weights of the last checkpoint, in evaluation mode; called with images
-            (N, C, H, W) in [0, 1] it returns logits (N, K).
+        classifier: With the weights of the last checkpoint, and after the run's ``posthoc``, in
+            evaluation mode; called with images (N, C, H, W) in [0, 1] it returns logits (N, K).
         result: None if the run is not complete.
     """
 
@@ -58,4 +59,5 @@ def load_run(folder: str | Path) -> TrainedRun:
         classifier.load_state_dict(checkpoint["state_dict"])
     except RuntimeError as error:
         raise ConfigError(f"{folder}: its checkpoint does not fit its config") from error
+    classifier.model = adjusted(config, data, classifier.model)
     return TrainedRun(config, data, classifier.eval(), run.result())

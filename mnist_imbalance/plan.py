@@ -45,8 +45,8 @@ class Study(BaseModel, strict=True, extra="forbid"):
         seeds: Of the runs of these.
         extensions: Overlays that go beyond AI3607.
         extension_seeds: Of the runs of those.
-        methods: What is compared in every run of the overlays in ``experiments``, by name: overrides
-            of the training command line, of which one that sweeps is tuned, see `with_settings`.
+        methods: What is compared in every run of the overlays in ``experiments``, by name:
+            overrides of the training command line; what they sweep is tuned, see `with_settings`.
         tuned_at: Overrides of these overlays, where the methods are tuned; with the first seed.
         overrides: Of every run.
         report_dir: Where the report is written; None is ``report`` below runs_dir where that holds

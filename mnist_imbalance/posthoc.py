@@ -1,29 +1,87 @@
-"""Adjustments of a trained classifier that need no training."""
+"""What is done to a trained classifier: a function each, of the model and its data.
+
+It returns a new model and leaves the given one as it is. What has to be chosen is chosen on the
+validation images.
+"""
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import torch
+from omegaconf import DictConfig
 from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mnist_imbalance.data.source import Batch
-from mnist_imbalance.errors import ConfigError
+from mnist_imbalance.config import build
+from mnist_imbalance.data import MNISTData
+from mnist_imbalance.errors import ConfigError, naming
+from mnist_imbalance.methods import frequencies
 from mnist_imbalance.metrics import balanced_accuracy
 
 STRENGTHS = tuple(step / 10 for step in range(31))  # τ from 0, which changes nothing, to 3
 TEMPERATURES = (0.05, 20.0)
 
 
-def adjust_logits(logits: Tensor, class_counts: Sequence[int], tau: float) -> Tensor:
-    """Return logits (N, C) less τ log π, π being each label's part of the training images.
+class Adjusted(nn.Module):
+    """A model whose logits (N, C) are scaled, then shifted.
 
-    Menon et al., 2021, "Long-tail learning via logit adjustment", the post-hoc form.
+    Args:
+        model: Maps images to logits.
+        told: What was chosen, for the screen.
+        scales: (C,) or one for all.
+        offsets: (C,) or one for all.
     """
-    counts = torch.tensor(class_counts, dtype=logits.dtype)
-    return logits - tau * (counts / counts.sum()).log()
+
+    scales: Tensor
+    offsets: Tensor
+
+    def __init__(
+        self,
+        model: nn.Module,
+        told: str,
+        scales: Tensor | float = 1.0,
+        offsets: Tensor | float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.told = told
+        for name, values in (("scales", scales), ("offsets", offsets)):
+            self.register_buffer(name, torch.as_tensor(values, dtype=torch.float32))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images (N, C, H, W) to logits (N, K)."""
+        logits: Tensor = self.model(images) * self.scales + self.offsets
+        return logits
+
+
+def adjusted(config: DictConfig, data: MNISTData, model: nn.Module) -> nn.Module:
+    """Return a trained model after what a config wants done then; on the CPU.
+
+    Raises:
+        ConfigError: It cannot be done with these values, or to this model.
+    """
+    if not config.get("posthoc"):
+        return model
+    data.to(torch.device("cpu"))
+    step = build(config, "posthoc", {"seed": config.seed}, Callable)
+    with naming("posthoc"):
+        made = step(model, data)
+        if not isinstance(made, nn.Module):
+            raise TypeError(f"must return a Module, returns a {type(made).__name__}")
+        return made
+
+
+def told_of(model: nn.Module) -> str:
+    """Return what was chosen for a model after training, if it says so."""
+    return getattr(model, "told", "done")
+
+
+@torch.no_grad()
+def logits_of(model: nn.Module, images: Tensor) -> Tensor:
+    """Return a model's logits (N, K) for images (N, C, H, W) uint8."""
+    return torch.cat([model(part / 255) for part in torch.split(images, 1000)])
 
 
 def last_layer(model: nn.Module) -> nn.Linear:
@@ -34,28 +92,8 @@ def last_layer(model: nn.Module) -> nn.Linear:
     """
     layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
     if not layers:
-        raise ConfigError("model: has no linear layer whose weights could be normalized")
+        raise ConfigError("model: has no linear layer whose weights could be changed")
     return layers[-1]
-
-
-def tau_normalized(model: nn.Module, tau: float, keep_bias: bool) -> nn.Module:
-    """Return a copy of a model in which each label's last weights are divided by their norm^τ.
-
-    Kang et al., 2020, "Decoupling representation and classifier for long-tailed recognition", whose
-    classifier has no bias.
-
-    Args:
-        model: Its last linear layer maps to the logits.
-        tau: From 0, which changes nothing, to 1, where all norms are alike.
-        keep_bias: Leave the bias as it is, or else set it to 0.
-    """
-    copied = copy.deepcopy(model)
-    layer = last_layer(copied)
-    with torch.no_grad():
-        layer.weight /= layer.weight.norm(dim=1, keepdim=True) ** tau
-        if layer.bias is not None and not keep_bias:
-            layer.bias.zero_()
-    return copied
 
 
 def best_strength(adjusted: Mapping[float, Tensor], labels: Tensor) -> float:
@@ -65,10 +103,7 @@ def best_strength(adjusted: Mapping[float, Tensor], labels: Tensor) -> float:
 
 
 def best_temperature(logits: Tensor, labels: Tensor) -> float:
-    """Return the temperature T at which softmax(logits / T) is likeliest.
-
-    Guo et al., 2017, "On calibration of modern neural networks".
-    """
+    """Return the temperature T at which softmax(logits / T) is likeliest."""
     low, high = (math.log(end) for end in TEMPERATURES)
     found = minimize_scalar(
         lambda log_t: functional.cross_entropy(logits / math.exp(log_t), labels).item(),
@@ -78,39 +113,54 @@ def best_temperature(logits: Tensor, labels: Tensor) -> float:
     return math.exp(found.x)
 
 
-def adjustments(
-    model: nn.Module, val: Batch, test: Tensor, class_counts: Sequence[int]
-) -> dict[str, tuple[Tensor, Tensor]]:
-    """Return the validation and test logits of a model, as trained and with each adjustment.
+def logit_adjustment(model: nn.Module, data: MNISTData) -> Adjusted:
+    """Take τ log π from the logits, π being each label's part of the training images.
+
+    Menon et al., 2021, "Long-tail learning via logit adjustment", the post-hoc form.
+    """
+    model = copy.deepcopy(model).eval()
+    images, labels = data.val
+    logits = logits_of(model, images)
+    prior = frequencies(data.class_counts).log().float()
+    tau = best_strength({tau: logits - tau * prior for tau in STRENGTHS}, labels)
+    return Adjusted(model, f"τ={tau:g}", offsets=-tau * prior)
+
+
+def normalized(model: nn.Module, tau: float, keep_bias: bool) -> nn.Module:
+    """Return a copy of a model in which each label's last weights are divided by their norm^τ."""
+    copied = copy.deepcopy(model).eval()
+    layer = last_layer(copied)
+    with torch.no_grad():
+        layer.weight /= layer.weight.norm(dim=1, keepdim=True) ** tau
+        if layer.bias is not None and not keep_bias:
+            layer.bias.zero_()
+    return copied
+
+
+def tau_normalized(model: nn.Module, data: MNISTData, *, keep_bias: bool) -> Adjusted:
+    """Divide each label's last weights by their norm^τ, τ being at most 1, where norms are alike.
+
+    Kang et al., 2020, "Decoupling representation and classifier for long-tailed recognition", whose
+    classifier has no bias.
 
     Args:
-        model: Maps images (N, C, H, W) in [0, 1] to logits.
-        val: Images (N, C, H, W) uint8 and labels, by which τ and T are chosen.
-        test: Images.
-        class_counts: Training images of each label.
+        model: Its last linear layer maps to the logits.
+        data: Of its training.
+        keep_bias: Leave the bias as it is, or else set it to 0.
     """
-    images, labels = val
+    images, labels = data.val
+    scaled = {tau: logits_of(normalized(model, tau, keep_bias), images) for tau in STRENGTHS[:11]}
+    tau = best_strength(scaled, labels)
+    told = "bias kept" if keep_bias else "no bias"
+    return Adjusted(normalized(model, tau, keep_bias), f"τ={tau:g}, {told}")
 
-    @torch.inference_mode()
-    def logits(changed: nn.Module, of: Tensor) -> Tensor:
-        return torch.cat([changed(part / 255) for part in torch.split(of, 1000)])
 
-    as_trained = logits(model, images), logits(model, test)
-    changed = {"as trained": as_trained}
-    tau = best_strength(
-        {tau: adjust_logits(as_trained[0], class_counts, tau) for tau in STRENGTHS}, labels
-    )
-    on_val, on_test = (adjust_logits(each, class_counts, tau) for each in as_trained)
-    changed[f"logit adjustment, τ={tau:g}"] = on_val, on_test
-    for keep_bias in (True, False):
-        scaled = {
-            tau: logits(tau_normalized(model, tau, keep_bias), images) for tau in STRENGTHS[:11]
-        }
-        tau = best_strength(scaled, labels)
-        on_test = logits(tau_normalized(model, tau, keep_bias), test)
-        told = "bias kept" if keep_bias else "no bias"
-        changed[f"τ-normalized, {told}, τ={tau:g}"] = scaled[tau], on_test
-    temperature = best_temperature(as_trained[0], labels)
-    on_val, on_test = (each / temperature for each in as_trained)
-    changed[f"temperature {temperature:.3g}"] = on_val, on_test
-    return changed
+def temperature(model: nn.Module, data: MNISTData) -> Adjusted:
+    """Divide the logits by the temperature at which the validation labels are likeliest.
+
+    Guo et al., 2017, "On calibration of modern neural networks".
+    """
+    model = copy.deepcopy(model).eval()
+    images, labels = data.val
+    found = best_temperature(logits_of(model, images), labels)
+    return Adjusted(model, f"T={found:.3g}", scales=1 / found)

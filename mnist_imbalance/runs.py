@@ -71,7 +71,10 @@ NonNegative = Annotated[FiniteFloat, Field(ge=0)]
 
 
 class Seconds(BaseModel, frozen=True):
-    """Wall-clock time: of training with its validation, resumed parts included, and of the test."""
+    """Wall-clock time: of training with its validation, resumed parts included, and of the test.
+
+    Training that another run has done, see `trained_before`, does not count.
+    """
 
     fit: NonNegative
     test: NonNegative
@@ -111,8 +114,8 @@ class Result(BaseModel, frozen=True, populate_by_name=True):
         groups: The labels of each group that accuracies are given for.
         data_sha256: Checksum of all images and labels of the data set, as they were read.
         train: Scores of the last epoch's training batches, each as it was when trained on.
-        val: Scores of the held-out training images after the last epoch.
-        test: Scores of the test set after the last epoch.
+        val: Scores of the held-out training images after the last epoch, and ``posthoc``.
+        test: Scores of the test set then.
         seconds: What the run took.
         device: What it ran on.
         threads: CPU threads it ran with.

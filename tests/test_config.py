@@ -35,6 +35,7 @@ def choices(group: str) -> list[str]:
         "optimizer",
         "scheduler",
         "mix",
+        "posthoc",
         "metrics",
         "logger",
         "callbacks",

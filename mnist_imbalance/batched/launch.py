@@ -49,7 +49,7 @@ def program(config: DictConfig) -> str | None:
     trainer = {f"trainer.{key}" for key in config.trainer}
     if values.get("optimizer._target_") not in ELEMENTWISE or trainer - TRAINER - LIMITS:
         return None
-    if config.scheduler or config.mix or config.callbacks:
+    if config.scheduler or config.mix or config.callbacks or config.posthoc:
         return None
     if set(config.logger) != {"tensorboard"}:
         return None

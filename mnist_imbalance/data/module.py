@@ -188,7 +188,7 @@ class MNISTData(lightning.LightningDataModule):
         )
         kept = subsample(held_in, labels, counts)
         self.kept = pixels[kept], labels[kept]
-        self.train = self._expand(epoch=0)
+        self.train, self._noise_of = self._expand(epoch=0), 0
         self.val = pixels[held_out], labels[held_out]
         self.test = images.test
         with naming("data.sampler"):
@@ -235,14 +235,19 @@ class MNISTData(lightning.LightningDataModule):
         chance = generator("order", self.order_seed, epoch)
         return self.sampler(labels.cpu(), generator=chance, **asked)
 
+    def drawn(self, epoch: int) -> Batch:
+        """Return all training images and labels, with an epoch's noise, before they are ordered."""
+        noise_of = epoch if self.redraw else 0
+        if noise_of != self._noise_of:
+            device = self.train[1].device
+            images, labels = self._expand(noise_of)
+            self.train, self._noise_of = (images.to(device), labels.to(device)), noise_of
+        return self.train
+
     def epoch(self, number: int) -> Batch:
         """Return the training images and labels of an epoch, in order."""
-        device = self.train[1].device
-        if self.redraw and number > 0:
-            images, labels = self._expand(number)
-            self.train = images.to(device), labels.to(device)
-        images, labels = self.train
-        order = self.order(number).to(device)
+        images, labels = self.drawn(number)
+        order = self.order(number).to(labels.device)
         return self._transform(images[order], number), labels[order]
 
     def _transform(self, images: Tensor, epoch: int) -> Tensor:
