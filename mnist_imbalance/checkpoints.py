@@ -18,8 +18,21 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint beside its place and then puts it there in one step.
 
     Lightning's own writing passes through the system's temporary folder, from where a move to
-    another file system is not one step.
+    another file system is not one step. A checkpoint of a whole epoch is read as one that the next
+    epoch follows: with ``max_steps``, Lightning would do the rest of an epoch that has none.
     """
+
+    def load_checkpoint(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Read a checkpoint to go on from."""
+        checkpoint: dict[str, Any] = super().load_checkpoint(*args, **kwargs)
+        loop = checkpoint["loops"]["fit_loop"]
+        batches, epochs = loop["epoch_loop.batch_progress"], loop["epoch_progress"]
+        if batches["is_last_batch"]:
+            batches["is_last_batch"] = False
+            batches["current"] = dict.fromkeys(batches["current"], 0)
+            for progress in epochs.values():
+                progress["completed"] = progress["processed"]
+        return checkpoint
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None

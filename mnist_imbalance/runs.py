@@ -211,7 +211,12 @@ def determining(config: DictConfig) -> dict[str, Any]:
 
     values: Any = OmegaConf.to_container(config, resolve=True)
     flat = flatten(values, "")
-    determine = {key for key in flat if not {key, key.partition(".")[0]} & WITHOUT_EFFECT}
+    first = [".".join(key.split(".")[:2]) for key in flat]  # max_time may be a table of units
+    determine = {
+        key
+        for key, part in zip(flat, first, strict=True)
+        if not {part, part.partition(".")[0]} & WITHOUT_EFFECT
+    }
     return {key: flat[key] for key in sorted(determine) if flat[key] != NEW_KEYS.get(key, ...)}
 
 

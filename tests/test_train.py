@@ -384,6 +384,19 @@ def test_half_a_training_has_no_result(train_here: Train, tmp_path: Path, no_tim
     assert not list(tmp_path.rglob("result.json"))
 
 
+def test_a_run_of_steps_goes_on_after_an_epoch(train_here: Train) -> None:
+    steps = ("trainer.max_steps=40", "trainer.max_epochs=4", "scheduler=cosine", *SHORT[1:])
+    undisturbed = train_here(*steps, "seed=3", "data.seed=3")
+    known = result_in(undisturbed)
+    curve = (undisturbed / "metrics.csv").read_text()
+    shutil.rmtree(undisturbed)
+    with pytest.raises(SystemExit, match="training was ended after 1 of 4 epochs"):
+        train_here("+trainer.max_time={milliseconds: 1}", *steps, "seed=3", "data.seed=3")
+    folder = train_here(*steps, "seed=3", "data.seed=3")
+    assert result_in(folder).model_copy(update={"seconds": known.seconds}) == known
+    assert (folder / "metrics.csv").read_text() == curve
+
+
 def test_a_run_of_steps_ends_within_an_epoch_and_is_whole(train_here: Train) -> None:
     folder = train_here("trainer.max_steps=40", "trainer.max_epochs=-1", *SHORT[1:])
     assert folder.parent.name == "trainer.max_steps=40"
