@@ -5,7 +5,7 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from errno import ENOSPC
 from math import ceil
 from pathlib import Path
@@ -222,6 +222,21 @@ def build_parts(config: DictConfig) -> tuple[MNISTData, Classifier]:
     """Return a run's data, set up, and its classifier, see `build_classifier`."""
     data = build_data(config)
     return data, build_classifier(config, data)
+
+
+def check_parts(configs: Iterable[DictConfig]) -> None:
+    """Build the parts of runs to come, equal data once.
+
+    Raises:
+        ConfigError: A value cannot work.
+    """
+    known: dict[str, MNISTData] = {}  # by its part of the config
+    for config in configs:
+        check(config)
+        of_data = OmegaConf.to_yaml(config.data, resolve=True)
+        if of_data not in known:
+            known[of_data] = build_data(config)
+        build_classifier(config, known[of_data])
 
 
 def rehearse(classifier: Classifier, image_shape: Sequence[int]) -> None:

@@ -8,7 +8,7 @@ import pytest
 from conftest import REPOSITORY
 
 PACKAGE = "mnist_imbalance"
-COMMANDS = {"train", "study", "counts", "report"}
+COMMANDS = {"train", "study", "search", "counts", "report"}
 
 
 def imported(file: Path) -> set[str]:
