@@ -60,9 +60,12 @@ def check_search(config: DictConfig) -> SearchKeys:
     if OmegaConf.is_missing(config, "space"):
         raise ConfigError("search.space: must say what to search, {loss.minority_weight: [2,7]}")
     try:
-        return SearchKeys.model_validate(OmegaConf.to_container(config, resolve=True))
+        keys = SearchKeys.model_validate(OmegaConf.to_container(config, resolve=True))
     except ValidationError as error:
         raise as_config_error(error, prefix="search.") from error
+    if "seed" in keys.space:
+        raise ConfigError("search.space: no seed is better than another; see search.seeds")
+    return keys
 
 
 def check_before_training(overrides: Sequence[str], space: Space) -> None:
