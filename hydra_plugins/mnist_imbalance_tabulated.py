@@ -1,7 +1,6 @@
 """``hydra/sweeper=tabulated``, where Hydra looks for sweepers; it imports this at every start."""
 
 import copy
-import logging
 from collections.abc import Sequence
 from functools import partial
 from itertools import chain
@@ -54,7 +53,12 @@ class TabulatedSweeper(Sweeper):
         Raises:
             SystemExit: Some failed; the text has a line for each.
         """
-        from mnist_imbalance.jobs import check_launcher, leave_ctrl_c_to_us, run_and_tell
+        from mnist_imbalance.jobs import (
+            check_launcher,
+            leave_ctrl_c_to_us,
+            quiet_hydra,
+            run_and_tell,
+        )
         from mnist_imbalance.summary import show_sweep
 
         check_launcher(self.composed.hydra.launcher)
@@ -65,8 +69,7 @@ class TabulatedSweeper(Sweeper):
             task_function=partial(run_and_tell, self.task_function, swept.keys(), jobs),
             config=self.composed,
         )
-        for name in ("hydra", "hydra_plugins"):  # all of a job's overrides, and less than is told
-            logging.getLogger(name).setLevel(logging.WARNING)
+        quiet_hydra()
         print(f"{jobs} jobs, in {self.composed.hydra.sweep.dir}", flush=True)
         with leave_ctrl_c_to_us():
             launches: list[Sequence[JobReturn]] = basic.sweep(arguments)

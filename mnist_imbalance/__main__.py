@@ -8,6 +8,7 @@ from importlib import import_module
 COMMANDS = {
     "train": "mnist_imbalance.train",
     "study": "mnist_imbalance.study",
+    "search": "mnist_imbalance.search",
     "report": "mnist_imbalance.report.__main__",
     "counts": "mnist_imbalance.counts",
     "adjust": "mnist_imbalance.adjust",
@@ -18,7 +19,7 @@ def main() -> None:
     """Run the command that the first argument names, or complete what the shell has of it."""
     if sys.argv[1:2] == ["-sc"] and "COMP_LINE" in os.environ:  # a shell asks, after Tab
         line = os.environ["COMP_LINE"]
-        named = re.match(r"\s*\S+\s+(train|study)\s", line)
+        named = re.match(r"\s*\S+\s+(train|study|search)\s", line)
         if not named:
             return print(*COMMANDS)
         os.environ["COMP_LINE"] = f"mnist-imbalance {line[named.end() :]}"

@@ -30,7 +30,7 @@ def as_config_error(error: ValidationError, prefix: str = "") -> ConfigError:
     """Return an error that names, for every mistake, the key, what would be right and the value."""
     return ConfigError(
         "; ".join(
-            no_such_key(mistake["loc"][0])
+            no_such_key(f"{prefix}{mistake['loc'][0]}")
             if mistake["type"] == "extra_forbidden" and len(mistake["loc"]) == 1
             else f"{prefix}{'.'.join(map(str, mistake['loc']))}: {mistake['msg']}, "
             f"got {mistake['input']!r}"

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from errno import ENOSPC
 from math import ceil
 from pathlib import Path
@@ -239,6 +239,21 @@ def first_of_each_label(images_and_labels: Batch) -> Batch:
     there = labels.unique()
     first = torch.stack([(labels == label).nonzero()[0, 0] for label in there])
     return images[first], there
+
+
+def check_parts(configs: Iterable[DictConfig]) -> None:
+    """Build the parts of runs to come, equal data once.
+
+    Raises:
+        ConfigError: A value cannot work.
+    """
+    known: dict[str, MNISTData] = {}  # by its part of the config
+    for config in configs:
+        check(config)
+        of_data = OmegaConf.to_yaml(config.data, resolve=True)
+        if of_data not in known:
+            known[of_data] = build_data(config)
+        build_classifier(config, known[of_data])
 
 
 def rehearse(classifier: Classifier, image_shape: Sequence[int]) -> None:

@@ -1,5 +1,6 @@
 """What a job of a sweep or a study does, and what it gives back to the command."""
 
+import logging
 import multiprocessing
 import os
 import shutil
@@ -133,15 +134,20 @@ def run_in_sweep(config: DictConfig) -> Outcome:
     return as_outcome(Path(HydraConfig.get().runtime.output_dir), reached)
 
 
+def processes(launcher: DictConfig) -> int:
+    """Return how many jobs are done at a time where joblib does them."""
+    from joblib import cpu_count  # which its launcher imports, too
+
+    asked: int = launcher.get("n_jobs", -1) or 1
+    return asked if asked > 0 else max(1, cpu_count() + 1 + asked)
+
+
 def jobs_at_once() -> int:
     """Return how many jobs are done at a time where this one is: by joblib, Slurm or one by one."""
     launcher = HydraConfig.get().launcher
     if multiprocessing.parent_process() is None:
         return launcher.get("array_parallelism", 1)  # type: ignore[no-any-return]
-    from joblib import cpu_count  # which its launcher has imported
-
-    asked: int = launcher.get("n_jobs", -1) or 1
-    return asked if asked > 0 else max(1, cpu_count() + 1 + asked)
+    return processes(launcher)
 
 
 def run_and_tell(
@@ -186,6 +192,12 @@ def check_launcher(launcher: DictConfig) -> None:
         raise ConfigError("hydra/launcher: there is no srun here; start this where Slurm is")
 
 
+def quiet_hydra() -> None:
+    """Let Hydra and its launchers not say what is told anyway, each job's overrides in full."""
+    for name in ("hydra", "hydra_plugins"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
 def as_override(key: str, value: str) -> str:
     """Return ``key=value`` as Hydra reads it, whatever the value holds."""
     escaped = value.replace("\\", "\\\\").replace("'", "\\'")
@@ -219,6 +231,7 @@ def launch(jobs: Sequence[Sequence[str]], runs_dir: str, launcher: DictConfig) -
             task_function=partial(run_and_tell, run_in_sweep, told, None),
             config=config,
         )
+        quiet_hydra()
         with leave_ctrl_c_to_us():
             returned = chosen.launch([[*each, place] for each in jobs], initial_job_idx=0)
     return [job.return_value for job in returned]

@@ -15,10 +15,10 @@ from typing import Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from mnist_imbalance.commandline import check_choices, hush_libraries, one_line_errors
-from mnist_imbalance.config import CONF, check, compose_with
+from mnist_imbalance.config import CONF, compose_with
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.jobs import launch
 from mnist_imbalance.plan import PlannedRun, StudyKeys, check_study, plan, with_choice
@@ -159,18 +159,13 @@ def check_before_training(keys: StudyKeys, runs: Sequence[PlannedRun]) -> None:
     Raises:
         ConfigError: A value or a folder cannot work.
     """
-    from mnist_imbalance.data import MNISTData  # slow to import
-    from mnist_imbalance.fit import build_classifier, build_data
+    from mnist_imbalance.fit import check_parts  # slow to import
 
     first_of = {run.experiment: run for run in reversed(runs)}
-    known: dict[str, MNISTData] = {}  # by its part of the config
-    for run in first_of.values():
-        config = compose_with([*run.overrides, *(["loss=plain"] if run.waits else [])])
-        check(config)
-        of_data = OmegaConf.to_yaml(config.data, resolve=True)
-        if of_data not in known:
-            known[of_data] = build_data(config)
-        build_classifier(config, known[of_data])
+    check_parts(
+        compose_with([*run.overrides, *(["loss=plain"] if run.waits else [])])
+        for run in first_of.values()
+    )
     report_dir = keys.study.report_dir or keys.runs_dir
     for key, folder in (("runs_dir", keys.runs_dir), ("study.report_dir", report_dir)):
         path = Path(folder).absolute()

@@ -43,6 +43,12 @@ TRAIN = ["mnist_imbalance.train"]
         [*TRAIN, "model=lstm", "data=imbalanced", "loss=weighted", *SHORT],
         [*TRAIN, "-m", "hydra/launcher=joblib", "loss=weighted", "seed=0,1", *SHORT],
         [*TRAIN, "--help"],
+        [
+            "mnist_imbalance.search",
+            "search.space={optimizer.lr: [0.01]}",
+            "search.budget=1",
+            *SHORT,
+        ],
         ["mnist_imbalance.counts", "data=augmented_40"],
         ["benchmarks", "startup", "--rounds", "1"],
     ],

@@ -8,7 +8,7 @@ import pytest
 from conftest import REPOSITORY
 
 PACKAGE = "mnist_imbalance"
-COMMANDS = {"train", "study", "counts", "report"}
+COMMANDS = {"train", "study", "search", "counts", "report"}
 
 
 def imported(file: Path) -> set[str]:
@@ -60,6 +60,7 @@ def test_no_circle_of_rooms() -> None:
         ("fit", {"commandline", "jobs", "plan", "summary", "batched"}),
         ("plan", {"fit", "jobs", "commandline", "classifier", "data"}),
         ("batched", {"commandline", "plan"}),
+        ("trials", {"commandline", "plan", "fit", "summary"}),
     ],
 )
 def test_nothing_is_imported_from_a_room_above(below: str, above: set[str]) -> None:

@@ -113,11 +113,12 @@ def test_what_cannot_be_downloaded_is_told_by_name(shell: Shell, tmp_path: Path)
 @pytest.mark.parametrize(
     ("line", "completed"),
     [
-        ("mnist-imbalance ", ["train", "study", "report", "counts", "adjust"]),
+        ("mnist-imbalance ", ["train", "study", "search", "report", "counts", "adjust"]),
         ("mnist-imbalance train model=", ["model=cnn", "model=lstm"]),
         ("mnist-imbalance train model=cnn data/prof", ["data/profile="]),
         ("mnist-imbalance train optimizer.weight", ["optimizer.weight_decay="]),
         ("mnist-imbalance study study=q", ["study=quick"]),
+        ("mnist-imbalance search search.bu", ["search.budget="]),
     ],
 )
 def test_tab_completes(shell: Shell, line: str, completed: list[str]) -> None:
@@ -129,6 +130,5 @@ def test_tab_completes(shell: Shell, line: str, completed: list[str]) -> None:
 def test_an_unknown_command_is_told_which_there_are(shell: Shell) -> None:
     done = shell("mnist-imbalance", "trian")
     assert done.returncode == 1
-    assert done.stderr == (
-        "usage: mnist-imbalance {train,study,report,counts,adjust} [--help] [key=value ...]\n"
-    )
+    commands = "{train,study,search,report,counts,adjust}"
+    assert done.stderr == f"usage: mnist-imbalance {commands} [--help] [key=value ...]\n"
