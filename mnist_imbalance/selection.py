@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Collection, Iterable, Mapping
-from statistics import fmean
 from typing import Any, Protocol, TypeVar
 
 from mnist_imbalance.errors import ConfigError
@@ -49,7 +48,7 @@ def sweep_of(values: Mapping[str, Any], runs: Iterable[Run]) -> dict[float, Run]
 
 def best_balanced(tuned: Mapping[Key, Scores]) -> Key:
     """Return the key of the highest mean of the labels' accuracies, the first of equals."""
-    return max(tuned, key=lambda key: round(fmean(tuned[key].accuracy_per_label), 6))
+    return max(tuned, key=lambda key: round(tuned[key].balanced_accuracy, 6))
 
 
 def best_minority_weight(sweep: Mapping[float, Scores], rare: Collection[int]) -> float:

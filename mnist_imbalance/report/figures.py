@@ -50,6 +50,7 @@ KNOWN = {
     "condition": [*map(condition_title, CONDITIONS)],
 }
 PHONE = 350  # pixels
+WIDTH_OF_RANKED = 260
 PLACES = r' (?:d|transform|[xy][12])="[^"]*"'  # where an SVG file has more decimals than it needs
 SUPERFLUOUS = (  # that is not seen
     r'<path class="(?:fore|back)ground"[^>]*/>| role="graphics-[^"]*"| pointer-events="none"'
@@ -430,6 +431,43 @@ def draw_restored(restored: pandas.DataFrame) -> Figure:
     )
 
 
+def draw_ranked(ranked: pandas.DataFrame, cliques: Mapping[str, list[tuple[str, str]]]) -> Figure:
+    """Draw the methods in their order, and join those that are not told apart (Demšar, 2006).
+
+    Args:
+        ranked: Columns model, panel, method, setting, mean, low, high and n, the best method first.
+        cliques: By panel, the first and the last method of each row of methods to be joined.
+    """
+    rows = in_words(ranked)
+    by_name = colors(rows, "model")
+    said = {"panel": "panel", "method": "method", "setting": "setting", "n": "seeds"}
+    said |= {"said": ACCURACY, "interval": "95 % interval"}
+    joined = [
+        {"panel": panel, "method": first, "last": last, "at": WIDTH_OF_RANKED + 10 + 7 * number}
+        for panel, of_panel in cliques.items()
+        for number, (first, last) in enumerate(of_panel)
+    ]
+    shown = pandas.concat([with_hover(rows, said), pandas.DataFrame(joined)])
+    y = alt.Y("method:N", sort=None, title=None, axis=alt.Axis(grid=True, tickBand="extent"))
+    axis = alt.Axis(format="%", title="balanced test accuracy", tickCount=5)
+    base = alt.Chart().encode(y)
+    points = base.encode(color("model", by_name)).transform_filter("isValid(datum.mean)")
+    line = points.mark_rule(strokeWidth=2, opacity=0.55).encode(alt.X("low:Q"), alt.X2("high:Q"))
+    x = alt.X("mean:Q", axis=axis, scale=alt.Scale(zero=False, padding=8))
+    layers = [
+        points.mark_circle(aria=True, size=60).encode(x, HOVER),
+        line.transform_filter("isValid(datum.low)"),
+    ]
+    if joined:
+        bars = base.mark_rule(strokeWidth=3, color=ALL_COLOR, clip=False)
+        bars = bars.encode(alt.X("at:Q", scale=None), alt.Y2("last:N"))
+        layers.append(bars.transform_filter("isValid(datum.last)"))
+    height = 16 * max(ranked.groupby("panel").size())
+    drawn = panels(layers, shown, "panel", 2, WIDTH_OF_RANKED, height)
+    ranking: Figure = drawn.resolve_scale(x="independent", y="independent")
+    return ranking
+
+
 def draw_components(components: pandas.DataFrame) -> Figure:
     """Draw where the variance over runs comes from, as stacked bars.
 
@@ -467,6 +505,8 @@ def narrow(figure: Described, drawn: str) -> Described:
     columns = 2 if beside > 3 else 1
     [full] = re.findall(r'^<svg [^>]*? width="(\d+)', drawn)
     labels = int(full) - beside * (panel["width"] + gap) + gap
+    if "resolve" in figure:  # every panel has labels of its own
+        labels //= beside
     width = min(panel["width"], (PHONE - labels - (columns - 1) * gap) // columns)
     height = width if panel["height"] == panel["width"] else panel["height"]
     legend = {**STYLE["legend"], "columns": 2}

@@ -4,6 +4,7 @@ import pandas
 
 from mnist_imbalance.published import OPTIMIZER
 from mnist_imbalance.report.gather import STEPS
+from mnist_imbalance.report.methods import PLAIN, TOGETHER
 from mnist_imbalance.report.names import (
     OPTIMIZERS,
     group_title,
@@ -14,7 +15,7 @@ from mnist_imbalance.report.names import (
 )
 from mnist_imbalance.report.remedies import BY_COUNT
 from mnist_imbalance.report.verdicts import CONTRADICTED, HOLDS, NO_DIFFERENCE, UNDECIDED
-from mnist_imbalance.report.wording import BETTER, fraction, with_interval
+from mnist_imbalance.report.wording import BETTER, fraction, place_title, with_interval
 
 COPIES, WEIGHTED = "duplicated_100", f"weighted{BY_COUNT}"
 CHANGED = "10 copies: noise and rotations − unchanged"
@@ -195,3 +196,34 @@ def literature(restored: pandas.DataFrame, compared: pandas.DataFrame) -> str:
             "is trained on; Adam trains these further in as many steps, but differs in more."
         )
     return " ".join(said)
+
+
+def ranking(ranked: pandas.DataFrame, pairs: pandas.DataFrame) -> list[str]:
+    """Say for each model and imbalance which method is best, and what can be told apart.
+
+    Args:
+        ranked: As `methods.ranked`.
+        pairs: As `methods.pairs`.
+    """
+    told = []
+    for (model, keep), rows in ranked.groupby(["model", "keep"], sort=False):
+        competing = rows[rows["rank"].notna()]
+        best, plain = competing.iloc[0], competing[competing.method == PLAIN]
+        of_place = pairs[(pairs.model == model) & (pairs.keep == keep)]
+        apart = int((of_place.p_corrected < TOGETHER).sum())
+        beside = f"; plain {100 * plain.iloc[0]['mean']:.1f} %" if len(plain) else ""
+        better = competing[competing.corrected == HOLDS].method
+        named = f": {', '.join(better)}" if len(better) else ""
+        told.append(
+            f"{place_title(str(model), float(str(keep)))}: {best.method} is first of "
+            f"{len(competing)}, at {100 * best['mean']:.1f} % balanced test accuracy{beside} "
+            f"({seeds_said(competing.seeds)}). Better than plain after correction are "
+            f"{len(better)}{named}. Of {len(of_place)} pairs of methods {apart} are told apart."
+        )
+    return told
+
+
+def seeds_said(seeds: pandas.Series) -> str:
+    """Say how many seeds there are."""
+    counts = sorted({int(seeds.min()), int(seeds.max())})
+    return f"{' to '.join(map(str, counts))} {'seed' if counts == [1] else 'seeds'}"

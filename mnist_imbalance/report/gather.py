@@ -4,7 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -42,6 +42,8 @@ class Gathered:
             that have them.
         epochs: The rows of ``metrics.csv`` by config hash, of the runs that have them.
         damaged: A line for each record, or file beside one, that cannot be read.
+        of_methods: By config hash, the runs whose rate follows a scheduler; they are compared with
+            each other only, and stand in nothing else of this.
     """
 
     runs: pandas.DataFrame
@@ -50,6 +52,7 @@ class Gathered:
     predictions: Mapping[str, numpy.ndarray]
     epochs: Mapping[str, Sequence[Mapping[str, Any]]]
     damaged: Sequence[str]
+    of_methods: Mapping[str, Result] = field(default_factory=dict)
 
     @cached_property
     def groups(self) -> dict[str, list[int]]:
@@ -208,8 +211,11 @@ def gather(keys: StudyKeys) -> Gathered:
     """Read all records below a study's run and record folders, whatever wrote them."""
     records = find_records([keys.runs_dir, *keys.records_dirs])
     damaged = list(records.damaged)
+    every = records.results
+    of_methods = {key: every[key] for key in every if "scheduler._target_" in every[key].config}
+    results = {key: every[key] for key in every if key not in of_methods}
     predictions, epochs = {}, {}
-    for config_hash, result in records.results.items():
+    for config_hash, result in results.items():
         folder = RunFolder(records.folders[config_hash])
         try:
             if found := folder.predictions():
@@ -223,17 +229,17 @@ def gather(keys: StudyKeys) -> Gathered:
             damaged.append(f"{error}; the run is in no learning curve")
         except (KeyError, TypeError, ValueError, ArithmeticError):
             damaged.append(f"{folder.result_file}: data.batch_size is no number of images")
-    runs = tabulate_runs(records.results)
+    runs = tabulate_runs(results)
     reached = [
         (config_hash, scored, label, accuracy)
-        for config_hash, result in records.results.items()
+        for config_hash, result in results.items()
         for scored in ("val", "test")
         for label, accuracy in getattr(result, scored).by_name(result.groups).items()
     ]
     columns = ["config_hash", "scored", "label", "accuracy"]
     told = runs.drop(columns=["weights", "left_out"])
     scores = told.merge(pandas.DataFrame(reached, columns=columns), on="config_hash")
-    return Gathered(runs, scores, records.results, predictions, epochs, damaged)
+    return Gathered(runs, scores, results, predictions, epochs, damaged, of_methods)
 
 
 @dataclass(frozen=True)

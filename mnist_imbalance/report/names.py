@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas
 
-MODELS = {"lstm": "LSTM", "cnn": "CNN"}
+MODELS = {"lstm": "LSTM", "cnn": "CNN", "lstm_no_relu": "LSTM without ReLU"}
 OPTIMIZERS = {"sgd": "SGD", "adam": "Adam"}
 CONDITIONS = {
     "original": "original",

@@ -15,6 +15,7 @@ from mnist_imbalance.report.claims import NOT_JUDGED
 from mnist_imbalance.report.explorer import explorer
 from mnist_imbalance.report.gather import EPOCHS, STEPS, Gathered, Missing
 from mnist_imbalance.report.images import Images
+from mnist_imbalance.report.methods import cliques
 from mnist_imbalance.report.names import (
     CONDITIONS,
     condition_title,
@@ -164,6 +165,31 @@ def remedies_section(gathered: Gathered, tidy: Tidy) -> Section:
     tables += wording.restored_tables(tidy["restored"])[1:]
     pictures = restored_pictures(tidy["restored"], EPOCHS, "restored_epochs")
     return Section("Remedies", paragraphs, tables, pictures, [literature])
+
+
+def methods_section(tidy: Tidy) -> Section:
+    """Which method is best, and which cannot be told apart."""
+    ranked, pairs = (
+        tidy[name].assign(panel=[*map(wording.place_title, tidy[name].model, tidy[name].keep)])
+        for name in ("ranked", "pairs")
+    )
+    joined = {str(panel): cliques(rows) for panel, rows in pairs.groupby("panel", sort=False)}
+    accuracy = {"seeds": "n", "mean_low": "low", "mean_high": "high"}
+    shown = ranked.drop(columns=[*accuracy.values()]).rename(columns=accuracy)
+    picture = Picture(
+        "ranking",
+        "Methods in the order of their balanced test accuracy, with 95 % intervals over seeds; "
+        "bars join methods that are not told apart.",
+        figures.draw_ranked(shown, joined),
+        "Every pair of the methods that a bar joins has a p-value of at least 0.05, by paired "
+        "t-tests over seeds, corrected by Holm over all pairs of a panel.",
+    )
+    tables = [
+        wording.ranked_table(rows) for _, rows in ranked.groupby(["model", "keep"], sort=False)
+    ]
+    tables += [wording.trainings_table(tidy["trainings"])]
+    tables += [wording.rules_table(tidy["rules"])] if len(tidy["rules"]) else []
+    return Section("Methods", finding.ranking(ranked, pairs), tables, [picture])
 
 
 def spread_section(components: pandas.DataFrame) -> Section:
@@ -501,6 +527,8 @@ def sections(
         made.append(explorer_section(gathered, images))
     if (tidy["compared"].n > 0).any():
         made.append(remedies_section(gathered, tidy))
+    if len(tidy["ranked"]):
+        made.append(methods_section(tidy))
     made += [make(tidy[name]) for name, make in of_tables.items() if not tidy[name].empty]
     made += [
         *(confusion_section(gathered), augmentation_section(images)),

@@ -22,6 +22,7 @@ from mnist_imbalance.report.names import (
     titled,
 )
 from mnist_imbalance.report.remedies import BY_COUNT, REFERENCES, REMEDIES
+from mnist_imbalance.report.statistics import Estimate
 from mnist_imbalance.report.verdicts import CONTRADICTED, HOLDS, NO_DIFFERENCE, UNDECIDED
 from mnist_imbalance.scores import ALL
 
@@ -434,3 +435,85 @@ def compared_tables(compared: pandas.DataFrame) -> list[Table]:
             )
         )
     return tables
+
+
+def ranked_table(ranked: pandas.DataFrame) -> Table:
+    """Return the methods of one model and imbalance in their order, each beside the plain loss.
+
+    Args:
+        ranked: As `methods.ranked`, of one place.
+    """
+    of_any = ranked.iloc[0]
+    own = ranked[["seeds", "mean", "mean_low", "mean_high"]].set_axis(
+        list(Estimate._fields), axis=1
+    )
+    plain = ranked.n > 0  # compared with it
+
+    def if_compared(words: Iterable[str]) -> list[str]:
+        return [word if known else "" for word, known in zip(words, plain, strict=True)]
+
+    effects = zip(ranked.effect, ranked.low, ranked.high, strict=True)
+    return table(
+        f"{place_title(of_any.model, of_any.keep)}: balanced test accuracy %, mean ± half of the "
+        "95 % interval over n seeds.",
+        {
+            "rank": numbers(ranked["rank"], "{:.0f}"),
+            "method": ranked.method,
+            "setting": [setting or "as it is" for setting in ranked.setting],
+            "tried": ranked.tried,
+            "accuracy": map(percent, own.itertuples()),
+            "n": ranked.seeds,
+            "rare labels": numbers(100 * ranked.rare, "{:.1f}"),
+            "others": numbers(100 * ranked.frequent, "{:.1f}"),
+            "− plain, points": if_compared(with_interval(*effect) for effect in effects),
+            "raw": if_compared(map(BETTER.__getitem__, ranked.verdict)),
+            "corrected": if_compared(map(BETTER.__getitem__, ranked.corrected)),
+            "seconds": numbers(ranked.seconds, "{:.0f}"),
+        },
+        f"{of_any.steps} optimizer steps each, {optimizer_title(of_any.optimizer)} at "
+        f"{of_any.rate:g}, falling along half a cosine; the setting is the best of those tried by "
+        "balanced validation accuracy, with the first seed and the most images. Corrected by Holm "
+        "over the methods.",
+    )
+
+
+def place_title(model: str, keep: float) -> str:
+    """Return what a reader calls a model and an imbalance."""
+    return f"{model_title(model)}, {100 * keep:g} % kept"
+
+
+def trainings_table(trainings: pandas.DataFrame) -> Table:
+    """Return how plain training was tried, see `methods.trainings`."""
+    return table(
+        "How the plain loss was tried: balanced validation accuracy %, one seed.",
+        {
+            **titled(trainings, "model", "optimizer"),
+            "rate": [f"{rate:g}" for rate in trainings.rate],
+            "steps": trainings.steps,
+            "accuracy": numbers(100 * trainings.val, "{:.2f}"),
+            "methods": ["compared with it" if chosen else "" for chosen in trainings.chosen],
+        },
+        "The rule of choice stands in `docs/protocol_methods.md`.",
+    )
+
+
+def rules_table(rules: pandas.DataFrame) -> Table:
+    """Return what each rule of selection chooses, see `methods.rules`."""
+    scores = [column for column in rules if column.endswith(" scores")]
+    return table(
+        "Which setting each rule of selection would choose, and its balanced test accuracy %, one "
+        "seed; the rule `test` chooses by the test set and shows how optimistic that is.",
+        {
+            **titled(rules, "model"),
+            "method": rules.method,
+            **{
+                column.removesuffix(" scores"): [
+                    f"{setting or 'as it is'}\n{100 * score:.2f}"
+                    for setting, score in zip(
+                        rules[column.removesuffix(" scores")], rules[column], strict=True
+                    )
+                ]
+                for column in scores
+            },
+        },
+    )

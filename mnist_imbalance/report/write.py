@@ -10,7 +10,7 @@ from rich.progress import Progress
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.files import write_whole
 from mnist_imbalance.plan import StudyKeys
-from mnist_imbalance.report import tables
+from mnist_imbalance.report import methods, tables
 from mnist_imbalance.report.claims import judge_claims
 from mnist_imbalance.report.gather import Gathered, find_missing, gather
 from mnist_imbalance.report.images import Images, read_images
@@ -42,6 +42,8 @@ def tabulate(gathered: Gathered, labels: numpy.ndarray | None) -> dict[str, pand
         tables.left_out,
     )
     tidy = {make.__name__: make(gathered) for make in makers}
+    of_methods = (methods.ranked, methods.pairs, methods.rules, methods.trainings)
+    tidy |= {make.__name__: make(gathered.of_methods) for make in of_methods}
     return tidy | {"claims": judge_claims(gathered), "compared": compared(gathered, labels)}
 
 
@@ -73,14 +75,14 @@ def write_report(keys: StudyKeys) -> Path:
 
         begin()
         gathered = gather(keys)
-        if not gathered.results:
+        if not gathered.results and not gathered.of_methods:
             damaged = f", and {len(gathered.damaged)} damaged ones" if gathered.damaged else ""
             raise ConfigError(
                 "runs_dir, records_dirs: no result of a run below "
                 f"{', '.join([keys.runs_dir, *keys.records_dirs])}{damaged}"
             )
         begin()
-        missing = find_missing(keys.study, gathered.results)
+        missing = find_missing(keys.study, {**gathered.results, **gathered.of_methods})
         begin()
         images: Images | str
         try:
