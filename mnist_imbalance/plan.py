@@ -35,6 +35,7 @@ Seeds = Annotated[list[Seed], Field(min_length=1)]
 PACKAGE = "# @package _global_"  # an overlay's first line
 GROUPS = {*CHOICES, *NAMED_IF_CHANGED}  # each fills the part of the config that has its name
 NO_SEED = "seed=-1"  # so that what follows the seed differs from what an overlay sets
+ANOTHER_SEED = -2  # so that it is told from what is -1, too
 
 
 class Study(BaseModel, strict=True, extra="forbid"):
@@ -378,28 +379,44 @@ def methods_of(study: Study, experiment: str) -> dict[str, dict[str, list[str]]]
     return methods
 
 
+def check_tuned_at(study: Study, experiment: str, swept: Mapping[str, Sequence[str]]) -> None:
+    """Refuse a place for tuning at which an overlay has no runs.
+
+    Raises:
+        ConfigError: There is one.
+    """
+    if study.methods and experiment in study.experiments:
+        for override in study.tuned_at:
+            key, _, value = override.partition("=")
+            if value not in swept.get(key, []):
+                raise ConfigError(
+                    f"study.tuned_at: {override} is not among what "
+                    f"conf/experiment/{experiment}.yaml sweeps"
+                )
+
+
 class Unseeded(NamedTuple):
     """A run whose seed is still to be set.
 
     Attributes:
-        run: With another seed.
-        config: It was composed to.
+        run: Without its seed in its config.
+        follow: The keys of its config that are the seed.
         method: Its name; "" without methods.
         place: What its overlay sweeps of it.
         setting: What its method sweeps of it.
     """
 
     run: PlannedRun
-    config: DictConfig
+    follow: Sequence[str]
     method: str
     place: frozenset[str]
     setting: tuple[str, ...]
 
     def seeded(self, seed: int) -> PlannedRun:
         """Return the run with a seed."""
-        self.config.seed = seed
         overrides = (*self.run.overrides, f"seed={seed}")
-        return replace(self.run, overrides=overrides, config=determining(self.config))
+        config = {**self.run.config, **dict.fromkeys(self.follow, seed)}
+        return replace(self.run, overrides=overrides, config=config)
 
 
 def with_settings(study: Study, planned: Sequence[Unseeded], seed: int) -> Iterator[PlannedRun]:
@@ -449,6 +466,7 @@ def plan(study: Study) -> list[PlannedRun]:
         swept = swept_values(experiment, first)
         own_seeds[experiment] = [int(seed) for seed in swept.pop("seed", [])]
         check_overrides(study.overrides, experiment, swept)
+        check_tuned_at(study, experiment, swept)
         for method, tried in methods_of(study, experiment).items():
             every = {**swept, **tried}
             for combined, (config, choices, _) in compose_runs(
@@ -464,7 +482,9 @@ def plan(study: Study) -> list[PlannedRun]:
                 run = PlannedRun(experiment, chosen, changed, overrides, values)
                 of_method = [each for each in combined if each.partition("=")[0] in tried]
                 place = frozenset(combined) - frozenset(of_method)
-                found[experiment].append(Unseeded(run, config, method, place, tuple(of_method)))
+                config.seed = ANOTHER_SEED
+                follow = [key for key, value in determining(config).items() if value != values[key]]
+                found[experiment].append(Unseeded(run, follow, method, place, tuple(of_method)))
 
     every_seed = {*study.seeds, *study.extension_seeds, *chain.from_iterable(own_seeds.values())}
     runs: list[PlannedRun] = []

@@ -20,7 +20,7 @@ from mnist_imbalance.runs import Result, is_cut_short
 
 PLAIN, ORIGINAL = "plain", "original"
 TRAINING = ("scheduler", "optimizer.lr", "model.head", "data.keep")  # no part of a setting
-TRAINED = ["model", "optimizer", "rate", "steps"]  # what all methods share
+TRAINED = ["model", "steps", "optimizer", "rate"]  # what all methods share
 RULES = ("balanced validation", "imbalanced validation", "test")
 TOGETHER = 0.05  # of p, above which two methods are not told apart
 
@@ -70,7 +70,9 @@ def of_methods(results: Mapping[str, Result]) -> pandas.DataFrame:
     columns += ["test", "rare", "frequent", "val", "imbalanced", "seconds"]
     table = pandas.DataFrame(rows, columns=columns)
     told_apart = [*TRAINED, "keep", "seed", "method", "setting"]
-    table = table.drop_duplicates(told_apart).sort_values(["keep", "seed"], ascending=[False, True])
+    table = table.drop_duplicates(told_apart).sort_values(
+        ["keep", "seed", *TRAINED[1:]], ascending=[False, *[True] * 4]
+    )
     return table.sort_values("model", key=lambda column: column.map(place_of_model), kind="stable")
 
 
@@ -103,14 +105,16 @@ def in_comparison(runs: pandas.DataFrame) -> pandas.DataFrame:
 def tuning(runs: pandas.DataFrame) -> pandas.DataFrame:
     """Return of each method the runs by which its setting is chosen.
 
-    They are those of the first seed where the most images were kept.
+    They are those of the first seed where the most images were kept; first come the settings that
+    were trained most often, so that of equals the one that the study chose is found.
     """
     several = runs[runs.method != ORIGINAL]
-    first = several.groupby(["model", "method"])[["seed", "keep"]].agg(
-        {"seed": "min", "keep": "max"}
+    of_method = several.groupby(["model", "method"])
+    first = (several.seed == of_method.seed.transform("min")) & (
+        several.keep == of_method.keep.transform("max")
     )
-    spot = several.join(first, on=["model", "method"], rsuffix="_first")
-    return several[(spot.seed == spot.seed_first) & (spot.keep == spot.keep_first)]
+    trained = several.groupby(["model", "method", "setting"]).seed.transform("size")
+    return several[first].loc[trained[first].sort_values(ascending=False, kind="stable").index]
 
 
 def best(tried: pandas.DataFrame, column: str) -> pandas.Series:
