@@ -350,7 +350,7 @@ def plain_values(
 ) -> dict[str, Any]:
     """Return what determines a run of some choices of which nothing else is changed."""
     values = [read_value(override) for override in study.overrides]
-    if None in values or chosen.keys() - set(CHOICES):
+    if None in values or chosen.keys() - GROUPS:
         named = [f"{group}={choice}" for group, choice in chosen.items()]
         return determining(compose(*named, *study.overrides).config)
     return determining(put_together(compose(), chosen, filter(None, values), compose).config)
