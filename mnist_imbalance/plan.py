@@ -27,7 +27,7 @@ from mnist_imbalance.conditions import (
 )
 from mnist_imbalance.config import compose_with, take_apart
 from mnist_imbalance.errors import ConfigError, as_config_error
-from mnist_imbalance.runs import Result, determining, hash_config
+from mnist_imbalance.runs import WITHOUT_EFFECT, Result, determining, hash_config
 from mnist_imbalance.seeds import Seed
 from mnist_imbalance.selection import CHOSEN, best_balanced, best_weights, sweep_of
 
@@ -244,7 +244,8 @@ def read_overlay(experiment: str) -> Overlay | None:
             group = re.fullmatch(r"override /?(\w+)", str(key))
             if not group:  # it builds on another overlay, or overrides a group below another
                 return None
-            choices[group[1]] = entry[key]
+            if group[1] not in WITHOUT_EFFECT:
+                choices[group[1]] = entry[key]
     hydra = file.pop("hydra", OmegaConf.create({"sweeper": {"params": {}}}))
     if [*hydra] != ["sweeper"] or [*hydra.sweeper] != ["params"]:
         return None

@@ -202,6 +202,24 @@ def pairs(results: Mapping[str, Result]) -> pandas.DataFrame:
     return pandas.DataFrame(rows, columns=columns)
 
 
+def metrics(results: Mapping[str, Result]) -> pandas.DataFrame:
+    """Return the mean over seeds of what else was scored on the test set, a row a method.
+
+    Returns:
+        Columns model, keep, method, seeds (that have them) and the metrics by their names; methods
+        without any are left out.
+    """
+    rows = []
+    for model, keep, here in places(chosen(in_comparison(of_methods(results)))):
+        for method, of_method in here.groupby("method", sort=False):
+            scored = [results[key].test.metrics for key in of_method.config_hash]
+            means = pandas.DataFrame([each for each in scored if each], dtype=float)
+            if len(means):
+                row = {"model": model, "keep": keep, "method": method, "seeds": len(means)}
+                rows.append(row | means.mean().to_dict())
+    return pandas.DataFrame(rows, columns=None if rows else ["model", "keep", "method", "seeds"])
+
+
 def cliques(of_place: pandas.DataFrame) -> list[tuple[str, str]]:
     """Return the first and last method of every longest row of methods that are not told apart.
 

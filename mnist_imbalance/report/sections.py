@@ -187,6 +187,10 @@ def methods_section(tidy: Tidy) -> Section:
     tables = [
         wording.ranked_table(rows) for _, rows in ranked.groupby(["model", "keep"], sort=False)
     ]
+    tables += [
+        wording.metrics_table(rows)
+        for _, rows in tidy["metrics"].groupby(["model", "keep"], sort=False)
+    ]
     tables += [wording.trainings_table(tidy["trainings"])]
     tables += [wording.rules_table(tidy["rules"])] if len(tidy["rules"]) else []
     return Section("Methods", finding.ranking(ranked, pairs), tables, [picture])

@@ -477,6 +477,21 @@ def ranked_table(ranked: pandas.DataFrame) -> Table:
     )
 
 
+def metrics_table(metrics: pandas.DataFrame) -> Table:
+    """Return what else was scored, see `methods.metrics`, of one place."""
+    names = metrics.columns.drop(["model", "keep", "method", "seeds"])
+    of_any = metrics.iloc[0]
+    return table(
+        f"{place_title(of_any.model, of_any.keep)}: other scores of the test set, "
+        "means over n seeds (`conf/metrics/` says what they are).",
+        {
+            "method": metrics.method,
+            "n": metrics.seeds,
+            **{name.replace("_", " "): numbers(metrics[name], "{:.3f}") for name in names},
+        },
+    )
+
+
 def place_title(model: str, keep: float) -> str:
     """Return what a reader calls a model and an imbalance."""
     return f"{model_title(model)}, {100 * keep:g} % kept"
