@@ -206,6 +206,9 @@ def ranking(ranked: pandas.DataFrame, pairs: pandas.DataFrame) -> list[str]:
         pairs: As `methods.pairs`.
     """
     told = []
+    ranked = ranked[ranked.groupby(["model", "keep"]).seeds.transform("max") > 1]
+    if ranked.empty:
+        return ["So far every method was trained with one seed, which ranks none."]
     for (model, keep), rows in ranked.groupby(["model", "keep"], sort=False):
         competing = rows[rows["rank"].notna()]
         best, plain = competing.iloc[0], competing[competing.method == PLAIN]
@@ -220,7 +223,20 @@ def ranking(ranked: pandas.DataFrame, pairs: pandas.DataFrame) -> list[str]:
             f"({seeds_said(competing.seeds)}). Better than plain after correction are "
             f"{len(better)}{named}. Of {len(of_place)} pairs of methods {apart} are told apart."
         )
-    return told
+    return told + mean_ranks(ranked)
+
+
+def mean_ranks(ranked: pandas.DataFrame) -> list[str]:
+    """Name the methods with the best mean rank over models and imbalances, if there are several."""
+    ranks = ranked.pivot(index=["model", "keep"], columns="method", values="rank").dropna(axis=1)
+    if len(ranks) < 2 or ranks.empty:
+        return []
+    best = ranks.mean().sort_values(kind="stable").head(3)
+    named = ", ".join(f"{method} ({rank:.1f})" for method, rank in best.items())
+    return [
+        f"The best mean ranks of the {len(ranks.columns)} methods over these {len(ranks)} cases, which "
+        f"are no sample and are not tested: {named}."
+    ]
 
 
 def seeds_said(seeds: pandas.Series) -> str:

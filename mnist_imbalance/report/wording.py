@@ -473,7 +473,7 @@ def ranked_table(ranked: pandas.DataFrame) -> Table:
         f"{of_any.steps} optimizer steps each, {optimizer_title(of_any.optimizer)} at "
         f"{of_any.rate:g}, falling along half a cosine; the setting is the best of those tried by "
         "balanced validation accuracy, with the first seed and the most images. Corrected by Holm "
-        "over the methods.",
+        "over the methods. Seconds: as measured, on machines that may have done other things, too.",
     )
 
 
