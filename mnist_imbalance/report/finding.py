@@ -234,8 +234,8 @@ def mean_ranks(ranked: pandas.DataFrame) -> list[str]:
     best = ranks.mean().sort_values(kind="stable").head(3)
     named = ", ".join(f"{method} ({rank:.1f})" for method, rank in best.items())
     return [
-        f"The best mean ranks of the {len(ranks.columns)} methods over these {len(ranks)} cases, which "
-        f"are no sample and are not tested: {named}."
+        f"The best mean ranks of the {len(ranks.columns)} methods over these {len(ranks)} cases, "
+        f"which are no sample and are not tested: {named}."
     ]
 
 
