@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import OverrideType
+from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from pydantic import BaseModel, Field, ValidationError
@@ -154,11 +154,15 @@ def swept_values(experiment: str, composed: "Composed") -> dict[str, list[str]]:
         if OmegaConf.is_config(values):
             raise ConfigError(f"{file}: hydra.sweeper.params.{key}: write a,b instead of [a, b]")
         [override] = OverridesParser.create().parse_overrides([f"{key}={values}"])
-        if override.is_sweep_override():
-            swept[key] = list(override.sweep_string_iterator())
-        else:
-            swept[key] = [override.get_value_element_as_str()]
+        swept[key] = all_values(override)
     return swept
+
+
+def all_values(override: Override) -> list[str]:
+    """Return the values that an override sweeps, or the one that it sets."""
+    if override.is_sweep_override():
+        return list(override.sweep_string_iterator())
+    return [override.get_value_element_as_str()]
 
 
 def check_overrides(overrides: Sequence[str], experiment: str, swept: Iterable[str]) -> None:
@@ -371,12 +375,7 @@ def methods_of(study: Study, experiment: str) -> dict[str, dict[str, list[str]]]
             parsed = OverridesParser.create().parse_overrides(overrides)
         except OverrideParseException as error:
             raise ConfigError(f"study.methods.{name}: {error.override} cannot be read") from error
-        methods[name] = {
-            each.key_or_group: list(each.sweep_string_iterator())
-            if each.is_sweep_override()
-            else [each.get_value_element_as_str()]
-            for each in parsed
-        }
+        methods[name] = {each.key_or_group: all_values(each) for each in parsed}
     return methods
 
 
