@@ -161,7 +161,10 @@ def check_before_training(keys: StudyKeys, runs: Sequence[PlannedRun]) -> None:
     """
     from mnist_imbalance.fit import check_parts  # slow to import
 
-    first_of = {run.experiment: run for run in reversed(runs)}
+    methods = keys.study.methods
+    first_of = {
+        (run.experiment, *(run.choices.values() if methods else ())): run for run in reversed(runs)
+    }
     check_parts(
         compose_with([*run.overrides, *(["loss=plain"] if run.waits else [])])
         for run in first_of.values()
