@@ -114,10 +114,7 @@ def fit_run(
         ConfigError: A value cannot work, the folder holds another run or a damaged one, or the
             loss diverges.
     """
-    check(config)
-    for group in (*CHOICES, "scheduler", "mix", "posthoc"):
-        if not isinstance(hydra.runtime.choices.get(group), str):
-            raise ConfigError(f"{group}: must be one choice, {group}=name")
+    check_run(config, hydra)
     with folder.lock():
         result = folder.result_of(config)
         if result:
@@ -130,6 +127,18 @@ def fit_run(
             places = (folder.path, Path(tempfile.gettempdir()))  # checkpoints pass through both
             full = min(places, key=lambda place: shutil.disk_usage(place).free)
             raise ConfigError(f"runs_dir: the disk of {full} is full") from error
+
+
+def check_run(config: DictConfig, hydra: HydraConf) -> None:
+    """Check a run's values, and that one choice was made in each group that takes one.
+
+    Raises:
+        ConfigError: A value cannot work, or there are several choices or none.
+    """
+    check(config)
+    for group in (*CHOICES, "scheduler", "mix", "posthoc"):
+        if not isinstance(hydra.runtime.choices.get(group), str):
+            raise ConfigError(f"{group}: must be one choice, {group}=name")
 
 
 def check_images(config: DictConfig, folder: RunFolder, result: Result) -> None:

@@ -27,10 +27,16 @@ from mnist_imbalance.runs import Result, RunFolder
 
 SHORT = ("trainer.accelerator=cpu", "trainer.max_epochs=2", "+trainer.limit_train_batches=10")
 KEYS_OF_THE_LSTM = [f"~model.{key}" for key in compose_with([]).model if key != "_target_"]
+SMALL = ("model=cnn", "data/source=debug")
 DIFFERENT = [
     ("loss=weighted", "seed=0"),
     ("loss=weighted", "seed=1", "loss.minority_weight=2"),
     ("loss=weighted", "seed=1", "optimizer.lr=0.01", "data.seed=5"),
+]
+METHODS = [
+    ("loss=vs", "seed=0", "optimizer.lr=0.03"),
+    ("loss=class_balanced", "seed=1", "optimizer.lr=0.01"),
+    ("loss=focal", "seed=1", "optimizer.lr=0.03", "loss.deferred=0.5"),
 ]
 
 
@@ -40,8 +46,10 @@ def make_run(root: Path, *overrides: str) -> Run:
     return Run(task, hydra, RunFolder(Path(hydra.run.dir)))
 
 
-def make_runs(root: Path, *overrides: str) -> list[Run]:
-    return [make_run(root, *overrides, *SHORT, *own) for own in DIFFERENT]
+def make_runs(
+    root: Path, *overrides: str, different: list[tuple[str, ...]] = DIFFERENT
+) -> list[Run]:
+    return [make_run(root, *overrides, *SHORT, *own) for own in different]
 
 
 @pytest.mark.parametrize("batch_first", [True, False])
@@ -102,24 +110,29 @@ def test_a_stack_trains_and_validates_as_its_modules_do() -> None:
 
 
 @pytest.mark.parametrize(
-    ("choices", "tolerance"),
+    ("different", "choices", "tolerance"),
     [
-        (("model=lstm",), 1e-5),
-        (("model=cnn",), 1e-4),
-        (("model=cnn", "data/source=debug", "data/transforms=affine"), 1e-4),
-        (("model=lstm", "optimizer=adam"), 2e-3),  # it makes steps of rounding errors
+        (DIFFERENT, ("model=lstm",), 1e-5),
+        (DIFFERENT, ("model=cnn",), 1e-4),
+        (DIFFERENT, (*SMALL, "data/transforms=affine"), 1e-4),
+        (DIFFERENT, ("model=lstm", "optimizer=adam"), 2e-3),  # it makes steps of rounding errors
+        (METHODS, (*SMALL, "scheduler=cosine", "trainer.max_steps=6"), 1e-4),
+        (METHODS, (*SMALL, "scheduler=step", "scheduler.step_size=3"), 1e-4),
+        (METHODS, (*SMALL, "scheduler=warmup"), 1e-4),
     ],
 )
 def test_runs_side_by_side_end_as_alone(
-    tmp_path: Path, choices: tuple[str, ...], tolerance: float
+    tmp_path: Path, different: list[tuple[str, ...]], choices: tuple[str, ...], tolerance: float
 ) -> None:
-    runs = make_runs(tmp_path / "together", *choices)
+    runs = make_runs(tmp_path / "together", *choices, different=different)
     outcomes = fit_side_by_side(runs, show_progress=False)
-    for run, other in zip(runs, make_runs(tmp_path / "alone", *choices), strict=True):
+    others = make_runs(tmp_path / "alone", *choices, different=different)
+    for run, other in zip(runs, others, strict=True):
         alone = fit_run(other.config, other.hydra, other.folder, show_progress=False)
         together = outcomes[run.folder.path]
         assert isinstance(together, Result)
         assert together == run.folder.result()
+        assert "3 runs side by side" in together.device
         assert together.config == alone.config
         assert together.train_counts == alone.train_counts
         for stage in ("train", "val", "test"):
@@ -245,10 +258,27 @@ def test_which_runs_share_a_program() -> None:
         "data.batch_size=64",
         "metrics=mcc",
     ]
-    others += ["data.keep=0.2", "optimizer=adam", "optimizer.momentum=0.5", "trainer.max_epochs=1"]
+    others += [
+        "scheduler=cosine",
+        "scheduler=step",
+        "data.keep=0.2",
+        "optimizer=adam",
+        "optimizer.momentum=0.5",
+        "trainer.max_epochs=1",
+    ]
     assert len({shared(), *map(shared, others)}) == len(others) + 1
     another = ("loss=weighted", "loss._target_=somewhere.LossOfOnesOwn")  # may keep it as a number
     assert shared(*another) != shared(*another, "loss.minority_weight=2")
+    methods = [
+        ("loss=vs", "optimizer.lr=0.1"),
+        ("loss=focal", "loss.gamma=1"),
+        ("loss=class_balanced", "seed=1"),
+    ]
+    scheduled = "experiment=methods_cnn"
+    assert len({shared(scheduled, *own) for own in methods}) == 1
+    assert shared(scheduled) != shared(scheduled, "data.keep=0.01")  # has fewer steps an epoch
+    watching = "scheduler._target_=torch.optim.lr_scheduler.ReduceLROnPlateau"
+    assert shared("scheduler=step", watching) is None
     assert shared("+trainer.gradient_clip_val=1.0") is None
     assert shared("optimizer._target_=torch.optim.LBFGS") is None
 
@@ -288,7 +318,7 @@ def test_two_runs_in_one_folder_are_not_one(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_killed_sweep_goes_on_and_ends_alike(tmp_path: Path) -> None:
-    forced = ("hydra.launcher.on_cpu=true", "trainer.max_epochs=3", "seed=0,1")
+    forced = ("hydra.launcher.on_cpu=true", "trainer.max_epochs=3", "seed=0,1", "scheduler=cosine")
     begun = subprocess.Popen(
         sweep(tmp_path / "killed", *forced), stdout=subprocess.DEVNULL, cwd=REPOSITORY
     )

@@ -19,14 +19,12 @@ from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.trainer.states import TrainerFn
 from omegaconf import DictConfig
 from torch import Tensor
-from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from mnist_imbalance.batched.stacked import Stacked
 from mnist_imbalance.callbacks import EpochBar, Origin
 from mnist_imbalance.checkpoints import AtomicCheckpointIO, epochs_done
 from mnist_imbalance.classifier import Classifier, Staged, tally, to_metrics
-from mnist_imbalance.config import check
 from mnist_imbalance.data import MNISTData
 from mnist_imbalance.data.module import Slices
 from mnist_imbalance.data.source import Batch
@@ -35,6 +33,7 @@ from mnist_imbalance.files import remove_if_empty
 from mnist_imbalance.fit import (
     build_parts,
     check_images,
+    check_run,
     check_whole,
     end_history,
     fit_and_score,
@@ -151,15 +150,18 @@ class StackedClassifier(Staged):
         self.loss = Stacked([each.loss for each in classifiers], sizes)
         self._seen: dict[str, list[Batch]] = {"train": [], "val": [], "test": []}
 
-    def configure_optimizers(self) -> Optimizer:
-        """Return one elementwise optimizer with a parameter group for all runs treated alike."""
+    def configure_optimizers(self) -> Any:
+        """Return one elementwise optimizer with a parameter group for all runs treated alike.
+
+        A scheduler, if there is one, changes the rate of each group from that group's own.
+        """
         groups: Any = [
             {"params": [*model.parameters(), *loss.parameters()], **keys}
             for model, loss, (keys, _) in zip(
                 self.model.parts, self.loss.parts, self.treated, strict=True
             )
         ]
-        return self.classifiers[0].make_optimizer(groups)
+        return self.classifiers[0].optimized(groups, self.trainer)
 
     def step(self, batch: Batch, stage: str) -> Tensor:
         """Return the sum of the runs' losses: the gradient of each is its own."""
@@ -368,7 +370,7 @@ def fit_side_by_side(runs: Sequence[Run], show_progress: bool) -> Outcomes:
         sound = []
         for run in runs:
             try:
-                check(run.config)
+                check_run(run.config, run.hydra)
                 if not run.is_finished:
                     built[run.folder.path] = build_parts(run.config)
                 locks.enter_context(run.folder.lock())

@@ -31,6 +31,10 @@ OWN = OF_LOSSES | {  # keys in which the runs of one program may differ
     "optimizer.weight_decay",
 }
 ELEMENTWISE = {f"torch.optim.{name}" for name in ("SGD", "Adam", "AdamW", "RMSprop", "NAdam")}
+OF_EACH_RATE = {  # schedulers that change each parameter group's rate from its own, step by step
+    f"torch.optim.lr_scheduler.{name}"
+    for name in ("CosineAnnealingLR", "StepLR", "MultiStepLR", "ExponentialLR", "LinearLR")
+}
 TRAINER = {  # all that a shared program can heed
     "trainer.max_epochs",
     "trainer.max_steps",
@@ -49,7 +53,9 @@ def program(config: DictConfig) -> str | None:
     trainer = {f"trainer.{key}" for key in config.trainer}
     if values.get("optimizer._target_") not in ELEMENTWISE or trainer - TRAINER - LIMITS:
         return None
-    if config.scheduler or config.mix or config.callbacks or config.posthoc:
+    if config.scheduler and str(values.get("scheduler._target_")) not in OF_EACH_RATE:
+        return None
+    if config.mix or config.callbacks or config.posthoc:
         return None
     if set(config.logger) != {"tensorboard"}:
         return None
