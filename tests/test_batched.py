@@ -34,9 +34,9 @@ DIFFERENT = [
     ("loss=weighted", "seed=1", "optimizer.lr=0.01", "data.seed=5"),
 ]
 METHODS = [
-    ("loss=vs", "seed=0", "optimizer.lr=0.03"),
-    ("loss=class_balanced", "seed=1", "optimizer.lr=0.01"),
-    ("loss=focal", "seed=1", "optimizer.lr=0.03", "loss.deferred=0.5"),
+    ("loss=vs", "seed=0", "optimizer.lr=0.1"),
+    ("loss=class_balanced", "seed=1", "optimizer.lr=0.03"),
+    ("loss=focal", "seed=1", "optimizer.lr=0.1", "loss.deferred=0.5"),
 ]
 
 
@@ -168,8 +168,10 @@ def test_a_wrong_value_fails_one_run_only(tmp_path: Path) -> None:
     good = make_runs(tmp_path)
     rate = make_run(tmp_path, *SHORT, "loss=weighted", "optimizer.lr=-1")
     weights = make_run(tmp_path, *SHORT, "loss=per_label", "loss.weights=[1]")
-    outcomes = fit_side_by_side([rate, *good, weights], show_progress=False)
+    choices = make_run(tmp_path, *SHORT, "scheduler=[constant,cosine]")
+    outcomes = fit_side_by_side([rate, *good, weights, choices], show_progress=False)
     assert "optimizer.lr" in str(outcomes[rate.folder.path])
+    assert "scheduler: must be one choice" in str(outcomes[choices.folder.path])
     assert "loss.weights" in str(outcomes[weights.folder.path])
     assert all(isinstance(outcomes[run.folder.path], Result) for run in good)
 
@@ -318,7 +320,8 @@ def test_two_runs_in_one_folder_are_not_one(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_killed_sweep_goes_on_and_ends_alike(tmp_path: Path) -> None:
-    forced = ("hydra.launcher.on_cpu=true", "trainer.max_epochs=3", "seed=0,1", "scheduler=cosine")
+    forced = ["hydra.launcher.on_cpu=true", "data/source=debug", "trainer.max_epochs=9"]
+    forced += ["seed=0,1", "optimizer.lr=0.001,0.01", "scheduler=cosine"]
     begun = subprocess.Popen(
         sweep(tmp_path / "killed", *forced), stdout=subprocess.DEVNULL, cwd=REPOSITORY
     )
@@ -329,19 +332,18 @@ def test_a_killed_sweep_goes_on_and_ends_alike(tmp_path: Path) -> None:
     begun.send_signal(signal.SIGKILL)
     begun.wait()
     assert not list((tmp_path / "killed").rglob("result.json"))
-    again = sweep(tmp_path / "killed", *forced)
-    undisturbed = sweep(tmp_path / "undisturbed", *forced)
-    for command in (again, undisturbed):
+    for root in ("killed", "undisturbed"):
+        command = sweep(tmp_path / root, *forced)
         done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
         assert done.returncode == 0, done.stderr
-    assert "2/3" in done.stderr
+        assert ("0/9 epochs" in done.stderr) == (root == "undisturbed")
     files = sorted((tmp_path / "undisturbed").rglob("result.json"))
-    assert len(files) == 4
+    assert len(files) == 8
     for file in files:
         other = RunFolder(tmp_path / "killed" / file.parent.relative_to(tmp_path / "undisturbed"))
         ours, theirs = other.result(), RunFolder(file.parent).result()
         assert ours and theirs
-        assert "4 runs side by side" in ours.device
+        assert "8 runs side by side" in ours.device
         assert (ours.train, ours.val, ours.test) == (theirs.train, theirs.val, theirs.test)
         assert other.metrics_file.read_text() == RunFolder(file.parent).metrics_file.read_text()
     assert not place.exists()
