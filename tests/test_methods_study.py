@@ -164,6 +164,11 @@ def test_rules_of_selection_stand_beside_each_other(tmp_path: Path) -> None:
     assert row["balanced validation scores"] == pytest.approx(0.4)
 
 
+def test_no_methods_are_empty_tables() -> None:
+    for table in (methods.ranked, methods.pairs, methods.metrics, methods.rules, methods.trainings):
+        assert table({}).empty
+
+
 def test_the_report_ranks_methods_without_any_other_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

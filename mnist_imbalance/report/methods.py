@@ -125,6 +125,8 @@ def best(tried: pandas.DataFrame, column: str) -> pandas.Series:
 
 def chosen(runs: pandas.DataFrame) -> pandas.DataFrame:
     """Return the runs with the setting of each method that is best on validation images."""
+    if runs.empty:
+        return runs
     settings = {
         key: best(tried, "val").setting
         for key, tried in tuning(runs).groupby(["model", "method"], sort=False)
