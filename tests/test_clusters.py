@@ -19,6 +19,8 @@ def test_slurm_is_submitits_launcher_with_a_core_a_job(name: str) -> None:
     launcher = compose_with(overrides, name=name, with_hydra=True).hydra.launcher
     theirs = compose_with(["hydra/launcher=submitit_slurm"], name=name, with_hydra=True)
     ours = {"cpus_per_task": 1, "mem_gb": 4, "timeout_min": 60, "partition": "short"}
+    ours |= {"_target_": "hydra_plugins.mnist_imbalance_slurm.SlurmLauncher"}
+    ours |= {"max_num_timeout": 100, "additional_parameters": {"requeue": True}}
     assert launcher == {**theirs.hydra.launcher, **ours}
 
 

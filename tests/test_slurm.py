@@ -1,0 +1,173 @@
+"""What docs/clusters.md promises, on Slurm's own controller and node daemon."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import REPOSITORY
+
+from mnist_imbalance.runs import find_records
+
+pytest.importorskip("submitit")
+NEEDED = ("munged", "slurmctld", "slurmd", "sbatch")
+EPOCHS = 100
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a cluster"),
+    *(
+        pytest.mark.skipif(not shutil.which(each), reason=f"no {each}, see tests/cluster/slurm")
+        for each in NEEDED
+    ),
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    """A cluster of this machine, for all commands that are started meanwhile."""
+    slurm = [str(REPOSITORY / "tests/cluster/slurm"), "bash", "-c", "echo $SLURM_CONF; exec cat"]
+    with (
+        subprocess.Popen(
+            slurm, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as running,
+        pytest.MonkeyPatch.context() as environment,
+    ):
+        assert running.stdin and running.stdout
+        environment.setenv("SLURM_CONF", running.stdout.readline().strip())
+        yield
+        running.stdin.close()
+    assert running.returncode == 0
+
+
+def start(command: str, *overrides: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", f"mnist_imbalance.{command}", *map(str, overrides)],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def ask(*command: str) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def wait_until(met: Callable[[], Any], command: subprocess.Popen[str]) -> Any:
+    """What a condition gives once it is met, while a command is at work."""
+    deadline = time.monotonic() + 300
+    while not (reached := met()):
+        assert command.poll() is None and time.monotonic() < deadline
+        time.sleep(0.2)
+    return reached
+
+
+def begun_at(log: Path) -> list[int]:
+    """After how many epochs each attempt of a job took up its run."""
+    attempts = log.read_text().split(" images, ")[1:]
+    shown = [re.search(rf"(\d+)/{EPOCHS} epochs", attempt) for attempt in attempts]
+    return [int(first[1]) for first in shown if first]
+
+
+def training(runs: Path) -> set[str]:
+    """The running jobs that have a few epochs behind them, and as many more before them."""
+    jobs = ask("squeue", "--array", "--noheader", "--states=R", "--format=%i").split()
+    found = set()
+    for job in jobs:
+        for log in (runs / ".submitit").glob(f"{job}/*_log.err"):
+            epochs = re.findall(rf"(\d+)/{EPOCHS} epochs", log.read_text().split(" images, ")[-1])
+            if epochs and 3 < int(epochs[-1]) < EPOCHS // 2:
+                found.add(job)
+    return found
+
+
+def restarts(job: str) -> int:
+    found = re.search(r"Restarts=(\d+)", ask("scontrol", "show", "job", job))
+    assert found
+    return int(found[1])
+
+
+def records(runs: Path) -> dict[str, Any]:
+    found = find_records([str(runs)])
+    assert not found.damaged
+    unequal = {"seconds", "versions", "device"}
+    return {key: each.model_dump(exclude=unequal) for key, each in found.results.items()}
+
+
+def test_a_sweep_without_accounting(tmp_path: Path) -> None:
+    sweep = ["-m", "hydra/launcher=slurm", "data/source=debug", "trainer.max_epochs=1", "seed=0,1"]
+    command = start("train", *sweep, f"runs_dir={tmp_path}")
+    shown, errors = command.communicate(timeout=300)
+    assert command.returncode == 0, errors
+    assert "mean ± half of its 95 % interval over n seeds" in shown
+    assert "sacct" not in shown and not errors
+    assert len(records(tmp_path)) == 2
+
+
+def test_a_study_whose_jobs_are_killed_pre_empted_and_out_of_time(tmp_path: Path) -> None:
+    disturbed, undisturbed = tmp_path / "disturbed", tmp_path / "undisturbed"
+    overrides = f'["data/source=debug","trainer.max_epochs={EPOCHS}","trainer.accelerator=cpu"]'
+    study = ["study=quick", "study.experiments=[weighted_by_count]"]
+    study += ["study.extensions=[]", f"study.overrides={overrides}"]
+
+    def places(runs: Path) -> list[str]:
+        return [f"runs_dir={runs}", f"study.report_dir={runs}/report"]
+
+    command = start("study", "hydra/launcher=slurm", *study, *places(disturbed))
+    killed = min(wait_until(lambda: training(disturbed), command))
+    ask("scancel", killed)
+    out_of_time = min(wait_until(lambda: training(disturbed) - {killed}, command))
+    signal_it = ["scancel", "--signal=USR2", out_of_time]  # as Slurm does before it ends a job
+    with subprocess.Popen(signal_it, stderr=subprocess.DEVNULL) as signalling:
+        wait_until(lambda: restarts(out_of_time), command)
+        signalling.terminate()  # it would go on to try, because the job is not running now
+    before = {killed, out_of_time}
+    running = wait_until(lambda: training(disturbed) - before, command)
+    urgent = ["--cpus-per-task=2", "--output=/dev/null", "--wrap=true"]
+    ask("sbatch", "--partition=urgent", "--wait", *urgent)
+    pre_empted = max(running, key=restarts)
+    assert restarts(pre_empted) == 1
+    shown, errors = command.communicate(timeout=400)
+    assert command.returncode == 0, shown + errors
+    assert f"lost: job {killed} of Slurm" in shown
+
+    logs = {log.parent.name: log for log in disturbed.glob(".submitit/*/*_log.err")}
+    assert len(logs) == 5  # the killed one twice
+    again = next(job for job in logs if job.partition("_")[0] != killed.partition("_")[0])
+    (first,), (second,) = begun_at(logs[killed]), begun_at(logs[again])
+    assert first == 0 < second
+    for job in (out_of_time, pre_empted):
+        first, second = begun_at(logs[job])
+        assert first == 0 < second
+
+    command = start("study", *study, *places(undisturbed))
+    _, errors = command.communicate(timeout=400)
+    assert command.returncode == 0, errors
+    assert len(records(undisturbed)) == 4
+    assert records(disturbed) == records(undisturbed)
+
+
+def test_a_job_that_is_cancelled_again_and_again_is_one_line(tmp_path: Path) -> None:
+    sweep = ["-m", "hydra/launcher=slurm", "data/source=debug", "trainer.max_epochs=1", "seed=0,1"]
+    later = "+hydra.launcher.additional_parameters.begin=now+1hour"
+    command = start("train", *sweep, later, f"runs_dir={tmp_path}")
+    for _ in range(3):
+        waiting = wait_until(lambda: ask("squeue", "--noheader", "--format=%F").split(), command)
+        ask("scancel", *waiting)
+        wait_until(lambda: not ask("squeue", "--noheader"), command)
+    shown, errors = command.communicate(timeout=100)
+    assert command.returncode == 1
+    assert shown.count("lost: job ") == 6
+    first, *each = errors.splitlines()
+    assert first == "error: 2 of 2 jobs failed"
+    assert [line.partition(", see ")[0] for line in each] == [
+        f"data/source=debug trainer.max_epochs=1 seed={seed} runs_dir={tmp_path}: "
+        "Slurm lost its job 3 times"
+        for seed in (0, 1)
+    ]
