@@ -69,6 +69,7 @@ def make_trainer(
     warnings.filterwarnings("ignore", "The number of training batches")  # nothing is logged by step
     warnings.filterwarnings("ignore", "The dirpath has changed")  # a shorter run's was another
     warnings.filterwarnings("ignore", "Checkpoint directory")  # not empty when a run goes on
+    warnings.filterwarnings("ignore", "The `srun` command")  # where Slurm is but is not asked for
     keep_last = ModelCheckpoint(
         folder.last_checkpoint.parent,
         filename=folder.last_checkpoint.stem,

@@ -57,6 +57,23 @@ def test_without_slurm_the_mistake_is_one_line(tmp_path: Path, command: list[str
     assert not list(tmp_path.rglob("result.json"))
 
 
+def test_a_run_where_slurm_is_needs_no_job(tmp_path: Path) -> None:
+    (tmp_path / "srun").write_text("#!/bin/sh\n")
+    (tmp_path / "srun").chmod(0o755)
+    done = subprocess.run(
+        [
+            *[sys.executable, "-m", "mnist_imbalance.train", "data/source=debug"],
+            *["trainer.max_epochs=1", "trainer.accelerator=cpu", f"runs_dir={tmp_path}"],
+        ],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+    )
+    assert done.returncode == 0
+    assert "srun" not in done.stderr
+
+
 def test_a_command_does_without_submitit_otherwise() -> None:
     script = "import sys; from mnist_imbalance.config import compose_with; compose_with([]); "
     script += "import mnist_imbalance.fit; assert 'submitit' not in sys.modules"
