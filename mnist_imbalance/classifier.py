@@ -187,19 +187,19 @@ class Classifier(Staged):
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer of all parameters, with its scheduler if there is one."""
-        return self.optimized(self.parameters(), self.trainer)
+        return self.optimized(self.parameters(), self)
 
-    def optimized(self, parameters: Iterable[Any], trainer: lightning.Trainer) -> Any:
+    def optimized(self, parameters: Iterable[Any], trained: lightning.LightningModule) -> Any:
         """Return what Lightning asks ``configure_optimizers`` for.
 
         Args:
             parameters: What is to be optimized, or groups of it.
-            trainer: Knows how many steps a scheduler has.
+            trained: Its trainer knows how many steps a scheduler has.
         """
         optimizer = self.make_optimizer(parameters)
         if not self.make_scheduler:
             return optimizer
-        scheduler = self.make_scheduler(optimizer, int(trainer.estimated_stepping_batches))
+        scheduler = self.make_scheduler(optimizer, int(trained.trainer.estimated_stepping_batches))
         return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
 
     def start_epoch(self) -> None:

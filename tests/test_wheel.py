@@ -114,7 +114,7 @@ def test_what_cannot_be_downloaded_is_told_by_name(shell: Shell, tmp_path: Path)
     ("line", "completed"),
     [
         ("mnist-imbalance ", ["train", "study", "search", "report", "counts", "adjust"]),
-        ("mnist-imbalance train model=", ["model=cnn", "model=lstm"]),
+        ("mnist-imbalance train model=", ["model=cnn", "model=lstm", "model=lstm_no_relu"]),
         ("mnist-imbalance train model=cnn data/prof", ["data/profile="]),
         ("mnist-imbalance train optimizer.weight", ["optimizer.weight_decay="]),
         ("mnist-imbalance study study=q", ["study=quick"]),

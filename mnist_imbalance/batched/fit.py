@@ -161,7 +161,7 @@ class StackedClassifier(Staged):
                 self.model.parts, self.loss.parts, self.treated, strict=True
             )
         ]
-        return self.classifiers[0].optimized(groups, self.trainer)
+        return self.classifiers[0].optimized(groups, self)
 
     def step(self, batch: Batch, stage: str) -> Tensor:
         """Return the sum of the runs' losses: the gradient of each is its own."""
