@@ -4,9 +4,10 @@ import argparse
 import os
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
@@ -78,3 +79,11 @@ def one_line_errors() -> Iterator[None]:
         sys.exit(f"error: {one_line(error)}")
     except KeyboardInterrupt:
         sys.exit(STOPPED)
+
+
+def start(job: Callable[[], Any]) -> None:
+    """Do the job that Hydra composes from the command line, whose mistakes are one line each."""
+    hush_libraries()
+    with one_line_errors():
+        check_choices(sys.argv[1:])
+        job()

@@ -38,6 +38,7 @@ from mnist_imbalance.classifier import Batch, Classifier, to_metrics
 from mnist_imbalance.conditions import CHOICES, changes, name_condition, named_choices
 from mnist_imbalance.config import build, build_each, check, compose_with
 from mnist_imbalance.data import MNISTData
+from mnist_imbalance.data.imbalance import first_of_each
 from mnist_imbalance.errors import ConfigError, naming
 from mnist_imbalance.files import write_whole
 from mnist_imbalance.posthoc import adjusted, told_of
@@ -247,8 +248,7 @@ def first_of_each_label(images_and_labels: Batch) -> Batch:
     """Return one image of each label that there is, and the labels."""
     images, labels = images_and_labels
     there = labels.unique()
-    first = torch.stack([(labels == label).nonzero()[0, 0] for label in there])
-    return images[first], there
+    return images[first_of_each(labels, there.tolist())], there
 
 
 def check_parts(configs: Iterable[DictConfig]) -> None:

@@ -1,7 +1,5 @@
 """Search for the setting with the best validation accuracy, with one of Hydra's launchers."""
 
-import hashlib
-import json
 import shlex
 import sys
 import time
@@ -20,13 +18,13 @@ from optuna.trial import FrozenTrial
 from pydantic import BaseModel, Field, PositiveInt, ValidationError
 from rich.console import Console
 
-from mnist_imbalance.commandline import check_choices, hush_libraries, one_line_errors
+from mnist_imbalance.commandline import one_line_errors, start
 from mnist_imbalance.config import CONF, compose_with
 from mnist_imbalance.errors import ConfigError, as_config_error
 from mnist_imbalance.files import as_seen_from_here
 from mnist_imbalance.jobs import Outcome, launch, processes
 from mnist_imbalance.plan import Seeds
-from mnist_imbalance.runs import RunFolder, determining
+from mnist_imbalance.runs import RunFolder, determining, hash_config
 from mnist_imbalance.seeds import Seed
 from mnist_imbalance.summary import tabulate_sweep
 from mnist_imbalance.trials import (
@@ -165,8 +163,7 @@ def search(config: DictConfig) -> None:
     training = determining(OmegaConf.masked_copy(config, [*map(str, config.keys() - {"search"})]))
     decides = {"space": keys.space, "batch": keys.batch, "seeds": seeds, "seed": keys.seed}
     definition = training | {f"search.{key}": value for key, value in decides.items()}
-    digest = hashlib.sha256(json.dumps(definition, sort_keys=True).encode()).hexdigest()
-    folder = Path(config.runs_dir) / "search" / (keys.name or digest[:12])
+    folder = Path(config.runs_dir) / "search" / (keys.name or hash_config(definition)[:12])
     reached: dict[tuple[str, ...], Outcome] = {}  # by overrides
 
     def train(asked: Sequence[Setting]) -> list[list[Outcome]]:
@@ -204,10 +201,7 @@ def job(config: DictConfig) -> None:
 
 def main() -> None:
     """Run the command line."""
-    hush_libraries()
-    with one_line_errors():
-        check_choices(sys.argv[1:])
-        job()
+    start(job)
 
 
 if __name__ == "__main__":

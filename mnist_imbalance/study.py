@@ -17,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from mnist_imbalance.commandline import check_choices, hush_libraries, one_line_errors
+from mnist_imbalance.commandline import one_line_errors, start
 from mnist_imbalance.config import CONF, compose_with
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.jobs import launch
@@ -197,10 +197,7 @@ def job(config: DictConfig) -> None:
 
 def main() -> None:
     """Run the command line."""
-    hush_libraries()
-    with one_line_errors():
-        check_choices(sys.argv[1:])
-        job()
+    start(job)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.plan import PlannedRun, plan, read_study, with_choice
 from mnist_imbalance.report import methods
 from mnist_imbalance.report.write import write_report
-from mnist_imbalance.runs import Result, determining, find_records, hash_config
+from mnist_imbalance.runs import determining, find_records, hash_config
 
 SMALL = (
     "study=methods",
@@ -88,7 +88,7 @@ def test_a_method_that_cannot_be_tuned_is_refused(override: str, said: str) -> N
 Reached = Callable[[str, float, int], float]
 
 
-def records_of(root: Path, reached: Reached) -> dict[str, Result]:
+def records_of(root: Path, reached: Reached) -> pandas.DataFrame:
     """Keep the small study; a method reaches what is said at an imbalance with a seed."""
     _, runs = study_of(*SMALL)
     for _ in range(2):  # what was tuned, and then what had to wait for it
@@ -100,7 +100,7 @@ def records_of(root: Path, reached: Reached) -> dict[str, Result]:
                 if run.config.get("loss.minority_weight", 7) != 7:
                     accuracy -= 0.05
                 write_record(root, run, scores(groups(accuracy, accuracy)))
-    return find_records([root]).results
+    return methods.of_methods(find_records([root]).results.values())
 
 
 def clear(method: str, keep: float, seed: int) -> float:
@@ -156,7 +156,8 @@ def test_rules_of_selection_stand_beside_each_other(tmp_path: Path) -> None:
         write_record(tmp_path, run, test, val=scores(groups(minority, majority)))
     plain = next(run for run in runs if method_of(run) == "imbalanced")
     write_record(tmp_path, plain, scores([0.3] * 10))
-    [row] = methods.rules(find_records([tmp_path]).results).to_dict("records")
+    runs_here = methods.of_methods(find_records([tmp_path]).results.values())
+    [row] = methods.rules(runs_here).to_dict("records")
     assert (row["model"], row["method"], row["tried"]) == ("lstm_no_relu", "weighted", 4)
     assert row["balanced validation"] == "loss.minority_weight=5, loss.normalize=count"
     assert row["test"] == "loss.normalize=count"  # 7
@@ -166,7 +167,7 @@ def test_rules_of_selection_stand_beside_each_other(tmp_path: Path) -> None:
 
 def test_no_methods_are_empty_tables() -> None:
     for table in (methods.ranked, methods.pairs, methods.metrics, methods.rules, methods.trainings):
-        assert table({}).empty
+        assert table(methods.of_methods([])).empty
 
 
 def test_the_report_ranks_methods_without_any_other_run(

@@ -1,6 +1,6 @@
 """A profile → how many images each label keeps → which ones; the groups that are scored."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, Any
 
 import torch
@@ -26,6 +26,11 @@ def check_profile(keep: Any) -> Any:
 Profile = Annotated[
     float | list[float] | Callable[[list[int]], list[int]], PlainValidator(check_profile)
 ]
+
+
+def first_of_each(labels: Tensor, wanted: Iterable[int]) -> Tensor:
+    """Return the index of the first image of each of some labels, in their order."""
+    return torch.stack([(labels == label).nonzero()[0, 0] for label in wanted])
 
 
 def count_labels(labels: Tensor, num_classes: int) -> list[int]:

@@ -16,6 +16,7 @@ from mnist_imbalance.data.augment import Copy, expand
 from mnist_imbalance.data.imbalance import (
     Profile,
     count_labels,
+    first_of_each,
     hold_out,
     kept_counts,
     scored_groups,
@@ -298,5 +299,4 @@ class MNISTData(lightning.LightningDataModule):
         shown = is_among(labels, self.shown)
         copies = torch.stack(images[shown].chunk(len(self.copies)))
         of_each = labels[shown].chunk(len(self.copies))[0]
-        first = torch.stack([(of_each == label).nonzero()[0, 0] for label in self.shown])
-        return copies[:, first].flatten(0, 1)
+        return copies[:, first_of_each(of_each, self.shown)].flatten(0, 1)

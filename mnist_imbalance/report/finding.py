@@ -15,7 +15,7 @@ from mnist_imbalance.report.names import (
 )
 from mnist_imbalance.report.remedies import BY_COUNT
 from mnist_imbalance.report.verdicts import CONTRADICTED, HOLDS, NO_DIFFERENCE, UNDECIDED
-from mnist_imbalance.report.wording import BETTER, fraction, place_title, with_interval
+from mnist_imbalance.report.wording import BETTER, fraction, place_title, seeds_said, with_interval
 
 COPIES, WEIGHTED = "duplicated_100", f"weighted{BY_COUNT}"
 CHANGED = "10 copies: noise and rotations − unchanged"
@@ -220,7 +220,7 @@ def ranking(ranked: pandas.DataFrame, pairs: pandas.DataFrame) -> list[str]:
         told.append(
             f"{place_title(str(model), float(str(keep)))}: {best.method} is first of "
             f"{len(competing)}, at {100 * best['mean']:.1f} % balanced test accuracy{beside} "
-            f"({seeds_said(competing.seeds)}). Better than plain after correction are "
+            f"({seeds_said(competing.seeds)} seeds). Better than plain after correction are "
             f"{len(better)}{named}. Of {len(of_place)} pairs of methods {apart} are told apart."
         )
     return told + mean_ranks(ranked)
@@ -237,9 +237,3 @@ def mean_ranks(ranked: pandas.DataFrame) -> list[str]:
         f"The best mean ranks of the {len(ranks.columns)} methods over these {len(ranks)} cases, "
         f"which are no sample and are not tested: {named}."
     ]
-
-
-def seeds_said(seeds: pandas.Series) -> str:
-    """Say how many seeds there are."""
-    counts = sorted({int(seeds.min()), int(seeds.max())})
-    return f"{' to '.join(map(str, counts))} {'seed' if counts == [1] else 'seeds'}"

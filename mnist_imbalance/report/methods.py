@@ -1,11 +1,12 @@
 """Which method is best: all methods of one plain training, ranked, paired by seed.
 
 The rules are those of ``docs/protocol_methods.md``. A method is what a run's condition says beside
-the images that were kept and the settings that were tuned: ``vs``, ``mix=mixup``.
+the images that were kept and the settings that were tuned: ``vs``, ``mix=mixup``. All tables are
+made from that of `of_methods`.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from itertools import combinations
 from typing import Any
 
@@ -38,17 +39,17 @@ def method_of(result: Result) -> tuple[str, str]:
     return PLAIN if method == "imbalanced" else method, setting
 
 
-def of_methods(results: Mapping[str, Result]) -> pandas.DataFrame:
+def of_methods(results: Iterable[Result]) -> pandas.DataFrame:
     """Return the runs in which methods can be compared, a row each.
 
     Returns:
         Columns of `TRAINED`, keep (the fraction of the rare labels' images), seed, method, setting,
-        config_hash, test, rare and frequent (accuracies of the test set: balanced and of the two
-        groups), val and imbalanced (of the validation images: balanced and weighted as the training
-        images are) and seconds. Of equal runs the first counts.
+        test, rare and frequent (accuracies of the test set: balanced and of the two groups), val
+        and imbalanced (of the validation images: balanced and weighted as the training images are),
+        seconds and metrics (what else was scored on the test set). Of equal runs the first counts.
     """
     rows: list[dict[str, Any]] = []
-    for config_hash, result in results.items():
+    for result in results:
         if is_cut_short(result.config) or result.seed != result.data_seed:
             continue
         method, setting = method_of(result)
@@ -59,15 +60,15 @@ def of_methods(results: Mapping[str, Result]) -> pandas.DataFrame:
                 **{"model": result.model, "optimizer": result.optimizer},
                 **{"rate": result.config.get("optimizer.lr"), "steps": result.steps},
                 **{"keep": result.config.get("data.keep"), "seed": result.seed},
-                **{"method": method, "setting": setting, "config_hash": config_hash},
+                **{"method": method, "setting": setting},
                 **{"test": result.test.balanced_accuracy, "rare": rare, "frequent": frequent},
                 "val": result.val.balanced_accuracy,
                 "imbalanced": float(weights @ numpy.array(result.val.accuracy_per_label)),
-                "seconds": result.seconds.fit,
+                **{"seconds": result.seconds.fit, "metrics": result.test.metrics},
             }
         )
-    columns = [*TRAINED, "keep", "seed", "method", "setting", "config_hash"]
-    columns += ["test", "rare", "frequent", "val", "imbalanced", "seconds"]
+    columns = [*TRAINED, "keep", "seed", "method", "setting"]
+    columns += ["test", "rare", "frequent", "val", "imbalanced", "seconds", "metrics"]
     table = pandas.DataFrame(rows, columns=columns)
     told_apart = [*TRAINED, "keep", "seed", "method", "setting"]
     table = table.drop_duplicates(told_apart).sort_values(
@@ -76,14 +77,13 @@ def of_methods(results: Mapping[str, Result]) -> pandas.DataFrame:
     return table.sort_values("model", key=lambda column: column.map(place_of_model), kind="stable")
 
 
-def trainings(results: Mapping[str, Result]) -> pandas.DataFrame:
+def trainings(runs: pandas.DataFrame) -> pandas.DataFrame:
     """Return how long and at which rate the plain loss was tried, for the first seed and imbalance.
 
     Returns:
         Columns of `TRAINED`, val (balanced validation accuracy) and chosen, whether the methods are
         compared with this training.
     """
-    runs = of_methods(results)
     plain = tuning(runs)
     plain = plain[(plain.method == PLAIN) & (plain.setting == "")]
     compared = in_comparison(runs)[TRAINED].drop_duplicates().assign(chosen=True)
@@ -143,7 +143,7 @@ def places(runs: pandas.DataFrame) -> Iterable[tuple[str, float, pandas.DataFram
             yield str(model), float(str(keep)), pandas.concat([of_keep, all_images])
 
 
-def ranked(results: Mapping[str, Result]) -> pandas.DataFrame:
+def ranked(runs: pandas.DataFrame) -> pandas.DataFrame:
     """Rank the methods by balanced test accuracy, and compare each with the plain loss.
 
     Returns:
@@ -152,7 +152,7 @@ def ranked(results: Mapping[str, Result]) -> pandas.DataFrame:
         frequent (means of the groups' accuracies), those of `verdicts.TOLD` (of the difference to
         the plain loss; the family is all methods of one model and imbalance), and seconds.
     """
-    runs = in_comparison(of_methods(results))
+    runs = in_comparison(runs)
     tried = tuning(runs).groupby(["model", "method"]).setting.nunique()
     rows: list[dict[str, Any]] = []
     for model, keep, here in places(chosen(runs)):
@@ -179,7 +179,7 @@ def ranked(results: Mapping[str, Result]) -> pandas.DataFrame:
     return pandas.DataFrame(rows, columns=columns)
 
 
-def pairs(results: Mapping[str, Result]) -> pandas.DataFrame:
+def pairs(runs: pandas.DataFrame) -> pandas.DataFrame:
     """Compare all methods pair by pair, the better one first.
 
     Returns:
@@ -187,7 +187,7 @@ def pairs(results: Mapping[str, Result]) -> pandas.DataFrame:
         p_corrected (by Holm over all pairs of that model and imbalance).
     """
     rows = []
-    for model, keep, here in places(chosen(in_comparison(of_methods(results)))):
+    for model, keep, here in places(chosen(in_comparison(runs))):
         here = here[here.method != ORIGINAL]
         by_seed = here.pivot_table(index="seed", columns="method", values="test", sort=False)
         order = by_seed.mean().sort_values(ascending=False, kind="stable").index
@@ -204,7 +204,7 @@ def pairs(results: Mapping[str, Result]) -> pandas.DataFrame:
     return pandas.DataFrame(rows, columns=columns)
 
 
-def metrics(results: Mapping[str, Result]) -> pandas.DataFrame:
+def metrics(runs: pandas.DataFrame) -> pandas.DataFrame:
     """Return the mean over seeds of what else was scored on the test set, a row a method.
 
     Returns:
@@ -212,10 +212,10 @@ def metrics(results: Mapping[str, Result]) -> pandas.DataFrame:
         without any are left out.
     """
     rows = []
-    for model, keep, here in places(chosen(in_comparison(of_methods(results)))):
+    for model, keep, here in places(chosen(in_comparison(runs))):
         for method, of_method in here.groupby("method", sort=False):
-            scored = [results[key].test.metrics for key in of_method.config_hash]
-            means = pandas.DataFrame([each for each in scored if each], dtype=float)
+            scored = [each for each in of_method.metrics if each]
+            means = pandas.DataFrame(scored, dtype=float)
             if len(means):
                 row = {"model": model, "keep": keep, "method": method, "seeds": len(means)}
                 rows.append(row | means.mean().to_dict())
@@ -245,7 +245,7 @@ def cliques(of_place: pandas.DataFrame) -> list[tuple[str, str]]:
     return [(order[start], order[end]) for start, end in found]
 
 
-def rules(results: Mapping[str, Result]) -> pandas.DataFrame:
+def rules(runs: pandas.DataFrame) -> pandas.DataFrame:
     """Return which setting each of `RULES` chooses, and its balanced test accuracy.
 
     Returns:
@@ -253,7 +253,7 @@ def rules(results: Mapping[str, Result]) -> pandas.DataFrame:
         name, the test accuracy; a row for each method that was tuned.
     """
     rows = []
-    runs = in_comparison(of_methods(results))
+    runs = in_comparison(runs)
     for (model, method), tried in tuning(runs).groupby(["model", "method"], sort=False):
         if len(tried) > 1:
             found = [best(tried, column) for column in ("val", "imbalanced", "test")]

@@ -105,6 +105,11 @@ class Judged:
     high: float
 
 
+def seeds_said(seeds: pandas.Series) -> str:
+    """Say how many seeds there are, "3 to 5"."""
+    return " to ".join(map(str, sorted({seeds.min(), seeds.max()})))
+
+
 def numbers(values: Iterable[float], form: str) -> list[str]:
     """Say numbers; nothing where they are nan."""
     return ["" if math.isnan(value) else form.format(value) for value in values]
@@ -334,11 +339,10 @@ def headline(restored: pandas.DataFrame) -> Table | None:
                 for row in map(by_condition.get, known)
             ),
         ]
-    n = " to ".join(map(str, sorted({rows.n.min(), rows.n.max()})))
     return table(
         f"Test accuracy that {group_title(rows.rare.iloc[0])} lose, and the fraction of it that "
         "each remedy brings back, with as many optimizer steps for every set; 95 % intervals over "
-        f"{n} seeds.",
+        f"{seeds_said(rows.n)} seeds.",
         columns,
     )
 

@@ -42,11 +42,12 @@ def tabulate(gathered: Gathered, labels: numpy.ndarray | None) -> dict[str, pand
         tables.left_out,
     )
     tidy = {make.__name__: make(gathered) for make in makers}
+    runs = methods.of_methods(gathered.of_methods.values())
     of_methods = (
         *(methods.ranked, methods.pairs, methods.metrics),
         *(methods.rules, methods.trainings),
     )
-    tidy |= {make.__name__: make(gathered.of_methods) for make in of_methods}
+    tidy |= {make.__name__: make(runs) for make in of_methods}
     return tidy | {"claims": judge_claims(gathered), "compared": compared(gathered, labels)}
 
 
