@@ -63,7 +63,7 @@ def tally(
     of_own = torch.bincount(rows[own_is_above], minlength=runs * size).view(runs, size).tolist()
     more = [
         {name: finite(float(metric(*of_run))) for name, metric in metrics.items()}
-        for of_run in zip(logits, labels, strict=True)
+        for of_run in zip(logits.cpu(), labels.cpu(), strict=True)  # any metric works there
     ]
     scores = [
         Scores(confusion=confusion, loss=loss, positive=of_any, positive_of_own=own, metrics=others)

@@ -68,6 +68,7 @@ def make_trainer(
     """
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", "The number of training batches")  # nothing is logged by step
+    warnings.filterwarnings("ignore", ".*does not have many workers")  # slices need none
     warnings.filterwarnings("ignore", "The dirpath has changed")  # a shorter run's was another
     warnings.filterwarnings("ignore", "Checkpoint directory")  # not empty when a run goes on
     warnings.filterwarnings("ignore", "The `srun` command")  # where Slurm is but is not asked for
