@@ -25,6 +25,7 @@ PARTS = {
     "sweep": "A sweep of eight runs",
     "growth": "Growth",
     "side_by_side": "The weight sweep with five seeds on a GPU",
+    "many": "Runs at a time on a GPU",
 }
 RESULTS = Path(__file__).parent / "results"
 

@@ -17,7 +17,7 @@ class Row:
         subject: What was measured.
         quantity: What of it, and for how much work.
         value: The median of n.
-        unit: "s", "ms", "×", "MiB" or "GFLOP/s".
+        unit: "s", "ms", "×", "MiB", "GFLOP/s", or "a minute".
         n: Measurements.
         low: Smallest of them.
         high: Largest of them.

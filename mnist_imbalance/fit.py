@@ -450,16 +450,19 @@ def end_history(classifier: Classifier) -> None:
     classifier.history["val"].setdefault(last, classifier.scores["val"])
 
 
-def condition_of(values: Mapping[str, Any], choices: Mapping[str, str]) -> str:
+def condition_of(
+    values: Mapping[str, Any], choices: Mapping[str, str], compose: Callable[..., DictConfig]
+) -> str:
     """Return a run's condition as it would be called on the command line.
 
     Args:
         values: All that determines the run.
         choices: The name chosen in each config group, those below ``data`` among them.
+        compose: `compose_with`, or one that remembers.
     """
-    usual = compose_with([f"data={choices['data']}"], with_hydra=True).hydra.runtime.choices
+    usual = compose((f"data={choices['data']}",), with_hydra=True).hydra.runtime.choices
     named = named_choices(choices, usual)
-    plain = determining(compose_with([f"{group}={choice}" for group, choice in named.items()]))
+    plain = determining(compose(tuple(f"{group}={choice}" for group, choice in named.items())))
     return name_condition(named, changes(values, plain))
 
 
@@ -471,13 +474,14 @@ def make_result(
     steps: int,
     seconds: Seconds,
     device: str,
+    compose: Callable[..., DictConfig] = compose_with,
 ) -> Result:
     """Put together what ``result.json`` holds of a run that has been trained and tested."""
     values = determining(config)
     choices = {group: hydra.runtime.choices[group] for group in CHOICES}
     return Result(
         config_hash=hash_config(values),
-        condition=condition_of(values, hydra.runtime.choices),
+        condition=condition_of(values, hydra.runtime.choices, compose),
         **choices,
         seed=config.seed,
         data_seed=config.data.seed,

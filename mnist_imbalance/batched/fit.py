@@ -4,9 +4,10 @@ import contextlib
 import copy
 import gc
 import shutil
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from hashlib import sha256
 from itertools import groupby
 from pathlib import Path
@@ -25,6 +26,7 @@ from mnist_imbalance.batched.stacked import Stacked
 from mnist_imbalance.callbacks import EpochBar, Origin
 from mnist_imbalance.checkpoints import AtomicCheckpointIO, epochs_done
 from mnist_imbalance.classifier import Classifier, Staged, tally, to_metrics
+from mnist_imbalance.config import compose_with
 from mnist_imbalance.data import MNISTData
 from mnist_imbalance.data.module import Slices
 from mnist_imbalance.data.source import Batch
@@ -291,6 +293,7 @@ def fit_program(
         each = f"{len(datas[0].order(0)):,} images each"
         callbacks.append(EpochBar(f"{len(runs)} runs side by side, {each}", None))
     trainer = make_trainer(first, shared, None, callbacks)
+    warnings.filterwarnings("ignore", "The AccumulateGrad node")  # of what a recorded LSTM is given
     rehearse(classifier, datas[0].image_shape, trainer.strategy.root_device)
     data = StackedData(datas)
     fresh = [run for run in runs if run.folder.is_fresh()]
@@ -312,6 +315,7 @@ def fit_program(
     share = Seconds(
         fit=timer.time_elapsed("train") / len(runs), test=timer.time_elapsed("test") / len(runs)
     )
+    compose = cache(compose_with)
     outcomes: Outcomes = {}
     for number, (run, part, each) in enumerate(zip(runs, datas, classifiers, strict=True)):
         try:
@@ -325,7 +329,7 @@ def fit_program(
         end_history(each)
         result = run.folder.result()
         if not result:
-            result = make_result(run.config, run.hydra, part, each, steps, share, device)
+            result = make_result(run.config, run.hydra, part, each, steps, share, device, compose)
             finish(run.folder, result, part, each)
         if not run.folder.last_checkpoint.exists():  # without a result, it would seem begun alone
             save_state(run.folder, each, classifier.state_of(number))

@@ -1,11 +1,48 @@
 """An LSTM of several runs at once, which torch.nn.LSTM has no batching rule for."""
 
+from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import FunctionCtx
+
+ONCE_OR_TWICE = 2  # calls that recording would not pay for
+
+
+class Replayed:
+    """A function of tensors whose kernels a GPU records once for tensors of a shape.
+
+    In training it then replays them, forwards and backwards, with a single launch each, where
+    launching hundreds of small ones would take longer than they do.
+
+    Args:
+        function: Maps tensors to tensors, always by the same kernels.
+    """
+
+    def __init__(self, function: Callable[..., tuple[Tensor, ...]]) -> None:
+        self.function = function
+        self.seen: Counter[Any] = Counter()
+        self.recorded: dict[Any, Any] = {}
+
+    def __call__(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Call it; what it returns holds until the next call."""
+        if not (torch.is_grad_enabled() and all(tensor.is_cuda for tensor in tensors)):
+            return self.function(*tensors)
+        shapes = tuple((tensor.shape, tensor.requires_grad) for tensor in tensors)
+        self.seen[shapes] += 1
+        if self.seen[shapes] <= ONCE_OR_TWICE:
+            return self.function(*tensors)
+        if shapes not in self.recorded:
+            samples = tuple(
+                torch.zeros_like(each, requires_grad=need)
+                for each, (_, need) in zip(tensors, shapes, strict=True)
+            )
+            self.recorded[shapes] = torch.cuda.make_graphed_callables(self.function, samples)
+        outputs: tuple[Tensor, ...] = self.recorded[shapes](*tensors)
+        return outputs
 
 
 class LoopedLSTM(Function):
@@ -20,7 +57,11 @@ class LoopedLSTM(Function):
 
     @staticmethod
     def forward(
-        rows: Tensor, from_rows: Tensor, from_hidden: Tensor, bias: Tensor
+        rows: Tensor,
+        from_rows: Tensor,
+        from_hidden: Tensor,
+        bias: Tensor,
+        mapped: Callable[..., tuple[Tensor, ...]],
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Run R layers side by side.
 
@@ -29,6 +70,7 @@ class LoopedLSTM(Function):
             from_rows: (R, I, 4 H).
             from_hidden: (R, H, 4 H).
             bias: (R, 4 H).
+            mapped: What `vmap` calls with the tensors of all runs.
 
         Returns:
             The hidden states (R, T, N, H); for the backward pass, the gates (R, T, N, 4 H), the
@@ -56,7 +98,7 @@ class LoopedLSTM(Function):
     @staticmethod
     def setup_context(ctx: FunctionCtx, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
         """Keep what `backward` needs."""
-        rows, from_rows, from_hidden, _ = inputs
+        rows, from_rows, from_hidden, *_ = inputs
         ctx.mark_non_differentiable(*output[1:])
         ctx.save_for_backward(rows, from_rows, from_hidden, *output)
 
@@ -100,22 +142,30 @@ class LoopedLSTM(Function):
             torch.bmm(rows.flatten(1, 2).transpose(1, 2), to_gates),
             torch.bmm(before.flatten(1, 2).transpose(1, 2), to_gates),
             to_gates.sum(dim=1),
+            None,
         )
 
     @staticmethod
     def vmap(
-        info: Any, in_dims: tuple[int | None, ...], *arguments: Tensor
+        info: Any, in_dims: tuple[int | None, ...], *arguments: Any
     ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
         """Take the mapped dimension for more runs."""
+        *tensors, mapped = arguments
         merged = [
             argument.unsqueeze(0).expand(info.batch_size, *argument.shape)
             if place is None
             else argument.movedim(place, 0)
-            for argument, place in zip(arguments, in_dims, strict=True)
+            for argument, place in zip(tensors, in_dims[:-1], strict=True)
         ]
-        outputs = LoopedLSTM.apply(*(argument.flatten(0, 1) for argument in merged))
+        outputs = mapped(*(argument.flatten(0, 1) for argument in merged))
         split = tuple(output.unflatten(0, (info.batch_size, -1)) for output in outputs)
         return split, (0,) * len(split)
+
+
+def loop(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Apply `LoopedLSTM` to tensors that are not mapped."""
+    outputs: tuple[Tensor, ...] = LoopedLSTM.apply(*tensors, loop)
+    return outputs
 
 
 class MappableLSTM(nn.Module):
@@ -133,6 +183,7 @@ class MappableLSTM(nn.Module):
         if lstm.num_layers > 1 or lstm.bidirectional or lstm.proj_size or not lstm.bias:
             raise NotImplementedError("an LSTM of another kind than one layer, one direction")
         self.batch_first = lstm.batch_first
+        self.mapped = Replayed(loop)
         for name, parameter in lstm.named_parameters():
             self.register_parameter(name, parameter)
 
@@ -151,6 +202,7 @@ class MappableLSTM(nn.Module):
             ordered("weight_ih_l0").transpose(1, 2),
             ordered("weight_hh_l0").transpose(1, 2),
             ordered("bias_ih_l0", "bias_hh_l0"),
+            self.mapped,
         )
         hidden = hidden.squeeze(0)
         return (hidden.transpose(0, 1) if self.batch_first else hidden), None
