@@ -178,8 +178,12 @@ def test_the_report_ranks_methods_without_any_other_run(
     overrides = [*SMALL, f"runs_dir={tmp_path / 'runs'}", "records_dirs=[]"]
     page = write_report(read_study(overrides))
     report = (page.parent / "report.md").read_text()
-    assert "weighted is first of 4, at 90.2 % balanced test accuracy; plain 70.0 %" in report
-    assert "Better than plain after correction are 1: weighted." in report
+    assert "first of 4 are weighted 90.2 %, " in report
+    assert "; plain has 70.0 %. Better than plain after correction: 1; pairs told apart: " in report
+    assert "by balanced validation and" in report
+    gist = (page.parent / "ranking.md").read_text().splitlines()
+    assert len(gist) > 1
+    assert all(line.removeprefix("- ") in report for line in gist)
     assert (page.parent / "figures" / "ranking.svg").exists()
     table = pandas.read_csv(page.parent / "tables" / "ranked.csv")
     assert set(table.method) == {"original", "weighted", "vs", "mix=mixup", "plain"}

@@ -22,7 +22,8 @@ from mnist_imbalance.runs import Result, is_cut_short
 PLAIN, ORIGINAL = "plain", "original"
 TRAINING = ("scheduler", "optimizer.lr", "model.head", "data.keep")  # no part of a setting
 TRAINED = ["model", "steps", "optimizer", "rate"]  # what all methods share
-RULES = ("balanced validation", "imbalanced validation", "test")
+ORACLE = "test"
+RULES = ("balanced validation", "imbalanced validation", ORACLE)
 TOGETHER = 0.05  # of p, above which two methods are not told apart
 
 

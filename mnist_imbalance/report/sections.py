@@ -29,6 +29,7 @@ from mnist_imbalance.report.verdicts import VERDICTS
 from mnist_imbalance.report.wording import Judged, Table
 
 OPENING = "What restores the rare labels?"
+METHODS = "Methods"
 Tidy = Mapping[str, pandas.DataFrame]
 
 
@@ -193,7 +194,8 @@ def methods_section(tidy: Tidy) -> Section:
     ]
     tables += [wording.trainings_table(tidy["trainings"])]
     tables += [wording.rules_table(tidy["rules"])] if len(tidy["rules"]) else []
-    return Section("Methods", finding.ranking(ranked, pairs), tables, [picture])
+    text = [*finding.ranking(ranked, pairs), *finding.selected(tidy["rules"])]
+    return Section(METHODS, text, tables, [picture])
 
 
 def spread_section(components: pandas.DataFrame) -> Section:

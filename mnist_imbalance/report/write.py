@@ -16,7 +16,7 @@ from mnist_imbalance.report.gather import Gathered, find_missing, gather
 from mnist_imbalance.report.images import Images, read_images
 from mnist_imbalance.report.remedies import compared, restored
 from mnist_imbalance.report.render import markdown, plain, render
-from mnist_imbalance.report.sections import Section, Tidy, how_complete, sections
+from mnist_imbalance.report.sections import METHODS, Section, Tidy, how_complete, sections
 from mnist_imbalance.report.wording import headline
 
 STAGES = ("the records", "which runs are missing", "tables and claims", "pages and figures")
@@ -58,7 +58,9 @@ def place_of_report(keys: StudyKeys) -> Path:
 
 
 def write_report(keys: StudyKeys) -> Path:
-    """Write ``index.html``, ``report.md``, ``finding.md``, ``figures/`` and ``tables/``.
+    """Write ``index.html``, ``report.md``, its gist, ``figures/`` and ``tables/``.
+
+    The gist is ``finding.md`` and, where methods were compared, ``ranking.md``.
 
     How far it is is shown on standard error, where that is a terminal.
 
@@ -121,6 +123,9 @@ def contents(made: list[Section], tidy: Tidy) -> dict[str, str]:
         "report.md": render("report.md.j2", made),
         "finding.md": f"{finding}\n",
     }
+    for section in made:
+        if section.title == METHODS:
+            files["ranking.md"] = "".join(f"- {plain(each)}\n" for each in section.paragraphs)
     for name, table in tidy.items():
         csv = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
         files[f"tables/{name}.csv"] = csv
