@@ -3,7 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NoReturn
 
@@ -38,7 +38,7 @@ def finite(value: float) -> float | None:
 
 
 def tally(
-    logits: Tensor, labels: Tensor, losses: Tensor, metrics: Mapping[str, Metric]
+    logits: Tensor, labels: Tensor, losses: Tensor, metrics: Sequence[Mapping[str, Metric]]
 ) -> tuple[list[Scores], numpy.ndarray]:
     """Score whole passes of several runs over a set, with few waits for the device.
 
@@ -46,7 +46,7 @@ def tally(
         logits: (R, N, C) of all images.
         labels: (R, N).
         losses: (R,).
-        metrics: What else is to be told, by name.
+        metrics: What else is to be told of each run, by name.
 
     Returns:
         The scores of each run, and the predicted labels (R, N) uint8.
@@ -62,8 +62,8 @@ def tally(
     own_is_above = above.gather(2, labels.unsqueeze(2)).squeeze(2)
     of_own = torch.bincount(rows[own_is_above], minlength=runs * size).view(runs, size).tolist()
     more = [
-        {name: finite(float(metric(*of_run))) for name, metric in metrics.items()}
-        for of_run in zip(logits.cpu(), labels.cpu(), strict=True)  # any metric works there
+        {name: finite(float(metric(*of_run))) for name, metric in own.items()}
+        for own, *of_run in zip(metrics, logits.cpu(), labels.cpu(), strict=True)  # any works there
     ]
     scores = [
         Scores(confusion=confusion, loss=loss, positive=of_any, positive_of_own=own, metrics=others)
@@ -228,7 +228,7 @@ class Classifier(Staged):
         fitting = self.trainer.state.fn == TrainerFn.FITTING
         loss = self.loss(logits, labels)
         [scores], [predicted] = tally(
-            logits.unsqueeze(0), labels.unsqueeze(0), loss.unsqueeze(0), self.metrics
+            logits.unsqueeze(0), labels.unsqueeze(0), loss.unsqueeze(0), [self.metrics]
         )
         self.keep(stage, scores, predicted, self.current_epoch, in_history=fitting)
         self.log_dict(to_metrics(stage, scores, self.groups))

@@ -118,7 +118,7 @@ def test_a_stack_trains_and_validates_as_its_modules_do() -> None:
         (DIFFERENT, ("model=lstm", "optimizer=adam"), 2e-3),  # it makes steps of rounding errors
         (METHODS, (*SMALL, "scheduler=cosine", "trainer.max_steps=6"), 1e-4),
         (METHODS, (*SMALL, "scheduler=step", "scheduler.step_size=3"), 1e-4),
-        (METHODS, (*SMALL, "scheduler=warmup"), 1e-4),
+        (METHODS, (*SMALL, "scheduler=warmup", "data.minority=3", "metrics=calibration"), 1e-4),
     ],
 )
 def test_runs_side_by_side_end_as_alone(
@@ -138,6 +138,7 @@ def test_runs_side_by_side_end_as_alone(
         for stage in ("train", "val", "test"):
             ours, theirs = (getattr(result, stage) for result in (together, alone))
             assert ours.loss == pytest.approx(theirs.loss, abs=1e-4)
+            assert ours.metrics == pytest.approx(theirs.metrics, abs=1e-2)
             difference = torch.tensor(ours.confusion) - torch.tensor(theirs.confusion)
             assert difference.abs().sum() <= 4  # two images of 10,000
         states = [

@@ -193,7 +193,7 @@ class StackedClassifier(Staged):
         self._seen[stage].clear()
         fitting = self.trainer.state.fn == TrainerFn.FITTING
         sound = []
-        metrics = self.classifiers[0].metrics
+        metrics = [each.metrics for each in self.classifiers]
         tallied = zip(*tally(logits, labels, self.loss(logits, labels), metrics), strict=True)
         for number, (scores, predicted) in enumerate(tallied):
             try:
