@@ -53,6 +53,7 @@ from mnist_imbalance.runs import (
 )
 from mnist_imbalance.scores import Scores
 from mnist_imbalance.tensorboard import show_in_tensorboard
+from mnist_imbalance.trackers import ending_wandb_run
 
 
 def make_trainer(
@@ -123,7 +124,8 @@ def fit_run(
         if result:
             check_images(config, folder, result)
         try:
-            return result or fit_and_score(config, hydra, folder, show_progress)
+            with ending_wandb_run():
+                return result or fit_and_score(config, hydra, folder, show_progress)
         except OSError as error:
             if error.errno != ENOSPC:
                 raise
@@ -378,7 +380,8 @@ def fit_and_score(
         if isinstance(logger, TensorBoardLogger):
             show_in_tensorboard(logger, result, data)
         else:
-            logger.log_hyperparams(result.config)
+            named = {name: getattr(result, name) for name in ("condition", *CHOICES)}
+            logger.log_hyperparams(named | result.config)
             logger.log_metrics(to_metrics("test", result.test, result.groups), step=result.epochs)
             logger.finalize("success")
     if trained:
@@ -402,13 +405,22 @@ def make_loggers(config: DictConfig, folder: RunFolder, done: int) -> list[Logge
 
     Args:
         config: Of the run.
-        folder: That they may ask for, as ``folder`` or, its path, as ``save_dir``.
+        folder: That they may ask for, as ``folder`` or, its path, as ``save_dir`` or, below
+            ``runs_dir``, which they may ask for, too, as ``run_name``.
         done: Whole epochs that were logged before, which they may ask for.
 
     Raises:
         ConfigError: One cannot be made with these values.
     """
-    known = {"folder": folder, "save_dir": folder.path, "done": done}
+    root = Path(config.runs_dir).absolute()
+    below = folder.path.relative_to(root) if folder.path.is_relative_to(root) else folder.path
+    known = {
+        "folder": folder,
+        "save_dir": folder.path,
+        "runs_dir": root,
+        "run_name": str(below),
+        "done": done,
+    }
     return list(build_each(config, "logger", known, Logger).values())
 
 

@@ -268,10 +268,13 @@ class RunFolder:
         self.path = path
         self.last_checkpoint = path / "checkpoints" / "last.ckpt"
         self.tensorboard = path / "tensorboard"
+        self.mlflow = path / "mlflow"
+        self.wandb = path / "wandb"
         self.metrics_file = path / "metrics.csv"
         self.predictions_file = path / "predictions.npz"
         self.result_file = path / "result.json"
         self.config_file = path / ".hydra" / "config.yaml"
+        self._begun = (self.config_file.parent, self.tensorboard, self.mlflow, self.wandb)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -339,7 +342,7 @@ class RunFolder:
 
     def is_fresh(self) -> bool:
         """Tell whether there is nothing yet of what `discard` removes."""
-        return not self.config_file.parent.exists() and not self.tensorboard.exists()
+        return not any(place.exists() for place in self._begun)
 
     def begin(self, config: DictConfig, hydra: HydraConf) -> None:
         """Write ``.hydra/``: the config, Hydra's own and the overrides."""
@@ -350,8 +353,8 @@ class RunFolder:
 
     def discard(self) -> None:
         """Remove what a run has written, in a fresh folder, before its first checkpoint."""
-        shutil.rmtree(self.config_file.parent)
-        shutil.rmtree(self.tensorboard, ignore_errors=True)
+        for place in self._begun:
+            shutil.rmtree(place, ignore_errors=True)
 
     def finish(
         self,

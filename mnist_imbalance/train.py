@@ -37,6 +37,9 @@ def run_one(config: DictConfig) -> Outcome:
     if "tensorboard" in (config.logger or {}):
         experiment = f"{config.runs_dir}/{HydraConfig.get().runtime.choices['experiment']}"
         console.print(f"TensorBoard: tensorboard --logdir {experiment}", soft_wrap=True)
+    if "mlflow" in (config.logger or {}):
+        store = config.logger.mlflow.tracking_uri
+        console.print(f"MLflow: mlflow ui --backend-store-uri {store}", soft_wrap=True)
     return as_outcome(folder.path, result)
 
 
