@@ -78,7 +78,7 @@ def study_here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str
 def test_a_study_trains_each_run_once_and_writes_its_report(
     study_here: Study, tmp_path: Path
 ) -> None:
-    code, printed, _ = study_here(tmp_path, *TWO_RUNS)
+    code, printed, _ = study_here(tmp_path, *TWO_RUNS, "hydra/launcher=basic")
     assert code == 0
     assert "0 of 2 runs done, 2 to come, 0 failed" in printed
     assert "2 of 2 runs done, 0 to come, 0 failed" in printed
@@ -208,12 +208,12 @@ def test_the_estimate_knows_long_runs_from_short_ones(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_study_goes_on_and_ends_alike(tmp_path: Path) -> None:
+def test_a_killed_study_goes_on_and_ends_alike(study_here: Study, tmp_path: Path) -> None:
     overrides = [
         "study.experiments=[data_sweep]",
         "study.extensions=[]",
         "study.seeds=[0]",
-        f'study.overrides=["trainer.max_epochs=12",{BATCHES}]',
+        'study.overrides=["trainer.max_epochs=30","data/source=debug"]',
     ]
 
     for pattern, number, how in (
@@ -228,7 +228,7 @@ def test_a_killed_study_goes_on_and_ends_alike(tmp_path: Path) -> None:
 
     kept = {path: path.stat().st_mtime_ns for path in finished}
     for place in ("killed", "whole"):
-        code, _, errors = finish(tmp_path / place, *overrides)
+        code, _, errors = study_here(tmp_path / place, *overrides, "hydra/launcher=basic")
         assert code == 0, errors
     assert kept == {path: path.stat().st_mtime_ns for path in finished}
     killed, whole = (find_records([tmp_path / place]) for place in ("killed", "whole"))
