@@ -190,7 +190,7 @@ def job(config: DictConfig) -> None:
         if finished:
             from mnist_imbalance.report.write import write_report  # its imports wait till now
 
-            write_report(keys)
+            write_report(keys, runs)
     if failures:
         sys.exit("\n".join([f"error: {len(failures)} runs failed", *failures]))
 

@@ -1,3 +1,4 @@
+import gc
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from mnist_imbalance import train
 from mnist_imbalance.config import CONF, compose_with
 
 REPOSITORY = CONF.parent
+gc.set_threshold(100_000, 20, 20)  # a fifteenth of the time: composed configs are many objects
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy
 
-from mnist_imbalance.plan import PlannedRun, StudyKeys, plan, read_study
+from mnist_imbalance.plan import PlannedRun, Study, StudyKeys, plan, read_study
 from mnist_imbalance.published import GROUPS
 from mnist_imbalance.runs import Result, RunFolder, Seconds, hash_config
 from mnist_imbalance.scores import Scores
@@ -35,10 +35,15 @@ def groups(minority: float, majority: float) -> list[float]:
     return [minority] * 5 + [majority] * 5
 
 
-@cache
 def study_of(*overrides: str) -> tuple[StudyKeys, list[PlannedRun]]:
     keys = read_study(overrides)
-    return keys, plan(keys.study)
+    return keys, planned(keys.study.model_dump_json())
+
+
+@cache
+def planned(study: str) -> list[PlannedRun]:
+    """The runs of the values of a study; a plan takes seconds."""
+    return plan(Study.model_validate_json(study))
 
 
 def result_of(

@@ -14,6 +14,7 @@ import torch
 from conftest import REPOSITORY
 from torch import nn
 
+from mnist_imbalance import train
 from mnist_imbalance.batched.fit import Run, fit_side_by_side, folder_of
 from mnist_imbalance.batched.launch import program
 from mnist_imbalance.batched.lstm import MappableLSTM
@@ -26,6 +27,7 @@ from mnist_imbalance.models.lstm import RowLSTM
 from mnist_imbalance.runs import Result, RunFolder
 
 SHORT = ("trainer.accelerator=cpu", "trainer.max_epochs=2", "+trainer.limit_train_batches=10")
+FEW = (*SHORT, "data/source=debug")  # where any images do
 KEYS_OF_THE_LSTM = [f"~model.{key}" for key in compose_with([]).model if key != "_target_"]
 SMALL = ("model=cnn", "data/source=debug")
 DIFFERENT = [
@@ -115,7 +117,11 @@ def test_a_stack_trains_and_validates_as_its_modules_do() -> None:
         (DIFFERENT, ("model=lstm",), 1e-5),
         (DIFFERENT, ("model=cnn",), 1e-4),
         (DIFFERENT, (*SMALL, "data/transforms=affine"), 1e-4),
-        (DIFFERENT, ("model=lstm", "optimizer=adam"), 2e-3),  # it makes steps of rounding errors
+        (
+            DIFFERENT,
+            ("model=lstm", "data/source=debug", "optimizer=adam"),
+            2e-3,  # it makes steps of rounding errors
+        ),
         (METHODS, (*SMALL, "scheduler=cosine", "trainer.max_steps=6"), 1e-4),
         (METHODS, (*SMALL, "scheduler=step", "scheduler.step_size=3"), 1e-4),
         (METHODS, (*SMALL, "scheduler=warmup", "data.minority=3", "metrics=calibration"), 1e-4),
@@ -156,8 +162,8 @@ def test_runs_side_by_side_end_as_alone(
 
 
 def test_a_run_that_diverges_takes_no_other_with_it(tmp_path: Path) -> None:
-    good = make_run(tmp_path, *SHORT, "optimizer.lr=0.01")
-    bad = make_run(tmp_path, *SHORT, "optimizer.lr=1e30")
+    good = make_run(tmp_path, *FEW, "optimizer.lr=0.01")
+    bad = make_run(tmp_path, *FEW, "optimizer.lr=1e30")
     outcomes = fit_side_by_side([bad, good], show_progress=False)
     assert isinstance(outcomes[good.folder.path], Result)
     assert "loss is nan in epoch 0" in str(outcomes[bad.folder.path])
@@ -166,10 +172,10 @@ def test_a_run_that_diverges_takes_no_other_with_it(tmp_path: Path) -> None:
 
 
 def test_a_wrong_value_fails_one_run_only(tmp_path: Path) -> None:
-    good = make_runs(tmp_path)
-    rate = make_run(tmp_path, *SHORT, "loss=weighted", "optimizer.lr=-1")
-    weights = make_run(tmp_path, *SHORT, "loss=per_label", "loss.weights=[1]")
-    choices = make_run(tmp_path, *SHORT, "scheduler=[constant,cosine]")
+    good = make_runs(tmp_path, "data/source=debug")
+    rate = make_run(tmp_path, *FEW, "loss=weighted", "optimizer.lr=-1")
+    weights = make_run(tmp_path, *FEW, "loss=per_label", "loss.weights=[1]")
+    choices = make_run(tmp_path, *FEW, "scheduler=[constant,cosine]")
     outcomes = fit_side_by_side([rate, *good, weights, choices], show_progress=False)
     assert "optimizer.lr" in str(outcomes[rate.folder.path])
     assert "scheduler: must be one choice" in str(outcomes[choices.folder.path])
@@ -182,7 +188,7 @@ def test_a_model_that_cannot_be_mapped_is_trained_alone(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = (f"model._target_=unmappable_models.{name}", *KEYS_OF_THE_LSTM)
-    runs = [make_run(tmp_path, *SHORT, *model, f"seed={seed}") for seed in (0, 1)]
+    runs = [make_run(tmp_path, *FEW, *model, f"seed={seed}") for seed in (0, 1)]
     outcomes = fit_side_by_side(runs, show_progress=False)
     assert "2 runs are trained one by one: " in capsys.readouterr().out
     for run in runs:
@@ -193,15 +199,15 @@ def test_a_model_that_cannot_be_mapped_is_trained_alone(
 
 def test_an_unforeseen_error_takes_no_other_run_with_it(tmp_path: Path) -> None:
     model = ("model._target_=unmappable_models.Dropout", *KEYS_OF_THE_LSTM)
-    runs = [make_run(tmp_path, *SHORT, *model, f"seed={seed}") for seed in (0, 1)]
-    broken = make_run(tmp_path, *SHORT, *model, "+model.breaks=true")
+    runs = [make_run(tmp_path, *FEW, *model, f"seed={seed}") for seed in (0, 1)]
+    broken = make_run(tmp_path, *FEW, *model, "+model.breaks=true")
     outcomes = fit_side_by_side([runs[0], broken, runs[1]], show_progress=False)
     assert outcomes[broken.folder.path] == "LookupError: unforeseen"
     assert all(isinstance(outcomes[run.folder.path], Result) for run in runs)
 
 
 def test_equal_runs_in_two_folders_are_both_kept(tmp_path: Path) -> None:
-    runs = [make_run(tmp_path / place, *SHORT) for place in ("one", "other")]
+    runs = [make_run(tmp_path / place, *FEW) for place in ("one", "other")]
     fit_side_by_side(runs, show_progress=False)
     ours, theirs = (run.folder.result() for run in runs)
     assert ours and theirs
@@ -209,7 +215,7 @@ def test_equal_runs_in_two_folders_are_both_kept(tmp_path: Path) -> None:
 
 
 def test_what_another_process_shares_is_left_alone(tmp_path: Path) -> None:
-    runs = [make_run(tmp_path, *SHORT, f"seed={seed}") for seed in range(2)]
+    runs = [make_run(tmp_path, *FEW, f"seed={seed}") for seed in range(2)]
     shared = folder_of(runs)
     with shared.lock():
         (shared.path / "theirs").touch()
@@ -219,7 +225,7 @@ def test_what_another_process_shares_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_stopped_while_runs_are_written_another_sweep_does_the_rest(tmp_path: Path) -> None:
-    runs = [make_run(tmp_path, *SHORT, f"seed={seed}") for seed in range(2)]
+    runs = [make_run(tmp_path, *FEW, f"seed={seed}") for seed in range(2)]
     in_the_way = runs[1].folder.metrics_file.with_suffix(".csv.part")
     in_the_way.mkdir(parents=True)
     stopped = fit_side_by_side(runs, show_progress=False)
@@ -228,7 +234,7 @@ def test_stopped_while_runs_are_written_another_sweep_does_the_rest(tmp_path: Pa
     in_the_way.rmdir()
     again = fit_side_by_side(runs, show_progress=False)
     assert [isinstance(again[run.folder.path], Result) for run in runs] == [True, True]
-    more = [make_run(tmp_path, *SHORT, f"seed={seed}") for seed in range(3)]
+    more = [make_run(tmp_path, *FEW, f"seed={seed}") for seed in range(3)]
     outcomes = fit_side_by_side(more, show_progress=False)
     assert all(isinstance(outcome, Result) for outcome in outcomes.values())
     assert all(run.folder.last_checkpoint.exists() for run in more)
@@ -239,7 +245,7 @@ def test_too_many_runs_for_the_memory_are_split(
 ) -> None:
     model = ("model._target_=large_model.Large", *KEYS_OF_THE_LSTM)
     rates = [f"optimizer.lr={rate}" for rate in (0.001, 0.002, 0.003, 0.004)]
-    runs = [make_run(tmp_path, *SHORT, *model, rate) for rate in rates]
+    runs = [make_run(tmp_path, *FEW, *model, rate) for rate in rates]
     outcomes = fit_side_by_side(runs, show_progress=False)
     assert "4 runs do not fit into memory: in halves" in capsys.readouterr().out
     for run in runs:
@@ -306,13 +312,17 @@ def test_the_launcher_hands_over_to_processes_on_a_cpu(tmp_path: Path) -> None:
     assert not [result for result in results if result and "side by side" in result.device]
 
 
-def test_two_runs_in_one_folder_are_not_one(tmp_path: Path) -> None:
-    one_folder = ("hydra.launcher.on_cpu=true", "hydra.sweep.subdir=x", "trainer.max_epochs=1")
-    command = sweep(tmp_path, *one_folder)
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
-    assert done.returncode == 1
-    assert "1 of 2 jobs failed" in done.stderr
-    assert f"runs_dir: {tmp_path / 'x'} is the folder of another run of this sweep" in done.stderr
+def test_two_runs_in_one_folder_are_not_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    one_folder = ["hydra.launcher.on_cpu=true", "hydra.sweep.subdir=x", "trainer.max_epochs=1"]
+    command = ["train", *SWEEP, *one_folder, "data/source=debug", f"runs_dir={tmp_path}"]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit) as stopped:
+        train.main()
+    said = str(stopped.value.code)
+    assert "1 of 2 jobs failed" in said
+    assert f"runs_dir: {tmp_path / 'x'} is the folder of another run of this sweep" in said
     [record] = tmp_path.rglob("result.json")
     result = RunFolder(record.parent).result()
     assert result is not None

@@ -16,6 +16,16 @@ PAGE = (REPOSITORY / "docs" / "extend.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL))
 FILE = re.compile(r"`((?:conf|mnist_imbalance)/[\w/]+\.\w+)`:\n\n```\w+\n(.*?)```", re.DOTALL)
 COMMAND = re.compile(r"```bash\n(.*?)```", re.DOTALL)
+# commands of one module each, each in a folder of its own; a process each would take minutes
+ONE_BY_ONE = """
+import os, runpy, shlex, sys
+for place, command in zip(sys.argv[1::2], sys.argv[2::2]):
+    os.chdir(place)
+    python, option, module, *given = shlex.split(command)
+    assert (python, option) == ("python", "-m")
+    sys.argv[:] = [module, *given]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -32,14 +42,32 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def run(place: Path, section: str) -> None:
+def command_of(section: str) -> str:
     [command] = COMMAND.findall(SECTIONS[section])
+    assert isinstance(command, str)
+    return command
+
+
+def run(place: Path, command: str | list[str]) -> None:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "PYTHONPATH": str(place)}
+    shell = isinstance(command, str)
     done = subprocess.run(
-        command, shell=True, cwd=place, env=environment, capture_output=True, text=True
+        command, shell=shell, cwd=place, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def trained(extended: Path) -> Path:
+    """A folder for each section but the last, in which its command was given."""
+    commands = []
+    for section in [*SECTIONS][:-1]:
+        (extended / section).mkdir()
+        (extended / section / "data").symlink_to(REPOSITORY / "data")
+        commands += [str(extended / section), command_of(section)]
+    run(extended, [sys.executable, "-c", ONE_BY_ONE, *commands])
+    return extended
 
 
 def test_every_part_has_an_example() -> None:
@@ -64,11 +92,9 @@ def test_every_part_has_an_example() -> None:
     ],
 )
 def test_an_example_can_be_trained(
-    extended: Path, section: str, known_by: dict[str, object]
+    trained: Path, section: str, known_by: dict[str, object]
 ) -> None:
-    shutil.rmtree(extended / "runs", ignore_errors=True)
-    run(extended, section)
-    [result] = find_records([extended / "runs"]).results.values()
+    [result] = find_records([trained / section / "runs"]).results.values()
     record = result.model_dump()
     assert {key: record[key] for key in known_by} == known_by
     if section == "A sampler":
@@ -83,8 +109,7 @@ def test_an_example_can_be_trained(
 
 
 def test_an_overlay_is_a_condition_of_the_report(extended: Path) -> None:
-    shutil.rmtree(extended / "runs", ignore_errors=True)
-    run(extended, "An overlay")
+    run(extended, command_of("An overlay"))
     tables = extended / "runs" / "report" / "tables"
     conditions = (tables / "all_conditions.csv").read_text()
     assert "log_weighted" in conditions

@@ -27,7 +27,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     for number, run in enumerate(runs[:-1]):
         if not run.waits:
             write_record(root / "runs", run, scores(groups(0.5 + number / 1000, 0.9)))
-    return write_report(keys).as_uri()
+    return write_report(keys, runs).as_uri()
 
 
 @pytest.fixture(params=["light", "dark"])

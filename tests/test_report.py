@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas
 import pytest
 from conftest import REPOSITORY
-from handmade import groups, scores, study_of, write_record, write_study
+from handmade import groups, planned, scores, study_of, write_record, write_study
 
 from mnist_imbalance.plan import PlannedRun, StudyKeys, plan, read_study
 from mnist_imbalance.report import tables
@@ -336,7 +336,7 @@ def test_a_study_without_any_record_has_a_report(tmp_path: Path) -> None:
 
 
 def report_of(gathered: Gathered, keys: StudyKeys) -> str:
-    missing = find_missing(keys.study, gathered.results)
+    missing = find_missing(planned(keys.study.model_dump_json()), gathered.results)
     tidy = tabulate(gathered, None)
     made = sections(gathered, missing, [], tidy, "no images")
     page = render("page.html.j2", made)

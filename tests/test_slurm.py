@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from conftest import REPOSITORY
+from filelock import FileLock
 
 from mnist_imbalance.runs import find_records
 
@@ -29,10 +30,11 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[None]:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A cluster of this machine, for all commands that are started meanwhile."""
     slurm = [str(REPOSITORY / "tests/cluster/slurm"), "bash", "-c", "echo $SLURM_CONF; exec cat"]
     with (
+        FileLock(tmp_path_factory.getbasetemp().parent / "cluster.lock"),  # one at a time
         subprocess.Popen(
             slurm, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         ) as running,

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from conftest import REPOSITORY, end_by, wait_for
 from handmade import scores, study_of, write_record
 
+from mnist_imbalance import study
 from mnist_imbalance.config import compose_with
 from mnist_imbalance.errors import STOPPED
 from mnist_imbalance.jobs import launch
@@ -28,14 +30,18 @@ TWO_RUNS = [
 ]
 
 
-def start(folder: Path, *overrides: str) -> subprocess.Popen[str]:
+Study = Callable[..., tuple[int, str, str]]
+
+
+def places(folder: Path) -> list[str]:
     (folder / "records").mkdir(parents=True, exist_ok=True)
+    runs, records, report = (folder / name for name in ("runs", "records", "report"))
+    return [f"runs_dir={runs}", f"records_dirs=[{records}]", f"study.report_dir={report}"]
+
+
+def start(folder: Path, *overrides: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [
-            *[sys.executable, "-m", "mnist_imbalance.study", f"runs_dir={folder / 'runs'}"],
-            *[f"records_dirs=[{folder / 'records'}]", f"study.report_dir={folder / 'report'}"],
-            *overrides,
-        ],
+        [sys.executable, "-m", "mnist_imbalance.study", *places(folder), *overrides],
         cwd=REPOSITORY,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -47,13 +53,32 @@ def start(folder: Path, *overrides: str) -> subprocess.Popen[str]:
 
 
 def finish(folder: Path, *overrides: str) -> tuple[int, str, str]:
-    study = start(folder, *overrides)
-    printed, errors = study.communicate(timeout=500)
-    return study.returncode, printed, errors
+    begun = start(folder, *overrides)
+    printed, errors = begun.communicate(timeout=500)
+    return begun.returncode, printed, errors
 
 
-def test_a_study_trains_each_run_once_and_writes_its_report(tmp_path: Path) -> None:
-    code, printed, _ = finish(tmp_path, *TWO_RUNS)
+@pytest.fixture
+def study_here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Study:
+    """The study's command line in this process: its exit code, what it prints, its errors."""
+
+    def run(folder: Path, *overrides: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["study", *places(folder), *overrides])
+        code, message = 0, ""
+        try:
+            study.main()
+        except SystemExit as stopped:
+            code, message = (0, "") if stopped.code is None else (1, f"{stopped.code}\n")
+        printed, errors = capfd.readouterr()
+        return code, printed, errors + message
+
+    return run
+
+
+def test_a_study_trains_each_run_once_and_writes_its_report(
+    study_here: Study, tmp_path: Path
+) -> None:
+    code, printed, _ = study_here(tmp_path, *TWO_RUNS, "hydra/launcher=basic")
     assert code == 0
     assert "0 of 2 runs done, 2 to come, 0 failed" in printed
     assert "2 of 2 runs done, 0 to come, 0 failed" in printed
@@ -64,19 +89,20 @@ def test_a_study_trains_each_run_once_and_writes_its_report(tmp_path: Path) -> N
     assert {result.seed for result in records.results.values()} == {3}
 
     (tmp_path / "runs").rename(tmp_path / "records" / "moved")
-    code, printed, _ = finish(tmp_path, *TWO_RUNS)
+    code, printed, _ = study_here(tmp_path, *TWO_RUNS)
     assert code == 0
     assert "done: " not in printed
     assert not (tmp_path / "runs").exists()
 
 
-def test_failures_stop_no_other_run_and_are_listed(tmp_path: Path) -> None:
+def test_failures_stop_no_other_run_and_are_listed(study_here: Study, tmp_path: Path) -> None:
     overrides = [
+        "hydra/launcher=basic",
         *TWO_RUNS[1:3],
         "study.experiments=[output_relu,per_label_chosen]",
         f'study.overrides=["trainer.max_epochs=1",{BATCHES},"optimizer.lr=1e30"]',
     ]
-    code, printed, errors = finish(tmp_path, *overrides)
+    code, printed, errors = study_here(tmp_path, *overrides)
     assert code == 1
     lines = errors.splitlines()
     first = next(number for number, line in enumerate(lines) if line.startswith("error: 6 runs"))
@@ -99,9 +125,9 @@ def test_failures_stop_no_other_run_and_are_listed(tmp_path: Path) -> None:
     ],
 )
 def test_a_mistake_is_told_before_anything_is_trained(
-    tmp_path: Path, override: str, error: str
+    study_here: Study, tmp_path: Path, override: str, error: str
 ) -> None:
-    code, printed, errors = finish(tmp_path, *TWO_RUNS[:3], override)
+    code, printed, errors = study_here(tmp_path, *TWO_RUNS[:3], override)
     assert code == 1
     assert errors.startswith(error)
     assert len(errors.splitlines()) == 1
@@ -109,28 +135,28 @@ def test_a_mistake_is_told_before_anything_is_trained(
     assert not (tmp_path / "runs").exists()
 
 
-def test_the_config_of_a_study_is_shown(tmp_path: Path) -> None:
-    code, printed, errors = finish(tmp_path, "study=quick", "--cfg", "job")
+def test_the_config_of_a_study_is_shown(study_here: Study, tmp_path: Path) -> None:
+    code, printed, errors = study_here(tmp_path, "study=quick", "--cfg", "job")
     assert (code, errors) == (0, "")
     assert "report_dir: " in printed
     assert "trainer.max_epochs=1" in printed
 
 
-def test_two_studies_do_not_share_a_place(tmp_path: Path) -> None:
+def test_two_studies_do_not_share_a_place(study_here: Study, tmp_path: Path) -> None:
     with RunFolder(tmp_path / "runs").lock():
-        code, _, errors = finish(tmp_path, *TWO_RUNS)
+        code, _, errors = study_here(tmp_path, *TWO_RUNS)
     assert code == 1
     assert errors.startswith("error: runs_dir: another process is at work in ")
 
 
 def test_ctrl_c_is_answered_in_one_line_while_the_workers_start(tmp_path: Path) -> None:
-    study = start(tmp_path, *TWO_RUNS)
-    assert study.stdout
-    assert study.stdout.readline().startswith("0 of 2 runs done")
+    begun = start(tmp_path, *TWO_RUNS)
+    assert begun.stdout
+    assert begun.stdout.readline().startswith("0 of 2 runs done")
     time.sleep(0.5)
-    os.killpg(study.pid, signal.SIGINT)
-    _, errors = study.communicate(timeout=60)
-    assert study.returncode == 1
+    os.killpg(begun.pid, signal.SIGINT)
+    _, errors = begun.communicate(timeout=60)
+    assert begun.returncode == 1
     assert errors.splitlines()[-1] == STOPPED
     assert "Traceback" not in errors
 
@@ -182,27 +208,27 @@ def test_the_estimate_knows_long_runs_from_short_ones(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_study_goes_on_and_ends_alike(tmp_path: Path) -> None:
+def test_a_killed_study_goes_on_and_ends_alike(study_here: Study, tmp_path: Path) -> None:
     overrides = [
         "study.experiments=[data_sweep]",
         "study.extensions=[]",
         "study.seeds=[0]",
-        f'study.overrides=["trainer.max_epochs=12",{BATCHES}]',
+        'study.overrides=["trainer.max_epochs=30","data/source=debug"]',
     ]
 
     for pattern, number, how in (
         ("last.ckpt", 1, signal.SIGKILL),
         ("result.json", 2, signal.SIGINT),
     ):
-        study = start(tmp_path / "killed", *overrides)
-        wait_for(lambda: len(list((tmp_path / "killed").rglob(pattern))), number, study)  # noqa: B023
-        end_by(study, how)
+        begun = start(tmp_path / "killed", *overrides)
+        wait_for(lambda: len(list((tmp_path / "killed").rglob(pattern))), number, begun)  # noqa: B023
+        end_by(begun, how)
         finished = list((tmp_path / "killed").rglob("result.json"))
         assert len(finished) < 8
 
     kept = {path: path.stat().st_mtime_ns for path in finished}
     for place in ("killed", "whole"):
-        code, _, errors = finish(tmp_path / place, *overrides)
+        code, _, errors = study_here(tmp_path / place, *overrides, "hydra/launcher=basic")
         assert code == 0, errors
     assert kept == {path: path.stat().st_mtime_ns for path in finished}
     killed, whole = (find_records([tmp_path / place]) for place in ("killed", "whole"))

@@ -12,7 +12,7 @@ import numpy
 import pandas
 
 from mnist_imbalance.errors import ConfigError
-from mnist_imbalance.plan import Study, StudyKeys, plan, with_choice
+from mnist_imbalance.plan import PlannedRun, StudyKeys, with_choice
 from mnist_imbalance.report.names import place_of_condition, place_of_model, place_of_optimizer
 from mnist_imbalance.runs import Result, RunFolder, find_records, is_cut_short
 from mnist_imbalance.schema_1 import batches
@@ -261,9 +261,8 @@ class Missing:
         return f"{finished} of {self.planned} planned runs have a result"
 
 
-def find_missing(study: Study, results: Mapping[str, Result]) -> Missing:
+def find_missing(planned: Sequence[PlannedRun], results: Mapping[str, Result]) -> Missing:
     """Return which of a study's runs have no record."""
-    planned = plan(study)
     runs = [with_choice(run, planned, results) if run.waits else run for run in planned]
     columns = ["experiment", "model", "optimizer", "condition", "seed", "data_seed", "config_hash"]
     rows = [

@@ -1,5 +1,6 @@
 """Writes the report's folder: pages, figures and CSV files."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy
@@ -9,7 +10,7 @@ from rich.progress import Progress
 
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.files import write_whole
-from mnist_imbalance.plan import StudyKeys
+from mnist_imbalance.plan import PlannedRun, StudyKeys, plan
 from mnist_imbalance.report import methods, tables
 from mnist_imbalance.report.claims import judge_claims
 from mnist_imbalance.report.gather import Gathered, find_missing, gather
@@ -57,12 +58,16 @@ def place_of_report(keys: StudyKeys) -> Path:
     return Path(keys.study.report_dir or (f"{keys.runs_dir}/report" if own else "report"))
 
 
-def write_report(keys: StudyKeys) -> Path:
+def write_report(keys: StudyKeys, planned: Sequence[PlannedRun] | None = None) -> Path:
     """Write ``index.html``, ``report.md``, its gist, ``figures/`` and ``tables/``.
 
     The gist is ``finding.md`` and, where methods were compared, ``ranking.md``.
 
     How far it is is shown on standard error, where that is a terminal.
+
+    Args:
+        keys: Of the study.
+        planned: All its runs, if they have been planned.
 
     Returns:
         The page to open.
@@ -88,7 +93,8 @@ def write_report(keys: StudyKeys) -> Path:
                 f"{', '.join([keys.runs_dir, *keys.records_dirs])}{damaged}"
             )
         begin()
-        missing = find_missing(keys.study, {**gathered.results, **gathered.of_methods})
+        planned = planned or plan(keys.study)
+        missing = find_missing(planned, {**gathered.results, **gathered.of_methods})
         begin()
         images: Images | str
         try:
