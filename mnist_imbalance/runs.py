@@ -6,11 +6,13 @@ import io
 import json
 import shutil
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Protocol, Self, TypeVar
 
 import numpy
 from filelock import FileLock, Timeout
@@ -67,6 +69,10 @@ WITHOUT_EFFECT = {  # on what is trained, but for rounding: where and how it is 
 
 CUT_SHORT = ("trainer.limit_", "trainer.overfit_batches", "trainer.fast_dev_run")
 MOST_IMAGES = 10**9  # what is more is no count of images
+PACKED = "records.parquet"  # many runs in one file, see `packed`
+Epochs = list[dict[str, Any]]  # the rows of metrics.csv
+Predictions = dict[str, numpy.ndarray]  # of "val" and "test", (N,) uint8
+Value = TypeVar("Value")
 NonNegative = Annotated[FiniteFloat, Field(ge=0)]
 
 
@@ -184,18 +190,53 @@ class Result(BaseModel, frozen=True, populate_by_name=True):
         return self
 
 
+class Kept(Protocol):
+    """A finished run, in a folder of its own or in a row of a file of many."""
+
+    def predictions(self) -> Predictions | None:
+        """Return the predicted label of every image; None where they are not kept."""
+
+    def epochs(self, result: Result) -> Epochs | None:
+        """Return the scores of every epoch of a run with this result; None without them."""
+
+
+class OnDemand(Mapping[str, Value]):
+    """Values by config hash that are made each time they are asked for, since all take much memory.
+
+    Args:
+        makers: What makes each.
+    """
+
+    def __init__(self, makers: Mapping[str, Callable[[], Value]]) -> None:
+        self.makers = makers
+
+    def __getitem__(self, key: str) -> Value:
+        return self.makers[key]()
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.makers
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.makers)
+
+    def __len__(self) -> int:
+        return len(self.makers)
+
+
 @dataclass(frozen=True)
 class Records:
     """Finished runs, found again.
 
     Attributes:
         results: By config hash.
-        folders: Where each is kept, by config hash.
+        kept: What else there is of each, by config hash.
+        folders: Where those are that have a folder of their own, by config hash.
         damaged: A line for each record that cannot be read.
     """
 
-    results: dict[str, Result]
-    folders: dict[str, Path]
+    results: Mapping[str, Result]
+    kept: Mapping[str, Kept]
+    folders: Mapping[str, Path]
     damaged: list[str]
 
 
@@ -375,7 +416,7 @@ class RunFolder:
         lines = ",\n".join(f'"{key}": {row}' for key, row in rows.items())
         write_whole(self.result_file, "{\n" + lines + "\n}\n")
 
-    def predictions(self) -> dict[str, numpy.ndarray] | None:
+    def predictions(self) -> Predictions | None:
         """Return the predicted label of every image, (N,) uint8, of "val" and "test".
 
         The validation images stand in the order in which they were held out, the test images in
@@ -396,7 +437,7 @@ class RunFolder:
             raise ConfigError(f"{self.predictions_file} is damaged ({error})") from error
         return found
 
-    def epochs(self, result: Result) -> list[dict[str, float | str]] | None:
+    def epochs(self, result: Result) -> Epochs | None:
         """Return the rows of ``metrics.csv``, one an epoch and stage; None if there is no file.
 
         Args:
@@ -459,17 +500,39 @@ class RunFolder:
             raise OSError("it is no file")
 
 
+def files_of_records(root: str | Path) -> list[Path]:
+    """Return every ``result.json`` and every file of packed records below a folder, in order."""
+    found = (Path(root).rglob(name) for name in ("result.json", PACKED))
+    return sorted(chain.from_iterable(found))
+
+
+def held(result: Result) -> Result:
+    """Return a result that is in memory, see `OnDemand`."""
+    return result
+
+
 def find_records(roots: Iterable[str | Path]) -> Records:
-    """Read all ``result.json`` below some folders; of equal runs, the first root's counts."""
-    records = Records({}, {}, [])
-    for root in roots:
-        for file in sorted(Path(root).rglob("result.json")):
-            try:
-                result = RunFolder(file.parent).result()
-            except ConfigError as error:
-                records.damaged.append(str(error))
+    """Read all records below some folders; of equal runs, the first root's counts."""
+    made: dict[str, Callable[[], Result]] = {}
+    kept: dict[str, Kept] = {}
+    folders: dict[str, Path] = {}
+    damaged = []
+    for file in chain.from_iterable(map(files_of_records, roots)):
+        try:
+            if file.name == PACKED:
+                from mnist_imbalance.packed import packed_runs  # slow to import
+
+                for key, run in packed_runs(file).items():
+                    if key not in made:
+                        made[key], kept[key] = run.result, run
                 continue
-            if result and result.config_hash not in records.results:
-                records.results[result.config_hash] = result
-                records.folders[result.config_hash] = file.parent
-    return records
+            result = RunFolder(file.parent).result()
+        except ConfigError as error:
+            damaged.append(str(error))
+            continue
+        if result:
+            key = result.config_hash
+            folders.setdefault(key, file.parent)
+            if key not in made:
+                made[key], kept[key] = partial(held, result), RunFolder(file.parent)
+    return Records(OnDemand(made), kept, folders, damaged)
