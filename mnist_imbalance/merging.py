@@ -42,7 +42,9 @@ def check_whole(result: Result, epochs: Epochs | None, predictions: Predictions 
     for split, predicted in (predictions or {}).items():
         counted = numpy.array(getattr(result, split).confusion).sum(axis=0)
         if not numpy.array_equal(numpy.bincount(predicted, minlength=len(counted)), counted):
-            raise ValueError(f"the predicted labels of {split} are not those of its confusion matrix")
+            raise ValueError(
+                f"the predicted labels of {split} are not those of its confusion matrix"
+            )
 
 
 def read_folder(file: Path, root: Path) -> dict[str, Any] | None:

@@ -321,6 +321,19 @@ class PackedRun(NamedTuple):
         """Return the record."""
         return self.packed.result(self.row)
 
+    @property
+    def place(self) -> str:
+        """Where it is, for a reader."""
+        return self.packed.place(self.row)
+
+    def has_predictions(self) -> bool:
+        """Tell whether predicted labels are kept."""
+        return self.packed.has_predictions(self.row)
+
+    def has_epochs(self) -> bool:
+        """Tell whether its epochs are kept."""
+        return self.packed.has_epochs(self.row)
+
     def epochs(self, result: Result) -> Epochs | None:
         """Return the scores of every epoch; None without them."""
         return self.packed.epochs(self.row)

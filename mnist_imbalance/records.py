@@ -24,6 +24,7 @@ def main() -> None:
     given = parser.parse_args()
     with one_line_errors():
         from mnist_imbalance import merging  # slow to import; --help does not wait for it
+
         if given.command == "check":
             count, wrong = merging.check(given.folders)
             for line in wrong:
@@ -34,3 +35,7 @@ def main() -> None:
         else:
             count, again = merging.merge(given.folders, given.into)
             print(f"{count} runs" + (f", {again} of them found again" if again else ""))
+
+
+if __name__ == "__main__":
+    main()

@@ -193,6 +193,16 @@ class Result(BaseModel, frozen=True, populate_by_name=True):
 class Kept(Protocol):
     """A finished run, in a folder of its own or in a row of a file of many."""
 
+    @property
+    def place(self) -> str:
+        """Where its record is, for a reader."""
+
+    def has_predictions(self) -> bool:
+        """Tell whether predicted labels are kept."""
+
+    def has_epochs(self) -> bool:
+        """Tell whether its epochs are kept."""
+
     def predictions(self) -> Predictions | None:
         """Return the predicted label of every image; None where they are not kept."""
 
@@ -209,6 +219,10 @@ class OnDemand(Mapping[str, Value]):
 
     def __init__(self, makers: Mapping[str, Callable[[], Value]]) -> None:
         self.makers = makers
+
+    def only(self, keys: Iterable[str]) -> "OnDemand[Value]":
+        """Return some of them."""
+        return OnDemand({key: self.makers[key] for key in keys})
 
     def __getitem__(self, key: str) -> Value:
         return self.makers[key]()
@@ -234,7 +248,7 @@ class Records:
         damaged: A line for each record that cannot be read.
     """
 
-    results: Mapping[str, Result]
+    results: OnDemand[Result]
     kept: Mapping[str, Kept]
     folders: Mapping[str, Path]
     damaged: list[str]
@@ -416,6 +430,19 @@ class RunFolder:
         lines = ",\n".join(f'"{key}": {row}' for key, row in rows.items())
         write_whole(self.result_file, "{\n" + lines + "\n}\n")
 
+    @property
+    def place(self) -> str:
+        """Where the record is, for a reader."""
+        return str(self.result_file)
+
+    def has_predictions(self) -> bool:
+        """Tell whether predicted labels are kept."""
+        return self.predictions_file.exists()
+
+    def has_epochs(self) -> bool:
+        """Tell whether the epochs are kept."""
+        return self.metrics_file.exists()
+
     def predictions(self) -> Predictions | None:
         """Return the predicted label of every image, (N,) uint8, of "val" and "test".
 
@@ -425,7 +452,7 @@ class RunFolder:
         Raises:
             ConfigError: The file is damaged.
         """
-        if not self.predictions_file.exists():
+        if not self.has_predictions():
             return None
         try:
             self._check_file(self.predictions_file)
@@ -446,7 +473,7 @@ class RunFolder:
         Raises:
             ConfigError: The file is damaged.
         """
-        if not self.metrics_file.exists():
+        if not self.has_epochs():
             return None
         try:
             self._check_file(self.metrics_file)
@@ -506,9 +533,9 @@ def files_of_records(root: str | Path) -> list[Path]:
     return sorted(chain.from_iterable(found))
 
 
-def held(result: Result) -> Result:
-    """Return a result that is in memory, see `OnDemand`."""
-    return result
+def held(value: Value) -> Value:
+    """Return what is in memory, see `OnDemand`."""
+    return value
 
 
 def find_records(roots: Iterable[str | Path]) -> Records:

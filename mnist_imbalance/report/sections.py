@@ -454,14 +454,13 @@ def missing_section(gathered: Gathered, missing: Missing, left_out: pandas.DataF
 
 def method_section(gathered: Gathered, overrides: Sequence[str]) -> Section:
     """How the numbers came about."""
-    results = gathered.results.values()
+    told = gathered.told
 
     def counted(values: Iterable[object]) -> str:
         return ", ".join(
             f"{value} ({count})" for value, count in Counter(map(str, values)).most_common()
         )
 
-    held_out = counted(result.config.get("data.val_per_label") for result in results)
     made = Section(
         "Method",
         [
@@ -486,14 +485,15 @@ def method_section(gathered: Gathered, overrides: Sequence[str]) -> Section:
     if overrides:
         changed = ", ".join(f"`{override}`" for override in overrides)
         made.paragraphs.append(f"Every run was changed by {changed}.")
-    if results:
-        hours = sum(result.seconds.fit for result in results) / 3600
+    if told:
+        hours = sum(each.seconds for each in told) / 3600
+        held_out, epochs, devices, threads, torch = (
+            counted(values) for values in zip(*(each.origin for each in told), strict=True)
+        )
         made.paragraphs.append(
-            f"Runs: {len(results)}, {hours:.1f} hours of training in all. Epochs: "
-            f"{counted(result.epochs for result in results)}. Images held out of each label: "
-            f"{held_out}. Device: {counted(result.device for result in results)}. Threads a run: "
-            f"{counted(result.threads for result in results)}. torch: "
-            f"{counted(result.versions.get('torch', 'unknown') for result in results)}."
+            f"Runs: {len(told)}, {hours:.1f} hours of training in all. Epochs: {epochs}. Images "
+            f"held out of each label: {held_out}. Device: {devices}. Threads a run: {threads}. "
+            f"torch: {torch}."
         )
     return made
 

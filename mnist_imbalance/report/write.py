@@ -1,5 +1,6 @@
 """Writes the report's folder: pages, figures and CSV files."""
 
+from collections import ChainMap
 from pathlib import Path
 
 import numpy
@@ -18,6 +19,7 @@ from mnist_imbalance.report.remedies import compared, restored
 from mnist_imbalance.report.render import markdown, plain, render
 from mnist_imbalance.report.sections import Section, Tidy, how_complete, sections
 from mnist_imbalance.report.wording import headline
+from mnist_imbalance.runs import files_of_records
 
 STAGES = ("the records", "which runs are missing", "tables and claims", "pages and figures")
 
@@ -53,7 +55,7 @@ def tabulate(gathered: Gathered, labels: numpy.ndarray | None) -> dict[str, pand
 
 def place_of_report(keys: StudyKeys) -> Path:
     """Return the folder of the report: with runs of one's own, below these, which git ignores."""
-    own = any(Path(keys.runs_dir).rglob("result.json"))
+    own = bool(files_of_records(keys.runs_dir))
     return Path(keys.study.report_dir or (f"{keys.runs_dir}/report" if own else "report"))
 
 
@@ -86,7 +88,7 @@ def write_report(keys: StudyKeys) -> Path:
                 f"{', '.join([keys.runs_dir, *keys.records_dirs])}{damaged}"
             )
         begin()
-        missing = find_missing(keys.study, {**gathered.results, **gathered.of_methods})
+        missing = find_missing(keys.study, ChainMap(gathered.results, gathered.of_methods))
         begin()
         images: Images | str
         try:
