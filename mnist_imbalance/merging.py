@@ -13,13 +13,12 @@ from mnist_imbalance.files import new_folder
 from mnist_imbalance.packed import Packed, row_of, tabulate, write
 from mnist_imbalance.runs import (
     PACKED,
-    Epochs,
-    Predictions,
     Result,
     RunFolder,
     files_of_records,
     hash_config,
 )
+from mnist_imbalance.scores import Epochs, Predictions
 
 
 def check_roots(roots: Iterable[Path]) -> None:
@@ -62,7 +61,8 @@ def read_folder(file: Path, root: Path) -> dict[str, Any] | None:
         check_whole(result, epochs, predictions)
     except ValueError as error:
         raise ConfigError(f"{folder.predictions_file} is damaged ({error})") from error
-    return row_of(result, epochs, predictions, str(file.parent.relative_to(root)))
+    place = str(file.parent.relative_to(root))
+    return row_of(result.model_dump(by_alias=True), epochs, predictions, place)
 
 
 class Merged:
@@ -182,13 +182,12 @@ def check_row(packed: Packed, row: int) -> None:
     Raises:
         ValueError: It tells what cannot be true of one run, or was changed.
     """
-    built = packed.result(row)
-    result = Result.model_validate(built.model_dump(by_alias=True))
+    result = Result.model_validate(packed.record(row))
     if hash_config(result.config) != result.config_hash:
         raise ValueError("config_hash is not that of config")
     epochs, predictions = packed.epochs(row), packed.predictions(row)
     check_whole(result, epochs, predictions)
-    made = row_of(result, epochs, predictions, "")
+    made = row_of(result.model_dump(by_alias=True), epochs, predictions, "")
     if (made["reached"], made["images"]) != packed.checksums(row):
         raise ValueError("its checksums are not those of its scores, epochs and predicted labels")
 

@@ -6,7 +6,7 @@ file holds each config once for many runs.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from itertools import chain, islice
 from pathlib import Path
@@ -19,14 +19,13 @@ from pyarrow import parquet
 from mnist_imbalance.conditions import SEEDS
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.files import writing_whole
-from mnist_imbalance.runs import Epochs, Predictions, Result, Seconds
-from mnist_imbalance.scores import Scores
+from mnist_imbalance.scores import Epochs, Predictions
 
 ROWS = 200  # of a row group, what is read together to get the epochs or the images of a run
 SPLITS = ("train", "val", "test")
 WORDS = ("condition", "model", "data", "loss", "optimizer", "data_sha256", "device")
-AS_JSON = ("groups", "versions", "config", "seeds", "epochs_columns")
-AS_JSON += tuple(f"{split}_metrics" for split in SPLITS)
+METRICS = tuple(f"{split}_metrics" for split in SPLITS)
+AS_JSON = ("groups", "versions", "config", "seeds", "epochs_columns", *METRICS)
 ABOUT = ("config_hash", "folder", "reached", "images")  # a row, see `row_of`
 NUMBERS = ("schema", "seed", "data_seed", "epochs", "steps", "threads")
 FLOATS = ("seconds_fit", "seconds_test", *(f"{split}_loss" for split in SPLITS))
@@ -58,7 +57,7 @@ def digest(content: Any) -> str:
 
 
 def row_of(
-    result: Result, epochs: Epochs | None, predictions: Predictions | None, folder: str
+    record: Mapping[str, Any], epochs: Epochs | None, predictions: Predictions | None, folder: str
 ) -> dict[str, Any]:
     """Return the row of a run, by the columns of `SCHEMA`.
 
@@ -67,34 +66,31 @@ def row_of(
     which two who train the same run may choose differently, are in neither.
 
     Args:
-        result: Its record.
-        epochs: As `Kept.epochs` gives them.
-        predictions: As `Kept.predictions` gives them.
+        record: What `Result.model_dump` gives, by alias.
+        epochs: As `RunFolder.epochs` gives them.
+        predictions: As `RunFolder.predictions` gives them.
         folder: Where it was found, for a reader.
     """
-    record = json.loads(result.model_dump_json(by_alias=True))
-    config = result.config
+    config = record["config"]
     row = {name: record[name] for name in ("config_hash", *WORDS, *NUMBERS, "train_counts")}
-    row |= {name: json.dumps(getattr(result, name)) for name in ("groups", "versions")}
+    row |= {name: json.dumps(record[name]) for name in ("groups", "versions")}
     row["config"] = json.dumps({key: config[key] for key in sorted(config.keys() - SEEDS)})
     row["seeds"] = json.dumps({key: config[key] for key in sorted(config.keys() & SEEDS)})
-    row |= {"seconds_fit": result.seconds.fit, "seconds_test": result.seconds.test}
-    row |= {"val_accuracy": result.val.accuracy, "test_accuracy": result.test.accuracy}
+    row |= {f"seconds_{name}": value for name, value in record["seconds"].items()}
+    row |= {f"{split}_accuracy": record[split]["accuracy"] for split in ("val", "test")}
     reached: list[Any] = []
     for split in SPLITS:
-        scores: Scores = getattr(result, split)
-        row[f"{split}_confusion"] = list(chain.from_iterable(scores.confusion))
-        row[f"{split}_positive"] = scores.positive
-        row[f"{split}_positive_of_own"] = scores.positive_of_own
-        row[f"{split}_loss"] = scores.loss
-        row[f"{split}_metrics"] = json.dumps(scores.metrics)
-        reached.append([scores.confusion, scores.positive, scores.loss])
+        scores = record[split]
+        row[f"{split}_confusion"] = list(chain.from_iterable(scores["confusion"]))
+        row |= {f"{split}_{name}": scores[name] for name in (*COUNTS[1:], "loss")}
+        row[f"{split}_metrics"] = json.dumps(scores["metrics"])
+        reached.append([scores[name] for name in ("confusion", "positive", "loss")])
     if epochs:
         columns = [name for name in epochs[0] if name != "stage"]
         row["epochs_columns"] = json.dumps(columns)
         row["epochs_stage"] = [each["stage"] for each in epochs]
         row["epochs_values"] = [each[name] for each in epochs for name in columns]
-        same = sorted(name for name in epochs[0] if name not in result.test.metrics)
+        same = sorted(name for name in epochs[0] if name not in record["test"]["metrics"])
         reached.append([[each[name] for name in same] for each in epochs])
     if predictions:
         of_own = [row[f"{split}_positive_of_own"] for split in SPLITS]
@@ -136,7 +132,7 @@ class Words(NamedTuple):
     """A column of few values: each of them once, and which of them every row has."""
 
     values: Sequence[Any]
-    codes: numpy.ndarray
+    codes: Sequence[int]
 
     def of(self, row: int) -> Any:
         """Return a row's value, which is shared with others and not to be changed."""
@@ -161,7 +157,7 @@ def read_words(column: pyarrow.Array, as_json: bool) -> Words:
     values = encoded.dictionary.to_pylist()
     if as_json:
         values = [None if value is None else json.loads(value) for value in values]
-    return Words(values, encoded.indices.to_numpy())
+    return Words(values, encoded.indices.to_pylist())  # faster, one by one, than an array
 
 
 def read_lists(column: pyarrow.ListArray) -> Lists:
@@ -201,7 +197,7 @@ class Packed:
         self.hashes: list[str] = column["config_hash"].to_pylist()
         self._folders, self._reached, self._images = (column[name] for name in ABOUT[1:])
         self._words = words
-        self._numbers = {name: column[name].to_numpy() for name in (*NUMBERS, *FLOATS)}
+        self._numbers = {name: column[name].to_pylist() for name in (*NUMBERS, *FLOATS)}
         self._counts = {
             split: [read_lists(column[f"{split}_{name}"]) for name in COUNTS] for split in SPLITS
         }
@@ -248,34 +244,33 @@ class Packed:
         table = self._read_group(group, columns)
         return [table[name][row - int(self._starts[group])] for name in columns]
 
-    def result(self, row: int) -> Result:
-        """Return a run's record, which was checked when it was packed."""
+    def record(self, row: int) -> dict[str, Any]:
+        """Return a run's record, as `row_of` was given it but for what is computed."""
         word = {name: each.of(row) for name, each in self._words.items()}
-        number = {name: each[row].item() for name, each in self._numbers.items()}
+        number = {name: each[row] for name, each in self._numbers.items()}
         scores = {}
         for split in SPLITS:
             confusion, positive, of_own = (each.of(row) for each in self._counts[split])
             assert confusion is not None
             assert positive is not None
-            scores[split] = Scores.model_construct(
-                confusion=confusion.reshape(len(positive), -1).tolist(),
-                loss=number[f"{split}_loss"],
-                positive=positive.tolist(),
-                positive_of_own=None if of_own is None else of_own.tolist(),
-                metrics=word[f"{split}_metrics"],
-            )
+            scores[split] = {
+                "confusion": confusion.reshape(len(positive), -1).tolist(),
+                "loss": number[f"{split}_loss"],
+                "positive": positive.tolist(),
+                "positive_of_own": None if of_own is None else of_own.tolist(),
+                "metrics": word[f"{split}_metrics"],
+            }
         counts = self._train_counts.of(row)
         assert counts is not None
-        return Result.model_construct(
-            schema_version=number["schema"],
-            config_hash=self.hashes[row],
+        return {
+            "config_hash": self.hashes[row],
             **{name: word[name] for name in (*WORDS, "groups", "versions")},
-            **{name: number[name] for name in NUMBERS if name != "schema"},
-            train_counts=counts.tolist(),
-            seconds=Seconds.model_construct(fit=number["seconds_fit"], test=number["seconds_test"]),
-            config={**word["config"], **word["seeds"]},
+            **{name: number[name] for name in NUMBERS},
+            "train_counts": counts.tolist(),
+            "seconds": {name: number[f"seconds_{name}"] for name in ("fit", "test")},
+            "config": {**word["config"], **word["seeds"]},
             **scores,
-        )
+        }
 
     def has_epochs(self, row: int) -> bool:
         """Tell whether a run's epochs are known."""
@@ -317,9 +312,9 @@ class PackedRun(NamedTuple):
     packed: Packed
     row: int
 
-    def result(self) -> Result:
+    def record(self) -> dict[str, Any]:
         """Return the record."""
-        return self.packed.result(self.row)
+        return self.packed.record(self.row)
 
     @property
     def place(self) -> str:
@@ -334,7 +329,7 @@ class PackedRun(NamedTuple):
         """Tell whether its epochs are kept."""
         return self.packed.has_epochs(self.row)
 
-    def epochs(self, result: Result) -> Epochs | None:
+    def epochs(self, result: object = None) -> Epochs | None:
         """Return the scores of every epoch; None without them."""
         return self.packed.epochs(self.row)
 

@@ -17,7 +17,7 @@ def main() -> None:
         ("check", "read every record, and name what is damaged or disagrees"),
     ):
         command = commands.add_parser(name, help=does, description=does)
-        several = "?" if name == "pack" else "+"
+        several = 1 if name == "pack" else "+"
         command.add_argument("folders", nargs=several, type=Path, metavar="folder")
         if name != "check":
             command.add_argument("--into", type=Path, required=True, help="folder of the new file")
@@ -30,11 +30,11 @@ def main() -> None:
             for line in wrong:
                 print(line)
             if wrong:
-                raise ConfigError(f"records: {len(wrong)} are damaged or disagree")
+                raise ConfigError(f"records: {len(wrong)} damaged or disagreeing, named above")
             print(f"{count} runs, all whole")
         else:
             count, again = merging.merge(given.folders, given.into)
-            print(f"{count} runs" + (f", {again} of them found again" if again else ""))
+            print(f"{count} runs" + (f", {again} found again and equal" if again else ""))
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ from yaml import YAMLError
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.files import write_whole
 from mnist_imbalance.schema_1 import complete
-from mnist_imbalance.scores import Groups, Scores
+from mnist_imbalance.scores import Epochs, Groups, Predictions, Scores
 
 NEW_KEYS = {  # the value that all runs had before there was such a key: it changes no hash
     "data.copied": "minority",
@@ -70,8 +70,6 @@ WITHOUT_EFFECT = {  # on what is trained, but for rounding: where and how it is 
 CUT_SHORT = ("trainer.limit_", "trainer.overfit_batches", "trainer.fast_dev_run")
 MOST_IMAGES = 10**9  # what is more is no count of images
 PACKED = "records.parquet"  # many runs in one file, see `packed`
-Epochs = list[dict[str, Any]]  # the rows of metrics.csv
-Predictions = dict[str, numpy.ndarray]  # of "val" and "test", (N,) uint8
 Value = TypeVar("Value")
 NonNegative = Annotated[FiniteFloat, Field(ge=0)]
 
@@ -208,6 +206,13 @@ class Kept(Protocol):
 
     def epochs(self, result: Result) -> Epochs | None:
         """Return the scores of every epoch of a run with this result; None without them."""
+
+
+class Packed(Protocol):
+    """A run in a file of many."""
+
+    def record(self) -> dict[str, Any]:
+        """Return the values of its `Result`."""
 
 
 class OnDemand(Mapping[str, Value]):
@@ -538,6 +543,16 @@ def held(value: Value) -> Value:
     return value
 
 
+def result_in(run: Packed) -> Result:
+    """Return the result of a run in a file of many, which was checked when it was packed."""
+    record = run.record()
+    parts: dict[str, Any] = {
+        split: Scores.model_construct(**record[split]) for split in ("train", "val", "test")
+    }
+    parts["seconds"] = Seconds.model_construct(**record["seconds"])
+    return Result.model_construct(**{**record, **parts})
+
+
 def find_records(roots: Iterable[str | Path]) -> Records:
     """Read all records below some folders; of equal runs, the first root's counts."""
     made: dict[str, Callable[[], Result]] = {}
@@ -551,7 +566,7 @@ def find_records(roots: Iterable[str | Path]) -> Records:
 
                 for key, run in packed_runs(file).items():
                     if key not in made:
-                        made[key], kept[key] = run.result, run
+                        made[key], kept[key] = partial(result_in, run), run
                 continue
             result = RunFolder(file.parent).result()
         except ConfigError as error:

@@ -3,11 +3,15 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
+from typing import Any
 
+import numpy
 from pydantic import BaseModel, NonNegativeInt, computed_field, model_validator
 
 ALL = "all"  # its accuracy is that of all images, not the mean of the labels' own
 Groups = Mapping[str, Sequence[int]]  # the labels of each group, by name
+Epochs = list[dict[str, Any]]  # of a run, a row an epoch and stage, the columns by name
+Predictions = dict[str, numpy.ndarray]  # predicted labels of "val" and "test", (N,) uint8
 
 
 class Scores(BaseModel, frozen=True):

@@ -71,8 +71,7 @@ class Sweeps(Generic[Entry]):
             values: All that determines it, by dotted key.
             run: The run, or what it is known by.
         """
-        weight = values.get(SWEPT)
-        if weight in self._weights:
+        if SWEPT in values and (weight := values[SWEPT]) in self._weights:
             self._runs.setdefault(hashable(without_weights(values)), {})[weight] = run
 
     def of(self, values: Mapping[str, Any]) -> dict[float, Entry]:

@@ -16,7 +16,6 @@ from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.plan import Study, StudyKeys, plan, with_choice
 from mnist_imbalance.report.names import place_of_condition, place_of_model, place_of_optimizer
 from mnist_imbalance.runs import (
-    Epochs,
     Kept,
     OnDemand,
     Result,
@@ -27,7 +26,7 @@ from mnist_imbalance.runs import (
     is_cut_short,
 )
 from mnist_imbalance.schema_1 import batches
-from mnist_imbalance.scores import ALL, Groups, Scores
+from mnist_imbalance.scores import ALL, Epochs, Groups, Scores
 from mnist_imbalance.selection import CHOSEN, SWEPT, Sweeps, best_weights
 
 STEPS, EPOCHS = GROUNDS = ("equal steps", "equal epochs")
@@ -88,19 +87,46 @@ class Gathered:
         """The group of the labels that lost none."""
         return [*self.groups, ALL][1]
 
+    @cached_property
+    def every(self) -> Mapping[str, Result]:
+        """All results by config hash, those of methods, too."""
+        return OnDemand(
+            {
+                key: partial(results.__getitem__, key)
+                for results in (self.results, self.of_methods)
+                for key in results
+            }
+        )
+
+    @cached_property
+    def _on(self) -> dict[str, pandas.DataFrame]:
+        own = self.scores[self.scores.seed == self.scores.data_seed]
+        once = [*TOLD_APART, "scored", "label"]
+        return {ground: own[own[ground]].drop_duplicates(once) for ground in GROUNDS}
+
     def on(self, ground: str) -> pandas.DataFrame:
         """Return the scores of all runs on one of `GROUNDS`, each once.
 
         Runs whose images were chosen by another seed than their own are not among them.
         """
-        own = self.scores.seed == self.scores.data_seed
-        shown = self.scores[own & self.scores[ground]]
-        return shown.drop_duplicates([*TOLD_APART, "scored", "label"])
+        return self._on[ground]
+
+    @cached_property
+    def _runs_on(self) -> dict[str, pandas.DataFrame]:
+        own = self.runs[self.runs.seed == self.runs.data_seed]
+        return {ground: own[own[ground]].drop_duplicates(TOLD_APART) for ground in GROUNDS}
 
     def runs_on(self, ground: str) -> pandas.DataFrame:
         """Return the runs that `on` gives the scores of."""
-        own = self.runs.seed == self.runs.data_seed
-        return self.runs[own & self.runs[ground]].drop_duplicates(TOLD_APART)
+        return self._runs_on[ground]
+
+    @cached_property
+    def _confusions(self) -> dict[str, numpy.ndarray]:
+        return {each.row["config_hash"]: each.confusion for each in self.told}
+
+    def confusion(self, config_hash: str) -> numpy.ndarray:
+        """Return the confusion matrix of a run's test set, (labels, labels)."""
+        return self._confusions[config_hash]
 
     def predicted(
         self, model: str, optimizer: str, condition: str, ground: str, labels: numpy.ndarray | None
@@ -125,7 +151,7 @@ class Gathered:
             predicted = self.predictions.get(config_hash)
             if labels is None or predicted is None or len(predicted) != len(labels):
                 continue
-            confusion = numpy.array(self.results[config_hash].test.confusion)
+            confusion = self.confusion(config_hash)
             count = len(confusion)
             pairs = numpy.bincount(labels * count + predicted, minlength=count**2)
             if numpy.array_equal(pairs, confusion.ravel()):
@@ -147,6 +173,7 @@ class Told(NamedTuple):
         by_epochs: Whether it has no last step.
         groups: The labels of each group.
         labels: How many there are.
+        confusion: Of the test set, (labels, labels) int32.
         origin: Images held out of each label, epochs, device, threads and version of torch.
         seconds: Of training.
     """
@@ -156,6 +183,7 @@ class Told(NamedTuple):
     by_epochs: bool
     groups: Groups
     labels: int
+    confusion: numpy.ndarray
     origin: tuple[Any, ...]
     seconds: float
 
@@ -176,8 +204,8 @@ def tell(result: Result) -> Told:
     torch = result.versions.get("torch", "unknown")
     origin = (config.get("data.val_per_label"), result.epochs, result.device, result.threads, torch)
     by_epochs = "trainer.max_steps" not in config
-    labels = len(result.train_counts)
-    shown = (result.groups, labels, origin, result.seconds.fit)
+    labels, confusion = len(result.train_counts), numpy.array(result.test.confusion, numpy.int32)
+    shown = (result.groups, labels, confusion, origin, result.seconds.fit)
     return Told(row, is_cut_short(config), by_epochs, *shown)
 
 

@@ -12,8 +12,8 @@ import pandas
 from mnist_imbalance.published import OPTIMIZER
 from mnist_imbalance.report import figures, finding, wording
 from mnist_imbalance.report.claims import NOT_JUDGED
-from mnist_imbalance.report.explorer import explorer
-from mnist_imbalance.report.gather import EPOCHS, STEPS, Gathered, Missing
+from mnist_imbalance.report.explorer import CURVES, explorer
+from mnist_imbalance.report.gather import EPOCHS, GROUNDS, STEPS, Gathered, Missing
 from mnist_imbalance.report.images import Images
 from mnist_imbalance.report.methods import cliques
 from mnist_imbalance.report.names import (
@@ -422,6 +422,9 @@ def explorer_section(gathered: Gathered, images: Images | str) -> Section:
     """All conditions, one at a time; on the page alone."""
     text = "One condition at a time: how it learned, what it takes for what, and some mistakes."
     known = None if isinstance(images, str) else images
+    by = ["optimizer", "model", "condition"]
+    if any((gathered.runs_on(ground).groupby(by).size() > CURVES).any() for ground in GROUNDS):
+        text += f" Learning curves are those of the {CURVES} smallest seeds."
     return Section("Explorer", [text], explorer=explorer(gathered, known))
 
 

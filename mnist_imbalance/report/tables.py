@@ -271,7 +271,7 @@ def summed(gathered: Gathered, runs: Iterable[str]) -> numpy.ndarray:
         (labels, labels) images, rows the true labels; all zero without runs.
     """
     labels = len(gathered.groups[ALL])
-    found = (gathered.results[each].test.confusion for each in runs)
+    found = map(gathered.confusion, runs)
     shown = [counts for counts in found if len(counts) == labels]
     total: numpy.ndarray = numpy.array(shown, dtype=int).reshape(-1, labels, labels).sum(axis=0)
     return total

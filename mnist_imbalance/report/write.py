@@ -1,6 +1,5 @@
 """Writes the report's folder: pages, figures and CSV files."""
 
-from collections import ChainMap
 from pathlib import Path
 
 import numpy
@@ -88,7 +87,7 @@ def write_report(keys: StudyKeys) -> Path:
                 f"{', '.join([keys.runs_dir, *keys.records_dirs])}{damaged}"
             )
         begin()
-        missing = find_missing(keys.study, ChainMap(gathered.results, gathered.of_methods))
+        missing = find_missing(keys.study, gathered.every)
         begin()
         images: Images | str
         try:
