@@ -47,7 +47,10 @@ def made_up() -> Iterator[dict[str, Any]]:
     for again in count():
         for config, known in real:
             seeds = {key: config[key] + APART * again for key in sorted(SEEDS & config.keys())}
-            new = {"config_hash": hash_config({**config, **seeds}), "seeds": json.dumps(seeds)}
+            new: dict[str, Any] = {
+                "config_hash": hash_config({**config, **seeds}),
+                "seeds": json.dumps(seeds),
+            }
             new |= {"seed": seeds["seed"], "data_seed": seeds["data.seed"]}
             confusion = numpy.array(known["test_confusion"]).reshape(10, 10)
             moved, others = random.choice(len(labels), MOVED), random.integers(10, size=MOVED)

@@ -48,7 +48,8 @@ SCHEMA = pyarrow.schema(
     ]
 )
 EPOCHS = ("epochs_stage", "epochs_values")  # with the images most of a file
-HELD = [name for name in SCHEMA.names if name not in {*EPOCHS, *PREDICTED}]
+HELD = [*ABOUT, *NUMBERS, *FLOATS, "train_counts"]
+HELD += [f"{split}_{name}" for split in SPLITS for name in COUNTS]
 
 
 def digest(content: Any) -> str:
@@ -151,13 +152,12 @@ class Lists(NamedTuple):
         return self.flat[self.starts[row] : self.starts[row + 1]] if self.known[row] else None
 
 
-def read_words(column: pyarrow.Array, as_json: bool) -> Words:
-    """Return a column of texts, or of what their JSON says."""
-    encoded = column.dictionary_encode("encode")
-    values = encoded.dictionary.to_pylist()
-    if as_json:
-        values = [None if value is None else json.loads(value) for value in values]
-    return Words(values, encoded.indices.to_pylist())  # faster, one by one, than an array
+def read_words(column: pyarrow.ChunkedArray, as_json: bool) -> Words:
+    """Return a column of texts, or of what their JSON says; None where there is none."""
+    whole = column.unify_dictionaries().combine_chunks()
+    values = [json.loads(each) if as_json else each for each in whole.dictionary.to_pylist()]
+    codes = whole.indices.fill_null(len(values)).to_pylist()  # faster, one by one, than an array
+    return Words([*values, None], codes)
 
 
 def read_lists(column: pyarrow.ListArray) -> Lists:
@@ -169,7 +169,7 @@ def read_lists(column: pyarrow.ListArray) -> Lists:
 class Packed:
     """A file of records, whose rows become results, epochs and predictions when asked for.
 
-    The records are held as columns, 3 kB a run; epochs and predictions are read from the file.
+    The records are held as columns, 6 kB a run; epochs and predictions are read from the file.
 
     Args:
         file: To read.
@@ -183,15 +183,19 @@ class Packed:
         try:
             if not file.is_file():
                 raise OSError("it is no file")
-            self._parquet = parquet.ParquetFile(file, page_checksum_verification=True)
-            theirs = self._parquet.schema_arrow
-            wrong = [field.name for field in SCHEMA if field not in list(theirs)]
+            theirs = list(parquet.read_schema(file))
+            wrong = [field.name for field in SCHEMA if field not in theirs]
             if wrong:
                 raise OSError(f"it has no such columns as records have: {', '.join(wrong)}")
+            self._parquet = parquet.ParquetFile(file, page_checksum_verification=True)
+            few = parquet.ParquetFile(
+                file, read_dictionary=[*WORDS, *AS_JSON], page_checksum_verification=True
+            )
+            table = few.read(columns=[*WORDS, *AS_JSON])
+            words = {name: read_words(table[name], as_json=False) for name in WORDS}
+            words |= {name: read_words(table[name], as_json=True) for name in AS_JSON}
             table = self._parquet.read(columns=HELD)
             column = {name: table[name].combine_chunks() for name in HELD}
-            words = {name: read_words(column[name], as_json=False) for name in WORDS}
-            words |= {name: read_words(column[name], as_json=True) for name in AS_JSON}
         except (OSError, ValueError, pyarrow.ArrowException) as error:
             self._refuse(error)
         self.hashes: list[str] = column["config_hash"].to_pylist()
@@ -205,7 +209,7 @@ class Packed:
         groups = range(self._parquet.metadata.num_row_groups)
         sizes = [self._parquet.metadata.row_group(each).num_rows for each in groups]
         self._starts = numpy.cumsum([0, *sizes])
-        self._read: tuple[int, Sequence[str], pyarrow.Table] = (-1, (), table[:0])
+        self._read: tuple[int, Sequence[str], pyarrow.Table] = (-1, (), SCHEMA.empty_table())
 
     def _refuse(self, error: Exception) -> NoReturn:
         raise ConfigError(
