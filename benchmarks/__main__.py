@@ -24,6 +24,7 @@ PARTS = {
     "startup": "Start-up",
     "sweep": "A sweep of eight runs",
     "growth": "Growth",
+    "records": "Records of many runs",
     "side_by_side": "The weight sweep with five seeds on a GPU",
     "many": "Runs at a time on a GPU",
 }

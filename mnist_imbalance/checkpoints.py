@@ -121,11 +121,12 @@ def trained_before(config: DictConfig, origin: Mapping[str, str]) -> RunFolder |
         return None
     ours = of_training(determining(config))
     records = find_records([config.runs_dir])
-    for each, result in records.results.items():
+    for each, folder in records.folders.items():
+        result = records.results[each]
         theirs = {"data": result.data_sha256, "code": result.versions.get("code")}
         if theirs != origin or of_training(result.config) != ours:
             continue
-        run = RunFolder(records.folders[each])
+        run = RunFolder(folder)
         try:
             read_checkpoint(run.last_checkpoint)
         except ConfigError:

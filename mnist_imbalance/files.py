@@ -6,12 +6,26 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file so that, killed at any moment, it is there whole or not at all."""
+@contextmanager
+def writing_whole(path: Path) -> Iterator[Path]:
+    """Give the place to write a file to, which is at ``path``, whole, when the block has ended.
+
+    Where the block fails, or is killed at any moment, there is no file at ``path``, or the old one.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
-    part.write_bytes(content.encode() if isinstance(content, str) else content)
+    try:
+        yield part
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
     os.replace(part, path)
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file so that, killed at any moment, it is there whole or not at all."""
+    with writing_whole(path) as part:
+        part.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 @contextmanager

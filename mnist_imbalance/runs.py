@@ -6,11 +6,13 @@ import io
 import json
 import shutil
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Protocol, Self, TypeVar
 
 import numpy
 from filelock import FileLock, Timeout
@@ -32,7 +34,7 @@ from yaml import YAMLError
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.files import write_whole
 from mnist_imbalance.schema_1 import complete
-from mnist_imbalance.scores import Groups, Scores
+from mnist_imbalance.scores import Epochs, Groups, Predictions, Scores
 
 NEW_KEYS = {  # the value that all runs had before there was such a key: it changes no hash
     "data.copied": "minority",
@@ -67,6 +69,8 @@ WITHOUT_EFFECT = {  # on what is trained, but for rounding: where and how it is 
 
 CUT_SHORT = ("trainer.limit_", "trainer.overfit_batches", "trainer.fast_dev_run")
 MOST_IMAGES = 10**9  # what is more is no count of images
+PACKED = "records.parquet"  # many runs in one file, see `packed`
+Value = TypeVar("Value")
 NonNegative = Annotated[FiniteFloat, Field(ge=0)]
 
 
@@ -184,18 +188,74 @@ class Result(BaseModel, frozen=True, populate_by_name=True):
         return self
 
 
+class Kept(Protocol):
+    """A finished run, in a folder of its own or in a row of a file of many."""
+
+    @property
+    def place(self) -> str:
+        """Where its record is, for a reader."""
+
+    def has_predictions(self) -> bool:
+        """Tell whether predicted labels are kept."""
+
+    def has_epochs(self) -> bool:
+        """Tell whether its epochs are kept."""
+
+    def predictions(self) -> Predictions | None:
+        """Return the predicted label of every image; None where they are not kept."""
+
+    def epochs(self, result: Result) -> Epochs | None:
+        """Return the scores of every epoch of a run with this result; None without them."""
+
+
+class Packed(Protocol):
+    """A run in a file of many."""
+
+    def record(self) -> dict[str, Any]:
+        """Return the values of its `Result`."""
+
+
+class OnDemand(Mapping[str, Value]):
+    """Values by config hash that are made each time they are asked for, since all take much memory.
+
+    Args:
+        makers: What makes each.
+    """
+
+    def __init__(self, makers: Mapping[str, Callable[[], Value]]) -> None:
+        self.makers = makers
+
+    def only(self, keys: Iterable[str]) -> "OnDemand[Value]":
+        """Return some of them."""
+        return OnDemand({key: self.makers[key] for key in keys})
+
+    def __getitem__(self, key: str) -> Value:
+        return self.makers[key]()
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.makers
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.makers)
+
+    def __len__(self) -> int:
+        return len(self.makers)
+
+
 @dataclass(frozen=True)
 class Records:
     """Finished runs, found again.
 
     Attributes:
         results: By config hash.
-        folders: Where each is kept, by config hash.
+        kept: What else there is of each, by config hash.
+        folders: Where those are that have a folder of their own, by config hash.
         damaged: A line for each record that cannot be read.
     """
 
-    results: dict[str, Result]
-    folders: dict[str, Path]
+    results: OnDemand[Result]
+    kept: Mapping[str, Kept]
+    folders: Mapping[str, Path]
     damaged: list[str]
 
 
@@ -378,7 +438,20 @@ class RunFolder:
         lines = ",\n".join(f'"{key}": {row}' for key, row in rows.items())
         write_whole(self.result_file, "{\n" + lines + "\n}\n")
 
-    def predictions(self) -> dict[str, numpy.ndarray] | None:
+    @property
+    def place(self) -> str:
+        """Where the record is, for a reader."""
+        return str(self.result_file)
+
+    def has_predictions(self) -> bool:
+        """Tell whether predicted labels are kept."""
+        return self.predictions_file.exists()
+
+    def has_epochs(self) -> bool:
+        """Tell whether the epochs are kept."""
+        return self.metrics_file.exists()
+
+    def predictions(self) -> Predictions | None:
         """Return the predicted label of every image, (N,) uint8, of "val" and "test".
 
         The validation images stand in the order in which they were held out, the test images in
@@ -387,7 +460,7 @@ class RunFolder:
         Raises:
             ConfigError: The file is damaged.
         """
-        if not self.predictions_file.exists():
+        if not self.has_predictions():
             return None
         try:
             self._check_file(self.predictions_file)
@@ -399,7 +472,7 @@ class RunFolder:
             raise ConfigError(f"{self.predictions_file} is damaged ({error})") from error
         return found
 
-    def epochs(self, result: Result) -> list[dict[str, float | str]] | None:
+    def epochs(self, result: Result) -> Epochs | None:
         """Return the rows of ``metrics.csv``, one an epoch and stage; None if there is no file.
 
         Args:
@@ -408,7 +481,7 @@ class RunFolder:
         Raises:
             ConfigError: The file is damaged.
         """
-        if not self.metrics_file.exists():
+        if not self.has_epochs():
             return None
         try:
             self._check_file(self.metrics_file)
@@ -462,17 +535,49 @@ class RunFolder:
             raise OSError("it is no file")
 
 
+def files_of_records(root: str | Path) -> list[Path]:
+    """Return every ``result.json`` and every file of packed records below a folder, in order."""
+    found = (Path(root).rglob(name) for name in ("result.json", PACKED))
+    return sorted(chain.from_iterable(found))
+
+
+def held(value: Value) -> Value:
+    """Return what is in memory, see `OnDemand`."""
+    return value
+
+
+def result_in(run: Packed) -> Result:
+    """Return the result of a run in a file of many, which was checked when it was packed."""
+    record = run.record()
+    parts: dict[str, Any] = {
+        split: Scores.model_construct(**record[split]) for split in ("train", "val", "test")
+    }
+    parts["seconds"] = Seconds.model_construct(**record["seconds"])
+    return Result.model_construct(**{**record, **parts})
+
+
 def find_records(roots: Iterable[str | Path]) -> Records:
-    """Read all ``result.json`` below some folders; of equal runs, the first root's counts."""
-    records = Records({}, {}, [])
-    for root in roots:
-        for file in sorted(Path(root).rglob("result.json")):
-            try:
-                result = RunFolder(file.parent).result()
-            except ConfigError as error:
-                records.damaged.append(str(error))
+    """Read all records below some folders; of equal runs, the first root's counts."""
+    made: dict[str, Callable[[], Result]] = {}
+    kept: dict[str, Kept] = {}
+    folders: dict[str, Path] = {}
+    damaged = []
+    for file in chain.from_iterable(map(files_of_records, roots)):
+        try:
+            if file.name == PACKED:
+                from mnist_imbalance.packed import packed_runs  # slow to import
+
+                for key, run in packed_runs(file).items():
+                    if key not in made:
+                        made[key], kept[key] = partial(result_in, run), run
                 continue
-            if result and result.config_hash not in records.results:
-                records.results[result.config_hash] = result
-                records.folders[result.config_hash] = file.parent
-    return records
+            result = RunFolder(file.parent).result()
+        except ConfigError as error:
+            damaged.append(str(error))
+            continue
+        if result:
+            key = result.config_hash
+            folders.setdefault(key, file.parent)
+            if key not in made:
+                made[key], kept[key] = partial(held, result), RunFolder(file.parent)
+    return Records(OnDemand(made), kept, folders, damaged)

@@ -3,11 +3,15 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
+from typing import Any
 
+import numpy
 from pydantic import BaseModel, NonNegativeInt, computed_field, model_validator
 
 ALL = "all"  # its accuracy is that of all images, not the mean of the labels' own
 Groups = Mapping[str, Sequence[int]]  # the labels of each group, by name
+Epochs = list[dict[str, Any]]  # of a run, a row an epoch and stage, the columns by name
+Predictions = dict[str, numpy.ndarray]  # predicted labels of "val" and "test", (N,) uint8
 
 
 class Scores(BaseModel, frozen=True):
@@ -59,14 +63,16 @@ class Scores(BaseModel, frozen=True):
 
     def accuracy_of(self, labels: Iterable[int]) -> float:
         """Return the mean of some labels' accuracies (AI3607's "group accuracy")."""
-        return fmean(self.accuracy_per_label[label] for label in labels)
+        per_label = self.accuracy_per_label  # once, as each time all labels are counted
+        return fmean(per_label[label] for label in labels)
 
     def of_groups(self, groups: Groups) -> dict[str, float]:
         """Return the accuracy of each group by its name; one that holds all labels is left out."""
+        per_label = self.accuracy_per_label
         return {
-            name: self.accuracy_of(labels)
+            name: fmean(per_label[label] for label in labels)
             for name, labels in groups.items()
-            if len(labels) < len(self.confusion)
+            if len(labels) < len(per_label)
         }
 
     def by_group(self, groups: Groups) -> dict[str, float]:

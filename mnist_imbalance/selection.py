@@ -1,8 +1,8 @@
 """Choosing loss weights by what a sweep of them reached."""
 
 import math
-from collections.abc import Collection, Iterable, Mapping
-from typing import Any, Protocol, TypeVar
+from collections.abc import Collection, Hashable, Iterable, Mapping
+from typing import Any, Generic, Protocol, TypeVar
 
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.published import published
@@ -21,6 +21,7 @@ class Configured(Protocol):
 
 
 Run = TypeVar("Run", bound=Configured)
+Entry = TypeVar("Entry")
 Key = TypeVar("Key")
 
 
@@ -44,6 +45,42 @@ def sweep_of(values: Mapping[str, Any], runs: Iterable[Run]) -> dict[float, Run]
         for run in runs
         if run.config.get(SWEPT) in weights and without_weights(run.config) == ours
     }
+
+
+def hashable(value: Any) -> Hashable:
+    """Return a config's value as what is equal where it is and can be looked up by."""
+    if isinstance(value, Mapping):
+        return frozenset((key, hashable(each)) for key, each in value.items())
+    return tuple(map(hashable, value)) if isinstance(value, list | tuple) else value
+
+
+class Sweeps(Generic[Entry]):
+    """Runs with one weight of AI3607's sweep, by all else that determines them.
+
+    So that a run's own sweep is found without a look at every other run.
+    """
+
+    def __init__(self) -> None:
+        self._weights = published()["uniform_weights"]  # AI3607's, however far other sweeps go
+        self._runs: dict[Hashable, dict[float, Entry]] = {}
+
+    def add(self, values: Mapping[str, Any], run: Entry) -> None:
+        """Enter a run, if it has such a weight.
+
+        Args:
+            values: All that determines it, by dotted key.
+            run: The run, or what it is known by.
+        """
+        if SWEPT in values and (weight := values[SWEPT]) in self._weights:
+            self._runs.setdefault(hashable(without_weights(values)), {})[weight] = run
+
+    def of(self, values: Mapping[str, Any]) -> dict[float, Entry]:
+        """Return the runs that differ from one in their weights alone, by weight.
+
+        Args:
+            values: All that determines the one.
+        """
+        return self._runs.get(hashable(without_weights(values)), {})
 
 
 def best_balanced(tuned: Mapping[Key, Scores]) -> Key:

@@ -113,7 +113,7 @@ def test_what_cannot_be_downloaded_is_told_by_name(shell: Shell, tmp_path: Path)
 @pytest.mark.parametrize(
     ("line", "completed"),
     [
-        ("mnist-imbalance ", ["train", "study", "search", "report", "counts", "adjust"]),
+        ("mnist-imbalance ", ["train", "study", "search", "report", "counts", "adjust", "records"]),
         ("mnist-imbalance train model=", ["model=cnn", "model=lstm", "model=lstm_no_relu"]),
         ("mnist-imbalance train model=cnn data/prof", ["data/profile="]),
         ("mnist-imbalance train optimizer.weight", ["optimizer.weight_decay="]),
@@ -130,5 +130,5 @@ def test_tab_completes(shell: Shell, line: str, completed: list[str]) -> None:
 def test_an_unknown_command_is_told_which_there_are(shell: Shell) -> None:
     done = shell("mnist-imbalance", "trian")
     assert done.returncode == 1
-    commands = "{train,study,search,report,counts,adjust}"
+    commands = "{train,study,search,report,counts,adjust,records}"
     assert done.stderr == f"usage: mnist-imbalance {commands} [--help] [key=value ...]\n"

@@ -1,6 +1,7 @@
 """What the page's explorer shows: curves, confusion matrices and images that are taken for others.
 
-Of each condition with a model and an optimizer on one ground, all seeds, but the images of one.
+Of each condition with a model and an optimizer on one ground, all seeds together, the curves of the
+first ones and the images of one.
 """
 
 from typing import Any
@@ -20,6 +21,7 @@ from mnist_imbalance.report.tables import learning_curve, summed
 
 ROW = 40  # images in a row of the picture that holds them all
 OF_EACH = 2  # images of each label
+CURVES = 20  # seeds, the smallest, of which the learning curve is drawn
 
 
 def mistaken(
@@ -57,7 +59,8 @@ def explorer(gathered: Gathered, images: Images | None) -> dict[str, Any]:
     groups = [gathered.rare, gathered.frequent]
     for ground in GROUNDS:
         for (optimizer, model, condition), runs in gathered.runs_on(ground).groupby(by, sort=False):
-            curves = [learning_curve(gathered, key) for key in runs.config_hash]
+            drawn = runs.nsmallest(CURVES, "seed", keep="first").sort_index()
+            curves = [learning_curve(gathered, key) for key in drawn.config_hash]
             curves = [curve for curve in curves if curve and curve[0][1].keys() >= {*groups}]
             seed, wrong = (
                 mistaken(gathered, model, optimizer, condition, ground, images)

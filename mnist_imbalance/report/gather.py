@@ -1,12 +1,13 @@
 """What the runs on disk reached, as data frames, whatever wrote their records."""
 
 import math
+from array import array
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any
+from functools import cached_property, partial
+from typing import Any, NamedTuple
 
 import numpy
 import pandas
@@ -14,10 +15,19 @@ import pandas
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.plan import PlannedRun, StudyKeys, with_choice
 from mnist_imbalance.report.names import place_of_condition, place_of_model, place_of_optimizer
-from mnist_imbalance.runs import Result, RunFolder, find_records, is_cut_short
+from mnist_imbalance.runs import (
+    Kept,
+    OnDemand,
+    Result,
+    RunFolder,
+    Value,
+    find_records,
+    held,
+    is_cut_short,
+)
 from mnist_imbalance.schema_1 import batches
-from mnist_imbalance.scores import ALL
-from mnist_imbalance.selection import CHOSEN, SWEPT, best_weights, sweep_of
+from mnist_imbalance.scores import ALL, Epochs, Groups, Scores
+from mnist_imbalance.selection import CHOSEN, SWEPT, Sweeps, best_weights
 
 STEPS, EPOCHS = GROUNDS = ("equal steps", "equal epochs")
 REFERENCE = "imbalanced"  # the condition whose length all are compared at
@@ -44,6 +54,7 @@ class Gathered:
         damaged: A line for each record, or file beside one, that cannot be read.
         of_methods: By config hash, the runs whose rate follows a scheduler; they are compared with
             each other only, and stand in nothing else of this.
+        told: What the report tells of every run, in the order of ``results``.
     """
 
     runs: pandas.DataFrame
@@ -53,16 +64,18 @@ class Gathered:
     epochs: Mapping[str, Sequence[Mapping[str, Any]]]
     damaged: Sequence[str]
     of_methods: Mapping[str, Result] = field(default_factory=dict)
+    told: Sequence["Told"] = ()
 
     @cached_property
     def groups(self) -> dict[str, list[int]]:
         """The groups of labels of most runs, the rare labels' first, and "all" last."""
-        if not self.results:
+        if not self.told:
             return {ALL: []}
-        counted = Counter(str(result.groups) for result in self.results.values())
-        most = max(self.results.values(), key=lambda result: counted[str(result.groups)])
-        labels = range(len(most.train_counts))
-        return {name: of for name, of in most.groups.items() if name != ALL} | {ALL: [*labels]}
+        names = [str(each.groups) for each in self.told]
+        counted = Counter(names)
+        most = self.told[names.index(max(counted, key=lambda name: counted[name]))]
+        groups = {name: [*of] for name, of in most.groups.items() if name != ALL}
+        return groups | {ALL: [*range(most.labels)]}
 
     @property
     def rare(self) -> str:
@@ -74,19 +87,46 @@ class Gathered:
         """The group of the labels that lost none."""
         return [*self.groups, ALL][1]
 
+    @cached_property
+    def every(self) -> Mapping[str, Result]:
+        """All results by config hash, those of methods, too."""
+        return OnDemand(
+            {
+                key: partial(results.__getitem__, key)
+                for results in (self.results, self.of_methods)
+                for key in results
+            }
+        )
+
+    @cached_property
+    def _on(self) -> dict[str, pandas.DataFrame]:
+        own = self.scores[self.scores.seed == self.scores.data_seed]
+        once = [*TOLD_APART, "scored", "label"]
+        return {ground: own[own[ground]].drop_duplicates(once) for ground in GROUNDS}
+
     def on(self, ground: str) -> pandas.DataFrame:
         """Return the scores of all runs on one of `GROUNDS`, each once.
 
         Runs whose images were chosen by another seed than their own are not among them.
         """
-        own = self.scores.seed == self.scores.data_seed
-        shown = self.scores[own & self.scores[ground]]
-        return shown.drop_duplicates([*TOLD_APART, "scored", "label"])
+        return self._on[ground]
+
+    @cached_property
+    def _runs_on(self) -> dict[str, pandas.DataFrame]:
+        own = self.runs[self.runs.seed == self.runs.data_seed]
+        return {ground: own[own[ground]].drop_duplicates(TOLD_APART) for ground in GROUNDS}
 
     def runs_on(self, ground: str) -> pandas.DataFrame:
         """Return the runs that `on` gives the scores of."""
-        own = self.runs.seed == self.runs.data_seed
-        return self.runs[own & self.runs[ground]].drop_duplicates(TOLD_APART)
+        return self._runs_on[ground]
+
+    @cached_property
+    def _confusions(self) -> dict[str, numpy.ndarray]:
+        return {each.row["config_hash"]: each.confusion for each in self.told}
+
+    def confusion(self, config_hash: str) -> numpy.ndarray:
+        """Return the confusion matrix of a run's test set, (labels, labels)."""
+        return self._confusions[config_hash]
 
     def predicted(
         self, model: str, optimizer: str, condition: str, ground: str, labels: numpy.ndarray | None
@@ -111,7 +151,7 @@ class Gathered:
             predicted = self.predictions.get(config_hash)
             if labels is None or predicted is None or len(predicted) != len(labels):
                 continue
-            confusion = numpy.array(self.results[config_hash].test.confusion)
+            confusion = self.confusion(config_hash)
             count = len(confusion)
             pairs = numpy.bincount(labels * count + predicted, minlength=count**2)
             if numpy.array_equal(pairs, confusion.ravel()):
@@ -119,16 +159,63 @@ class Gathered:
         return known
 
 
-def name_of_run(result: Result, others: Sequence[Result]) -> str:
+def number(value: Any) -> float:
+    """Return a config's value if it is a number, nan if not."""
+    return float(value) if isinstance(value, int | float) else math.nan
+
+
+class Told(NamedTuple):
+    """What the report tells of every run, by itself or counted; light enough to be held of all.
+
+    Attributes:
+        row: By the columns of `Gathered.runs`, as far as the run alone tells them.
+        cut_short: See `is_cut_short`.
+        by_epochs: Whether it has no last step.
+        groups: The labels of each group.
+        labels: How many there are.
+        confusion: Of the test set, (labels, labels) int32.
+        origin: Images held out of each label, epochs, device, threads and version of torch.
+        seconds: Of training.
+    """
+
+    row: dict[str, Any]
+    cut_short: bool
+    by_epochs: bool
+    groups: Groups
+    labels: int
+    confusion: numpy.ndarray
+    origin: tuple[Any, ...]
+    seconds: float
+
+
+def tell(result: Result) -> Told:
+    """Return what the report tells of every run."""
+    config = result.config
+    row = {
+        **{"model": result.model, "optimizer": result.optimizer, "condition": result.condition},
+        **{"seed": result.seed, "data_seed": result.data_seed},
+        "weight": number(config.get(SWEPT)),
+        "normalize": config.get("loss.normalize"),
+        "output_bias": number(config.get("model.output_bias")),
+        "output_relu": config.get("model.output_relu"),
+        **{"epochs": result.epochs, "steps": result.steps},
+        **{"config_hash": result.config_hash, "weights": config.get(CHOSEN)},
+    }
+    torch = result.versions.get("torch", "unknown")
+    origin = (config.get("data.val_per_label"), result.epochs, result.device, result.threads, torch)
+    by_epochs = "trainer.max_steps" not in config
+    labels, confusion = len(result.train_counts), numpy.array(result.test.confusion, numpy.int32)
+    shown = (result.groups, labels, confusion, origin, result.seconds.fit)
+    return Told(row, is_cut_short(config), by_epochs, *shown)
+
+
+def name_of_run(result: Result, sweep: Mapping[float, Scores]) -> str:
     """Return the condition of a run; weights that no sweep in the records chooses are named.
 
     Args:
-        result: Of the run.
-        others: All runs, among which its weight sweep may be.
+        result: Of the run, whose weights were chosen.
+        sweep: Validation scores of its weight sweep, by weight.
     """
-    if result.loss != VALIDATED:
-        return result.condition
-    sweep = {weight: each.val for weight, each in sweep_of(result.config, others).items()}
     rare = next(iter(result.groups.values()))
     with suppress(ConfigError):  # a label without validation images
         if len(sweep) > 1 and result.config.get(CHOSEN) == best_weights(sweep, rare):
@@ -136,7 +223,7 @@ def name_of_run(result: Result, others: Sequence[Result]) -> str:
     return f"{result.condition}, {CHOSEN}={result.config.get(CHOSEN)}"
 
 
-def common_length(results: Sequence[Result]) -> tuple[int | None, int | None]:
+def common_length(told: Sequence[Told]) -> tuple[int | None, int | None]:
     """Return the epochs and the steps at which runs are compared; None where there are none.
 
     They are those that most runs of `REFERENCE` have, of equally many the longest: then a few runs
@@ -144,48 +231,38 @@ def common_length(results: Sequence[Result]) -> tuple[int | None, int | None]:
     among them, nor do those with a last step if there are others. Without runs of `REFERENCE` there
     are no equal steps, and the epochs are those of most runs.
     """
-    whole = [result for result in results if not is_cut_short(result.config)]
-    by_epochs = [result for result in whole if "trainer.max_steps" not in result.config]
+    whole = [each for each in told if not each.cut_short]
+    by_epochs = [each for each in whole if each.by_epochs]
     for runs in (by_epochs, whole):
-        lengths = Counter((r.epochs, r.steps) for r in runs if r.condition == REFERENCE)
+        rows = [each.row for each in runs]
+        lengths = Counter((r["epochs"], r["steps"]) for r in rows if r["condition"] == REFERENCE)
         if lengths:
             epochs, steps = max(lengths, key=lambda length: (lengths[length], length))
             return epochs if runs is by_epochs else None, steps
-    of_others = Counter(result.epochs for result in by_epochs)
+    of_others = Counter(each.row["epochs"] for each in by_epochs)
     return max(of_others, key=lambda n: (of_others[n], n), default=None), None
 
 
-def number(value: Any) -> float:
-    """Return a config's value if it is a number, nan if not."""
-    return float(value) if isinstance(value, int | float) else math.nan
-
-
-def tabulate_runs(results: Mapping[str, Result]) -> pandas.DataFrame:
+def tabulate_runs(told: Sequence[Told], named: Mapping[str, str]) -> pandas.DataFrame:
     """Return a row a run, in the order in which a reader looks for them, see `Gathered.runs`.
 
     On equal steps stand the runs of as many steps as `common_length` says, on equal epochs those of
     as many epochs without a last step. Of different runs with one name, the first counts.
+
+    Args:
+        told: Of every run.
+        named: Conditions that have another name than their record says, by config hash.
     """
-    epochs, steps = common_length(list(results.values()))
+    epochs, steps = common_length(told)
     known: set[tuple[Any, ...]] = set()
     rows: list[dict[str, Any]] = []
-    for config_hash, result in results.items():
-        config = result.config
-        row = {
-            **{"model": result.model, "optimizer": result.optimizer},
-            "condition": name_of_run(result, list(results.values())),
-            **{"seed": result.seed, "data_seed": result.data_seed},
-            "weight": number(config.get(SWEPT)),
-            "normalize": config.get("loss.normalize"),
-            "output_bias": number(config.get("model.output_bias")),
-            "output_relu": config.get("model.output_relu"),
-            **{"epochs": result.epochs, "steps": result.steps},
-            STEPS: result.steps == steps,
-            EPOCHS: result.epochs == epochs and "trainer.max_steps" not in config,
-            **{"config_hash": config_hash, "weights": config.get(CHOSEN), "left_out": None},
-        }
-        name = (*(row[key] for key in TOLD_APART), result.epochs, result.steps)
-        if is_cut_short(result.config):
+    for each in told:
+        row = {**each.row, "left_out": None}
+        row["condition"] = named.get(row["config_hash"], row["condition"])
+        row[STEPS] = row["steps"] == steps
+        row[EPOCHS] = row["epochs"] == epochs and each.by_epochs
+        name = (*(row[key] for key in TOLD_APART), row["epochs"], row["steps"])
+        if each.cut_short:
             row["left_out"] = "trained on a part of the images"
         elif (*name, row[EPOCHS]) in known:
             row["left_out"] = "another run has the same name"
@@ -202,44 +279,127 @@ def tabulate_runs(results: Mapping[str, Result]) -> pandas.DataFrame:
     }
 
     def place(column: pandas.Series) -> pandas.Series:
-        return column.map(places.get(column.name, lambda seed: seed))
+        known = column.unique()
+        return column.map(dict(zip(known, map(places.get(column.name, int), known), strict=True)))
 
     return table.sort_values(TOLD_APART, key=place, kind="stable", ignore_index=True)
+
+
+class Reached:
+    """Accuracies of runs, label by label, for a table of very many rows."""
+
+    def __init__(self) -> None:
+        self._accuracies = array("d")
+        self._names: dict[tuple[str, str], int] = {}  # of what was scored, and where in the table
+        self._codes = array("i")
+        self._begins = [0]
+
+    def add(self, result: Result) -> None:
+        """Enter what the next run reached."""
+        for scored in ("val", "test"):
+            for label, accuracy in getattr(result, scored).by_name(result.groups).items():
+                code = self._names.setdefault((scored, label), len(self._names))
+                self._codes.append(code)
+                self._accuracies.append(accuracy)
+        self._begins.append(len(self._codes))
+
+    def join(self, runs: pandas.DataFrame, places: Sequence[int]) -> pandas.DataFrame:
+        """Return a row for each run, scored set and label, see `Gathered.scores`.
+
+        Args:
+            runs: What each row tells of its run.
+            places: Which run, in the order in which they were entered, each row of ``runs`` is.
+        """
+        begins, order = numpy.array(self._begins), numpy.array(places, dtype=int)
+        counts = numpy.diff(begins)[order]
+        ends = counts.cumsum()
+        within = numpy.arange(counts.sum()) - numpy.repeat(ends - counts, counts)
+        taken = numpy.repeat(begins[order], counts) + within
+        table = runs.loc[numpy.repeat(runs.index.to_numpy(), counts)].reset_index(drop=True)
+        codes = numpy.frombuffer(self._codes, numpy.int32)[taken]
+        for place, column in enumerate(("scored", "label")):
+            names = pandas.Series([each[place] for each in self._names], dtype=str)
+            table[column] = few(names).array[codes]
+        return table.assign(accuracy=numpy.frombuffer(self._accuracies, float)[taken])
+
+
+def few(names: pandas.Series) -> pandas.Series:
+    """Return a column of few names, each held once, so that very many rows take little memory."""
+    return names.astype(pandas.CategoricalDtype(sorted(names.dropna().unique())))
+
+
+def test_images(kept: Kept) -> numpy.ndarray:
+    """Return the predicted label of every test image of a run that has them."""
+    found = kept.predictions()
+    assert found is not None
+    return found["test"]
+
+
+def epochs_of(kept: Kept, result: Result) -> Epochs:
+    """Return the epochs of a run that has them."""
+    found = kept.epochs(result)
+    assert found is not None
+    return found
+
+
+def when_asked(kept: Kept, read: Callable[[], Value]) -> Callable[[], Value]:
+    """Return what gives the epochs or predictions of a run.
+
+    They are read now where they have a file of their own, as it may be damaged, and each time that
+    they are asked for where very many runs share a file, which were checked when it was made.
+    """
+    return partial(held, read()) if isinstance(kept, RunFolder) else read
 
 
 def gather(keys: StudyKeys) -> Gathered:
     """Read all records below a study's run and record folders, whatever wrote them."""
     records = find_records([keys.runs_dir, *keys.records_dirs])
     damaged = list(records.damaged)
-    every = records.results
-    of_methods = {key: every[key] for key in every if "scheduler._target_" in every[key].config}
-    results = {key: every[key] for key in every if key not in of_methods}
-    predictions, epochs = {}, {}
-    for config_hash, result in results.items():
-        folder = RunFolder(records.folders[config_hash])
+    told: list[Told] = []
+    reached, sweeps = Reached(), Sweeps[str]()
+    of_methods, chosen = [], []
+    predictions: dict[str, Callable[[], numpy.ndarray]] = {}
+    epochs: dict[str, Callable[[], Epochs]] = {}
+    for config_hash, result in records.results.items():
+        if "scheduler._target_" in result.config:
+            of_methods.append(config_hash)
+            continue
+        told.append(tell(result))
+        reached.add(result)
+        sweeps.add(result.config, config_hash)
+        if result.loss == VALIDATED:
+            chosen.append(config_hash)
+        kept = records.kept[config_hash]
         try:
-            if found := folder.predictions():
-                predictions[config_hash] = found["test"]
+            if kept.has_predictions():
+                predictions[config_hash] = when_asked(kept, partial(test_images, kept))
         except ConfigError as error:
             damaged.append(f"{error}; the images are not compared one by one")
         try:
-            if (rows := folder.epochs(result)) and batches(result.train_counts, result.config):
-                epochs[config_hash] = rows
+            if kept.has_epochs():
+                read = when_asked(kept, partial(epochs_of, kept, result))
+                if batches(result.train_counts, result.config):
+                    epochs[config_hash] = read
         except ConfigError as error:
             damaged.append(f"{error}; the run is in no learning curve")
         except (KeyError, TypeError, ValueError, ArithmeticError):
-            damaged.append(f"{folder.result_file}: data.batch_size is no number of images")
-    runs = tabulate_runs(results)
-    reached = [
-        (config_hash, scored, label, accuracy)
-        for config_hash, result in results.items()
-        for scored in ("val", "test")
-        for label, accuracy in getattr(result, scored).by_name(result.groups).items()
-    ]
-    columns = ["config_hash", "scored", "label", "accuracy"]
-    told = runs.drop(columns=["weights", "left_out"])
-    scores = told.merge(pandas.DataFrame(reached, columns=columns), on="config_hash")
-    return Gathered(runs, scores, results, predictions, epochs, damaged, of_methods)
+            damaged.append(f"{kept.place}: data.batch_size is no number of images")
+    results = records.results.only(each.row["config_hash"] for each in told)
+    named = {}
+    for config_hash in chosen:
+        result = results[config_hash]
+        sweep = {weight: results[key].val for weight, key in sweeps.of(result.config).items()}
+        named[config_hash] = name_of_run(result, sweep)
+    runs = tabulate_runs(told, named)
+    places = {each.row["config_hash"]: place for place, each in enumerate(told)}
+    shown = runs.drop(columns=["weights", "left_out"])
+    for column in ("model", "optimizer", "condition", "normalize", "config_hash"):
+        shown[column] = few(shown[column])
+    scores = reached.join(shown, [places[each] for each in runs.config_hash])
+    return Gathered(
+        *(runs, scores, results, OnDemand(predictions), OnDemand(epochs), damaged),
+        *(records.results.only(of_methods), told),
+    )
 
 
 @dataclass(frozen=True)

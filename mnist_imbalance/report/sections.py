@@ -12,8 +12,8 @@ import pandas
 from mnist_imbalance.published import OPTIMIZER
 from mnist_imbalance.report import figures, finding, wording
 from mnist_imbalance.report.claims import NOT_JUDGED
-from mnist_imbalance.report.explorer import explorer
-from mnist_imbalance.report.gather import EPOCHS, STEPS, Gathered, Missing
+from mnist_imbalance.report.explorer import CURVES, explorer
+from mnist_imbalance.report.gather import EPOCHS, GROUNDS, STEPS, Gathered, Missing
 from mnist_imbalance.report.images import Images
 from mnist_imbalance.report.methods import cliques
 from mnist_imbalance.report.names import (
@@ -424,6 +424,9 @@ def explorer_section(gathered: Gathered, images: Images | str) -> Section:
     """All conditions, one at a time; on the page alone."""
     text = "One condition at a time: how it learned, what it takes for what, and some mistakes."
     known = None if isinstance(images, str) else images
+    by = ["optimizer", "model", "condition"]
+    if any((gathered.runs_on(ground).groupby(by).size() > CURVES).any() for ground in GROUNDS):
+        text += f" Learning curves are those of the {CURVES} smallest seeds."
     return Section("Explorer", [text], explorer=explorer(gathered, known))
 
 
@@ -456,14 +459,13 @@ def missing_section(gathered: Gathered, missing: Missing, left_out: pandas.DataF
 
 def method_section(gathered: Gathered, overrides: Sequence[str]) -> Section:
     """How the numbers came about."""
-    results = gathered.results.values()
+    told = gathered.told
 
     def counted(values: Iterable[object]) -> str:
         return ", ".join(
             f"{value} ({count})" for value, count in Counter(map(str, values)).most_common()
         )
 
-    held_out = counted(result.config.get("data.val_per_label") for result in results)
     made = Section(
         "Method",
         [
@@ -488,14 +490,15 @@ def method_section(gathered: Gathered, overrides: Sequence[str]) -> Section:
     if overrides:
         changed = ", ".join(f"`{override}`" for override in overrides)
         made.paragraphs.append(f"Every run was changed by {changed}.")
-    if results:
-        hours = sum(result.seconds.fit for result in results) / 3600
+    if told:
+        hours = sum(each.seconds for each in told) / 3600
+        held_out, epochs, devices, threads, torch = (
+            counted(values) for values in zip(*(each.origin for each in told), strict=True)
+        )
         made.paragraphs.append(
-            f"Runs: {len(results)}, {hours:.1f} hours of training in all. Epochs: "
-            f"{counted(result.epochs for result in results)}. Images held out of each label: "
-            f"{held_out}. Device: {counted(result.device for result in results)}. Threads a run: "
-            f"{counted(result.threads for result in results)}. torch: "
-            f"{counted(result.versions.get('torch', 'unknown') for result in results)}."
+            f"Runs: {len(told)}, {hours:.1f} hours of training in all. Epochs: {epochs}. Images "
+            f"held out of each label: {held_out}. Device: {devices}. Threads a run: {threads}. "
+            f"torch: {torch}."
         )
     return made
 

@@ -251,8 +251,11 @@ def normalization(gathered: Gathered) -> pandas.DataFrame:
     wide = wide.reindex(columns=["weight_sum", "count"]).dropna()
     wide["count - weight_sum"] = wide["count"] - wide["weight_sum"]
     long = wide.reset_index().melt([*key, "seed"], var_name="normalize", value_name="accuracy")
-    order = [long[name].map(list(dict.fromkeys(shown[name])).index) for name in key[:2]]
-    order += [long.weight, long.label.map(list(dict.fromkeys(shown.label)).index)]
+    model, optimizer, label = (
+        long[name].astype(str).map(list(dict.fromkeys(shown[name])).index)
+        for name in ("model", "optimizer", "label")
+    )
+    order = [model, optimizer, long.weight, label]
     long = long.iloc[numpy.lexsort([each.to_numpy() for each in reversed(order)])]
     return estimate_groups(long, [*key, "normalize"], "accuracy")
 
@@ -268,7 +271,7 @@ def summed(gathered: Gathered, runs: Iterable[str]) -> numpy.ndarray:
         (labels, labels) images, rows the true labels; all zero without runs.
     """
     labels = len(gathered.groups[ALL])
-    found = (gathered.results[each].test.confusion for each in runs)
+    found = map(gathered.confusion, runs)
     shown = [counts for counts in found if len(counts) == labels]
     total: numpy.ndarray = numpy.array(shown, dtype=int).reshape(-1, labels, labels).sum(axis=0)
     return total
@@ -332,7 +335,7 @@ def runs(gathered: Gathered) -> pandas.DataFrame:
         The columns of `Gathered.runs`, then val and test accuracy by group.
     """
     scores = gathered.scores[~gathered.scores.label.str.isdigit()]
-    named = scores.assign(name=scores.scored + " " + scores.label)
+    named = scores.assign(name=scores.scored.astype(str) + " " + scores.label.astype(str))
     wide = named.pivot(index="config_hash", columns="name", values="accuracy")
     return gathered.runs.join(wide[list(dict.fromkeys(named.name))], on="config_hash")
 

@@ -19,6 +19,7 @@ from mnist_imbalance.report.remedies import compared, restored
 from mnist_imbalance.report.render import markdown, plain, render
 from mnist_imbalance.report.sections import METHODS, Section, Tidy, how_complete, sections
 from mnist_imbalance.report.wording import headline
+from mnist_imbalance.runs import files_of_records
 
 STAGES = ("the records", "which runs are missing", "tables and claims", "pages and figures")
 
@@ -54,7 +55,7 @@ def tabulate(gathered: Gathered, labels: numpy.ndarray | None) -> dict[str, pand
 
 def place_of_report(keys: StudyKeys) -> Path:
     """Return the folder of the report: with runs of one's own, below these, which git ignores."""
-    own = any(Path(keys.runs_dir).rglob("result.json"))
+    own = bool(files_of_records(keys.runs_dir))
     return Path(keys.study.report_dir or (f"{keys.runs_dir}/report" if own else "report"))
 
 
@@ -94,7 +95,7 @@ def write_report(keys: StudyKeys, planned: Sequence[PlannedRun] | None = None) -
             )
         begin()
         planned = planned or plan(keys.study)
-        missing = find_missing(planned, {**gathered.results, **gathered.of_methods})
+        missing = find_missing(planned, gathered.every)
         begin()
         images: Images | str
         try:

@@ -1,0 +1,41 @@
+"""Keep the records of many runs as one Parquet file: pack, merge and check them."""
+
+import argparse
+from pathlib import Path
+
+from mnist_imbalance.commandline import one_line_errors, program
+from mnist_imbalance.errors import ConfigError
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog=program(), description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, does in (
+        ("pack", "write all runs below a folder to one file"),
+        ("merge", "write all runs below several folders to one file, equal ones once"),
+        ("check", "read every record, and name what is damaged or disagrees"),
+    ):
+        command = commands.add_parser(name, help=does, description=does)
+        several = 1 if name == "pack" else "+"
+        command.add_argument("folders", nargs=several, type=Path, metavar="folder")
+        if name != "check":
+            command.add_argument("--into", type=Path, required=True, help="folder of the new file")
+    given = parser.parse_args()
+    with one_line_errors():
+        from mnist_imbalance import merging  # slow to import; --help does not wait for it
+
+        if given.command == "check":
+            count, wrong = merging.check(given.folders)
+            for line in wrong:
+                print(line)
+            if wrong:
+                raise ConfigError(f"records: {len(wrong)} damaged or disagreeing, named above")
+            print(f"{count} runs, all whole")
+        else:
+            count, again = merging.merge(given.folders, given.into)
+            print(f"{count} runs" + (f", {again} found again and equal" if again else ""))
+
+
+if __name__ == "__main__":
+    main()
