@@ -37,7 +37,7 @@ class EpochBar(lightning.Callback):
     def on_train_start(self, trainer: lightning.Trainer, *_: Any) -> None:
         """Show the bar where training starts or goes on."""
         epochs = epochs_to_come(trainer)
-        device = describe(trainer.strategy.root_device)
+        device = describe(trainer.strategy.root_device, trainer.world_size)
         plural = "" if epochs == 1 else "s"
         print(f"{self.trained}, {epochs} epoch{plural}, {device}", file=sys.stderr)
         if self.folder:

@@ -140,6 +140,7 @@ class Classifier(Staged):
         mix: Maps a training batch, images in [0, 1] and labels, to mixed images, their first and
             second labels and λ, see `mnist_imbalance.mixes`; the loss is then λ times that of the
             first and 1 − λ times that of the second labels. None mixes nothing.
+        processes: How many are given the same batches, each to compute its part of the logits.
 
     Attributes:
         scores: The last whole pass over "train", "val" and "test". An epoch's training batches
@@ -157,6 +158,7 @@ class Classifier(Staged):
         metrics: Mapping[str, Metric] | None = None,
         make_scheduler: Callable[[Optimizer, int], LRScheduler] | None = None,
         mix: Mix | None = None,
+        processes: int = 1,
     ) -> None:
         super().__init__()
         self.model = model
@@ -166,6 +168,7 @@ class Classifier(Staged):
         self.metrics = metrics or {}
         self.make_scheduler = make_scheduler
         self.mix = mix
+        self.processes = processes
         self.scores: dict[str, Scores] = {}
         self.predictions: dict[str, numpy.ndarray] = {}
         self.history: dict[str, dict[int, Scores]] = defaultdict(dict)
@@ -214,12 +217,27 @@ class Classifier(Staged):
         others, share = None, 1.0
         if self.mix and stage == "train":
             images, labels, others, share = self.mix(images, labels)
-        logits = self(images)
+        logits = self(images) if self.processes == 1 else self.compute_with_others(images)
         self._seen[stage].append((logits.detach(), labels))
         loss: Tensor = self.loss(logits, labels)
         if others is not None:
             loss = share * loss + (1 - share) * self.loss(logits, others)
-        return loss
+        return loss if self.processes == 1 else loss * self.processes  # gradients are averaged
+
+    def compute_with_others(self, images: Tensor) -> Tensor:
+        """Return the logits (N, K) of images of which each process computes a part.
+
+        Whatever the loss, its gradient by the process's own part, the only one that has one, is
+        the process's part of the whole batch's.
+        """
+        part = -(-len(images) // self.processes)
+        first = self.global_rank * part
+        own = torch.arange(first, first + part) % len(images)  # parts of one size, to be gathered
+        logits: Tensor = self(images[own.to(images.device)])
+        parts = [torch.empty_like(logits) for _ in range(self.processes)]
+        torch.distributed.all_gather(parts, logits.detach().contiguous())
+        parts[self.global_rank] = logits
+        return torch.cat(parts)[: len(images)]
 
     def summarize(self, stage: str) -> None:
         """Score the stage's batches and log the scores."""

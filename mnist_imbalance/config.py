@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from inspect import signature
 from pathlib import Path
 from pydoc import locate
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, cast
 
 from hydra import compose, initialize_config_dir
 from hydra.conf import HydraConf
@@ -104,7 +104,7 @@ class TrainerKeys(Part):
     """The keys of ``lightning.Trainer`` that the rest of the code relies on."""
 
     accelerator: str
-    devices: Literal[1]
+    devices: Annotated[int, Field(gt=0)]
     max_epochs: End
     max_steps: End
     enable_progress_bar: bool

@@ -17,6 +17,7 @@ import lightning
 import torch
 from hydra.conf import HydraConf
 from hydra.types import RunMode
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
@@ -39,6 +40,7 @@ from mnist_imbalance.conditions import CHOICES, changes, name_condition, named_c
 from mnist_imbalance.config import build, build_each, check, compose_with
 from mnist_imbalance.data import MNISTData
 from mnist_imbalance.data.imbalance import first_of_each
+from mnist_imbalance.devices import check_model, in_processes, rank
 from mnist_imbalance.errors import ConfigError, naming
 from mnist_imbalance.files import write_whole
 from mnist_imbalance.posthoc import adjusted, told_of
@@ -67,11 +69,13 @@ def make_trainer(
     Raises:
         ConfigError: A key of the trainer cannot work here.
     """
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for package in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(package).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", "The number of training batches")  # nothing is logged by step
     warnings.filterwarnings("ignore", ".*does not have many workers")  # slices need none
     warnings.filterwarnings("ignore", "The dirpath has changed")  # a shorter run's was another
     warnings.filterwarnings("ignore", "Checkpoint directory")  # not empty when a run goes on
+    warnings.filterwarnings("ignore", ".*sync_dist=True")  # the processes log the same numbers
     warnings.filterwarnings("ignore", "The `srun` command")  # where Slurm is but is not asked for
     keep_last = ModelCheckpoint(
         folder.last_checkpoint.parent,
@@ -89,9 +93,12 @@ def make_trainer(
         "logger": list(logger or []),
         "callbacks": [keep_last, *callbacks],
         "plugins": [AtomicCheckpointIO()],
+        "use_distributed_sampler": False,  # the processes are given the same batches
         "enable_model_summary": False,
         "num_sanity_val_steps": 0,
     }
+    if config.trainer.devices > 1:
+        ours["plugins"].append(LightningEnvironment())  # whatever a cluster says of itself
     if taken := sorted(ours.keys() & config.trainer.keys()):
         raise ConfigError(f"trainer.{taken[0]}: cannot be set, a run has its own")
     trainer: lightning.Trainer = build(
@@ -124,8 +131,10 @@ def fit_run(
         if result:
             check_images(config, folder, result)
         try:
-            with ending_wandb_run():
-                return result or fit_and_score(config, hydra, folder, show_progress)
+            devices, given = config.trainer.devices, (config, hydra, folder, show_progress)
+            if result or devices == 1:
+                return result or fit_and_score(*given)
+            return in_processes(devices, fit_and_score, *given)
         except OSError as error:
             if error.errno != ENOSPC:
                 raise
@@ -226,6 +235,7 @@ def build_classifier(config: DictConfig, data: MNISTData) -> Classifier:
         build_each(config, "metrics", known, Callable),
         make_scheduler if config.get("scheduler") else None,
         build(config, "mix", known, Callable) if config.get("mix") else None,
+        config.trainer.devices,
     )
     rehearse(classifier, data.image_shape)
     with naming("optimizer"):
@@ -300,11 +310,17 @@ def rehearse(classifier: Classifier, image_shape: Sequence[int]) -> None:
     classifier.train()
 
 
+@ending_wandb_run()
 def fit_and_score(
     config: DictConfig, hydra: HydraConf, folder: RunFolder, show_progress: bool
 ) -> Result:
-    """Do what `fit_run` promises in a folder that is ours and not finished."""
+    """Do what `fit_run` promises in a folder that is ours and not finished.
+
+    Where there is a process for each device, all do the same, and the first writes.
+    """
     data, classifier = build_parts(config)
+    if config.trainer.devices > 1:
+        check_model(classifier.model)
     origin = Origin(data)
     trained = trained_before(config, origin.state_dict())
     done = 0 if trained else epochs_done(folder.last_checkpoint)
@@ -314,14 +330,15 @@ def fit_and_score(
     elif not done and not hasattr(classifier.loss, "start_epoch"):
         checkpoint = shorter_run(config, folder, origin.state_dict())
     on_trial = bool(config.trainer.get("fast_dev_run"))
-    loggers = [] if on_trial else make_loggers(config, folder, done)
+    keeps = not on_trial and rank() == 0
+    loggers = make_loggers(config, folder, done) if keeps else []
     own_callbacks = build_each(config, "callbacks", {}, lightning.Callback)
     max_time: Any = OmegaConf.to_container(config.trainer, resolve=True).get("max_time")  # type: ignore[union-attr]
     try:
         timer = Timer(max_time, interval="epoch")  # within an epoch, nothing could go on from there
     except Exception as error:
         raise ConfigError(f"trainer.max_time: {error}") from error
-    show_progress = show_progress and config.trainer.enable_progress_bar
+    show_progress = show_progress and config.trainer.enable_progress_bar and rank() == 0
     callbacks = [timer, SeedEveryEpoch(config.seed), origin, *own_callbacks.values()]
     if show_progress:
         alone = folder.path if hydra.mode == RunMode.RUN else None
@@ -330,7 +347,7 @@ def fit_and_score(
     if done and stopped_by_callback(folder.last_checkpoint):
         trainer.fit_loop.max_epochs = done
     fresh = folder.is_fresh()
-    if not on_trial:
+    if keeps:
         folder.begin(config, hydra)
     if checkpoint and not done:
         go_on(checkpoint, loggers, data)
@@ -340,7 +357,7 @@ def fit_and_score(
         try:
             trainer.fit(classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         except Exception:
-            if fresh and not on_trial and not folder.last_checkpoint.exists():
+            if fresh and keeps and not folder.last_checkpoint.exists():
                 folder.discard()
             raise
         print(trainer.profiler.summary(), end="")  # type: ignore[attr-defined]  # empty without one
@@ -372,9 +389,9 @@ def fit_and_score(
         classifier,
         steps,
         Seconds(fit=seconds, test=timer.time_elapsed("test")),
-        describe(trainer.strategy.root_device),
+        describe(trainer.strategy.root_device, config.trainer.devices),
     )
-    if on_trial:
+    if not keeps:
         return result
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):

@@ -2,7 +2,6 @@
 
 import logging
 import multiprocessing
-import os
 import shutil
 import signal
 import sys
@@ -11,7 +10,7 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
@@ -26,6 +25,7 @@ from rich.console import Console
 from mnist_imbalance.config import compose_with, hydra_at_conf
 from mnist_imbalance.errors import STOPPED, ConfigError, explain
 from mnist_imbalance.files import remove_if_empty
+from mnist_imbalance.processes import end_with_parent
 
 if TYPE_CHECKING:
     from mnist_imbalance.runs import Result
@@ -86,21 +86,6 @@ def leave_ctrl_c_to_us() -> Iterator[None]:
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         ended.set()
-
-
-@cache
-def end_with_parent() -> None:
-    """Let this process, if it is another's worker, end with that one, however that ends."""
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
-
-    def follow() -> None:
-        while os.getppid() == parent.pid:  # joblib's workers have no sentinel to wait for
-            time.sleep(0.5)
-        os._exit(1)  # what else ends a process from a thread while the main one computes?
-
-    threading.Thread(target=follow, daemon=True).start()
 
 
 def run(config: DictConfig) -> "Result":

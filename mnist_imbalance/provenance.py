@@ -23,11 +23,12 @@ def processor() -> str:
     return next(named, platform.processor() or platform.machine())
 
 
-def describe(device: torch.device) -> str:
-    """Return a device's name as a reader of the record would give it."""
+def describe(device: torch.device, number: int = 1) -> str:
+    """Return a device's name as a reader of the record would give it, and how many there are."""
+    each = f", {number} processes" if number > 1 else ""
     if device.type == "cuda":
-        return f"cuda, {torch.cuda.get_device_name(device)}"
-    return f"{device.type}, {processor()}, {torch.get_num_threads()} of its cores"
+        return f"cuda, {torch.cuda.get_device_name(device)}{each}"
+    return f"{device.type}, {processor()}, {torch.get_num_threads()} of its cores{each}"
 
 
 @cache

@@ -14,6 +14,7 @@ def test_the_bar_goes_on_where_training_does(capsys: pytest.CaptureFixture[str])
         max_steps=-1,
         num_training_batches=3,
         current_epoch=4,
+        world_size=1,
         callback_metrics=metrics,
         strategy=SimpleNamespace(root_device=torch.device("cpu")),
     )

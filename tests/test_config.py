@@ -132,7 +132,8 @@ def test_every_experiment_composes(experiment: str) -> None:
         "optimizer.weight_decay=-1",
         "trainer.max_epochs=0",
         "trainer.max_steps=-2",
-        "trainer.devices=2",
+        "trainer.devices=0",
+        "trainer.devices=auto",
     ],
 )
 def test_a_wrong_value_is_named_by_its_key(override: str) -> None:

@@ -55,7 +55,7 @@ def program(config: DictConfig) -> str | None:
         return None
     if config.scheduler and str(values.get("scheduler._target_")) not in OF_EACH_RATE:
         return None
-    if config.mix or config.callbacks or config.posthoc:
+    if config.mix or config.callbacks or config.posthoc or config.trainer.devices > 1:
         return None
     if set(config.logger) != {"tensorboard"}:
         return None
