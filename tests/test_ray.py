@@ -23,6 +23,7 @@ pytestmark = pytest.mark.slow
 EPOCHS = 100
 LONG = ["data/source=debug", f"trainer.max_epochs={EPOCHS}", "trainer.accelerator=cpu"]
 LONG += [f"data.dir={REPOSITORY / 'data'}"]
+BUSY = {"RAY_worker_niceness": "0", "RAY_raylet_start_wait_time_s": "200"}  # for a busy machine
 
 
 class Cluster:
@@ -33,7 +34,7 @@ class Cluster:
         self.process = subprocess.Popen(
             [sys.executable, REPOSITORY / "tests/cluster/two_nodes_of_ray.py"],
             cwd=place,
-            env={**usual, "RAY_worker_niceness": "0"},
+            env={**usual, **BUSY},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -74,7 +75,7 @@ def start(place: Path, command: str, *overrides: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", f"mnist_imbalance.{command}", *overrides],
         cwd=place,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        env={**os.environ, **BUSY, "PYTHONPATH": str(REPOSITORY)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
