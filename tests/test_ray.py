@@ -40,10 +40,10 @@ class Cluster:
             text=True,
         )
         assert self.process.stdout
-        self.address, logs = self.process.stdout.readline().split()
+        self.address, logs, self.second = self.process.stdout.readline().split()
         self.logs = Path(logs)
 
-    def kill_a_node(self) -> None:
+    def kill_the_second(self) -> None:
         assert self.process.stdin
         self.process.stdin.write("\n")
         self.process.stdin.flush()
@@ -61,6 +61,14 @@ class Cluster:
         """The processes that have a few epochs behind them, and some more before them."""
         last = dict(self.attempts())
         return [each for each, seen in last.items() if seen and 3 < seen[-1] < EPOCHS * 3 // 4]
+
+    def second_trains(self) -> bool:
+        """Tell whether the second node has such a process."""
+        parents = [
+            subprocess.run(["ps", "-o", "ppid=", "-p", str(each)], capture_output=True, text=True)
+            for each in self.training()
+        ]
+        return self.second in [each.stdout.strip() for each in parents]
 
 
 @pytest.fixture(scope="module")
@@ -120,8 +128,8 @@ def test_a_study_one_of_whose_nodes_is_killed(cluster: Cluster, tmp_path: Path) 
 
     ray = ["hydra/launcher=ray", f"hydra.launcher.address={cluster.address}"]
     command = start(tmp_path, "study", *ray, *study)
-    wait_until(lambda: len(cluster.training()) == 2, command)
-    cluster.kill_a_node()
+    wait_until(cluster.second_trains, command)
+    cluster.kill_the_second()
     shown, errors = command.communicate(timeout=400)
     assert command.returncode == 0, shown + errors
     assert "4 of 4 done: " in shown and not errors

@@ -1,7 +1,7 @@
 """Run two nodes of Ray on this machine, of one CPU each.
 
-It prints HOST:PORT of their cluster and its folder of logs. A line of input kills the second node,
-the end of input both.
+It prints HOST:PORT of their cluster, its folder of logs, and the process whose children do the
+tasks of the second node. A line of input kills that node, the end of input both.
 """
 
 import sys
@@ -10,7 +10,9 @@ from ray.cluster_utils import Cluster
 
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
 second = cluster.add_node(num_cpus=1)
-print(cluster.address, f"{cluster.head_node.get_session_dir_path()}/logs", flush=True)
+[raylet] = second.all_processes["raylet"]
+logs = f"{cluster.head_node.get_session_dir_path()}/logs"
+print(cluster.address, logs, raylet.process.pid, flush=True)
 if sys.stdin.readline():
     cluster.remove_node(second, allow_graceful=False)
     sys.stdin.read()
