@@ -127,25 +127,28 @@ def launch(
         num_cpus=first.threads, num_gpus=launcher.num_gpus, max_retries=launcher.max_retries
     )
     shared = ray.put((launcher, Singleton.get_state(), Path.cwd()))
-    left = {task.remote(shared, job, number): job for number, job in enumerate(jobs, first_number)}
+    left = {
+        task.remote(shared, job, first_number + number): number for number, job in enumerate(jobs)
+    }
 
-    begun, told = time.monotonic(), dict(zip(left, own_overrides(jobs), strict=True))
-    returned: dict[ray.ObjectRef, JobReturn] = dict.fromkeys(left)
+    begun, told = time.monotonic(), own_overrides(jobs)
+    returned: dict[int, JobReturn] = {}
     while left:
         [ended], _ = ray.wait(list(left))
-        job = JobReturn(left.pop(ended), status=JobStatus.COMPLETED)
+        number = left.pop(ended)
+        job = JobReturn(jobs[number], status=JobStatus.COMPLETED)
         try:
             job.return_value = ray.get(ended)
         except RayError as error:
             reason = f"Ray lost it: {' '.join(str(error).split())}"
             job.return_value = as_outcome(Path(launcher.config.hydra.sweep.dir), reason)
-        returned[ended] = job
-        done = len(jobs) - len(left)
+        returned[number] = job
+        done = len(returned)
         time_left = timedelta(seconds=round((time.monotonic() - begun) / done * len(left)))
         tell(
             job.return_value,
-            told[ended],
+            told[number],
             f"{done} of {len(jobs)} ",
             f", about {time_left} left" if left else "",
         )
-    return list(returned.values())
+    return [returned[number] for number in range(len(jobs))]

@@ -8,10 +8,10 @@ import sys
 
 from ray.cluster_utils import Cluster
 
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-second = cluster.add_node(num_cpus=1)
+cluster = Cluster()
+first, second = (cluster.add_node(num_cpus=1) for _ in range(2))
 [raylet] = second.all_processes["raylet"]
-logs = f"{cluster.head_node.get_session_dir_path()}/logs"
+logs = f"{first.get_session_dir_path()}/logs"
 print(cluster.address, logs, raylet.process.pid, flush=True)
 if sys.stdin.readline():
     cluster.remove_node(second, allow_graceful=False)
