@@ -74,9 +74,9 @@ def can_be_mended(error: BaseException) -> bool:
     """Tell whether it was the user's config that could not be composed or cannot work.
 
     What Hydra, its libraries and Lightning raise themselves comes of an override or a file in
-    conf/; joblib passes on what was raised in its processes.
+    conf/; joblib passes on what was raised in its processes, and Ray tells why it did not start.
     """
-    theirs = {"hydra", "omegaconf", "yaml", "antlr4", "joblib", "lightning"}
+    theirs = {"hydra", "omegaconf", "yaml", "antlr4", "joblib", "lightning", "ray"}
     return isinstance(error, EXPECTED) or raised_in(error) in theirs
 
 

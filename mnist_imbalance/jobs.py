@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
@@ -167,14 +168,22 @@ def tell(outcome: Outcome, overrides: Iterable[str], before: str = "", after: st
     print(f"{before}{ended}: {' '.join(overrides)}{after}", flush=True)
 
 
+def own_overrides(jobs: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Return what each job is told and not all of them are."""
+    shared_by_all = set.intersection(*map(set, jobs))
+    return [[each for each in job if each not in shared_by_all] for job in jobs]
+
+
 def check_launcher(launcher: DictConfig) -> None:
     """Refuse a launcher that cannot work here.
 
     Raises:
-        ConfigError: It is Slurm's, and there is no Slurm.
+        ConfigError: It is Slurm's or Ray's, and there is no such thing.
     """
     if launcher._target_.endswith(".SlurmLauncher") and not shutil.which("srun"):
         raise ConfigError("hydra/launcher: there is no srun here; start this where Slurm is")
+    if launcher._target_.endswith(".RayLauncher") and not find_spec("ray"):
+        raise ConfigError("hydra/launcher: there is no Ray here; pip install -e '.[ray]'")
 
 
 def quiet_hydra() -> None:

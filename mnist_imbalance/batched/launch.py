@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from mnist_imbalance.batched.fit import Run, fit_side_by_side
 from mnist_imbalance.config import take_apart
 from mnist_imbalance.errors import STOPPED
-from mnist_imbalance.jobs import as_outcome, tell
+from mnist_imbalance.jobs import as_outcome, own_overrides, tell
 from mnist_imbalance.runs import Result, RunFolder, determining
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def launch(
 
     programs: dict[str, list[Run]] = defaultdict(list)
     returned: dict[int, JobReturn] = {}
-    shared_by_all = set.intersection(*map(set, job_overrides))
+    told = own_overrides(job_overrides)
     for config in configs:
         run = as_run(config)
         shared = program(run.config) if launcher.on_cpu or on_gpu(run.config) else None
@@ -116,9 +116,9 @@ def launch(
             overrides = list(run.hydra.overrides.task)
             job = JobReturn(overrides=overrides, cfg=run.config, status=JobStatus.COMPLETED)
             job.return_value = as_outcome(run.folder.path, reached)
-            own = [override for override in overrides if override not in shared_by_all]
-            tell(job.return_value, own, f"{run.hydra.job.num + 1} of {len(configs)} ")
-            returned[run.hydra.job.num] = job
+            number = run.hydra.job.num
+            tell(job.return_value, told[number - first_number], f"{number + 1} of {len(configs)} ")
+            returned[number] = job
     return [returned[config.hydra.job.num] for config in configs]
 
 

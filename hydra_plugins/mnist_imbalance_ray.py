@@ -1,0 +1,39 @@
+"""``hydra/launcher=ray``, where Hydra looks for launchers; it imports this at every start."""
+
+from collections.abc import Sequence
+
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+
+class RayLauncher(Launcher):
+    """Hands jobs to Ray, each as a task of as many CPUs as it has ``threads``.
+
+    Args:
+        address: Of a running cluster; None starts Ray on this machine, for this command alone.
+        num_gpus: GPUs of a job; a fraction lets several share one.
+        max_retries: Times that a job is started again whose process or node died; -1 for always.
+    """
+
+    def __init__(self, address: str | None, num_gpus: float, max_retries: int) -> None:
+        self.address = address
+        self.num_gpus = num_gpus
+        self.max_retries = max_retries
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        """Take what Hydra knows before it has the jobs."""
+        self.hydra_context = hydra_context
+        self.task_function = task_function
+        self.config = config
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
+        """Do all jobs."""
+        from mnist_imbalance.ray_tasks import launch  # heavy imports
+
+        return launch(self, job_overrides, initial_job_idx)
