@@ -155,7 +155,7 @@ class Gathered:
             count = len(confusion)
             pairs = numpy.bincount(labels * count + predicted, minlength=count**2)
             if numpy.array_equal(pairs, confusion.ravel()):
-                known[seed] = predicted
+                known[seed] = predicted.copy()  # by itself, without what was read beside it
         return known
 
 
@@ -335,9 +335,9 @@ def test_images(kept: Kept) -> numpy.ndarray:
     return found["test"]
 
 
-def epochs_of(kept: Kept, result: Result) -> Epochs:
+def epochs_of(kept: Kept, results: Mapping[str, Result], config_hash: str) -> Epochs:
     """Return the epochs of a run that has them."""
-    found = kept.epochs(result)
+    found = kept.epochs(results[config_hash])
     assert found is not None
     return found
 
@@ -377,7 +377,7 @@ def gather(keys: StudyKeys) -> Gathered:
             damaged.append(f"{error}; the images are not compared one by one")
         try:
             if kept.has_epochs():
-                read = when_asked(kept, partial(epochs_of, kept, result))
+                read = when_asked(kept, partial(epochs_of, kept, records.results, config_hash))
                 if batches(result.train_counts, result.config):
                     epochs[config_hash] = read
         except ConfigError as error:
