@@ -54,7 +54,7 @@ class Gathered:
         damaged: A line for each record, or file beside one, that cannot be read.
         of_methods: By config hash, the runs whose rate follows a scheduler; they are compared with
             each other only, and stand in nothing else of this.
-        told: What the report tells of every run, in the order of ``results``.
+        already_told: As `told`, where it is known.
     """
 
     runs: pandas.DataFrame
@@ -64,7 +64,12 @@ class Gathered:
     epochs: Mapping[str, Sequence[Mapping[str, Any]]]
     damaged: Sequence[str]
     of_methods: Mapping[str, Result] = field(default_factory=dict)
-    told: Sequence["Told"] = ()
+    already_told: Sequence["Told"] = ()
+
+    @cached_property
+    def told(self) -> Sequence["Told"]:
+        """What the report tells of every run, in the order of ``results``."""
+        return self.already_told or [tell(result) for result in self.results.values()]
 
     @cached_property
     def groups(self) -> dict[str, list[int]]:
@@ -100,29 +105,34 @@ class Gathered:
 
     @cached_property
     def _on(self) -> dict[str, pandas.DataFrame]:
-        own = self.scores[self.scores.seed == self.scores.data_seed]
-        once = [*TOLD_APART, "scored", "label"]
-        return {ground: own[own[ground]].drop_duplicates(once) for ground in GROUNDS}
+        return {}  # filled by `on`, which takes long where there are very many runs
+
+    @cached_property
+    def _runs_on(self) -> dict[str, pandas.DataFrame]:
+        return {}
 
     def on(self, ground: str) -> pandas.DataFrame:
         """Return the scores of all runs on one of `GROUNDS`, each once.
 
         Runs whose images were chosen by another seed than their own are not among them.
         """
+        if ground not in self._on:
+            own = self.scores.seed == self.scores.data_seed
+            shown = self.scores[own & self.scores[ground]]
+            self._on[ground] = shown.drop_duplicates([*TOLD_APART, "scored", "label"])
         return self._on[ground]
-
-    @cached_property
-    def _runs_on(self) -> dict[str, pandas.DataFrame]:
-        own = self.runs[self.runs.seed == self.runs.data_seed]
-        return {ground: own[own[ground]].drop_duplicates(TOLD_APART) for ground in GROUNDS}
 
     def runs_on(self, ground: str) -> pandas.DataFrame:
         """Return the runs that `on` gives the scores of."""
+        if ground not in self._runs_on:
+            own = self.runs.seed == self.runs.data_seed
+            self._runs_on[ground] = self.runs[own & self.runs[ground]].drop_duplicates(TOLD_APART)
         return self._runs_on[ground]
 
     @cached_property
     def _confusions(self) -> dict[str, numpy.ndarray]:
-        return {each.row["config_hash"]: each.confusion for each in self.told}
+        each_told = zip(self.results, self.told, strict=True)
+        return {config_hash: each.confusion for config_hash, each in each_told}
 
     def confusion(self, config_hash: str) -> numpy.ndarray:
         """Return the confusion matrix of a run's test set, (labels, labels)."""
@@ -155,7 +165,7 @@ class Gathered:
             count = len(confusion)
             pairs = numpy.bincount(labels * count + predicted, minlength=count**2)
             if numpy.array_equal(pairs, confusion.ravel()):
-                known[seed] = predicted
+                known[seed] = predicted.copy()  # by itself, without what was read beside it
         return known
 
 
@@ -335,9 +345,9 @@ def test_images(kept: Kept) -> numpy.ndarray:
     return found["test"]
 
 
-def epochs_of(kept: Kept, result: Result) -> Epochs:
+def epochs_of(kept: Kept, results: Mapping[str, Result], config_hash: str) -> Epochs:
     """Return the epochs of a run that has them."""
-    found = kept.epochs(result)
+    found = kept.epochs(results[config_hash])
     assert found is not None
     return found
 
@@ -377,7 +387,7 @@ def gather(keys: StudyKeys) -> Gathered:
             damaged.append(f"{error}; the images are not compared one by one")
         try:
             if kept.has_epochs():
-                read = when_asked(kept, partial(epochs_of, kept, result))
+                read = when_asked(kept, partial(epochs_of, kept, records.results, config_hash))
                 if batches(result.train_counts, result.config):
                     epochs[config_hash] = read
         except ConfigError as error:

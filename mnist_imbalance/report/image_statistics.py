@@ -38,7 +38,7 @@ def over_seeds_and_images(
     """
     if first.shape != second.shape:
         raise ValueError(f"not paired: {first.shape} and {second.shape}")
-    difference = first.astype(float) - second.astype(float)
+    difference = first.astype(numpy.int8) - second.astype(numpy.int8)
     of_labels = [difference[:, labels == label] for label in group]
     if not all(part.size for part in of_labels):
         raise ValueError(f"no images of some label in {group}")
@@ -46,10 +46,12 @@ def over_seeds_and_images(
     n, mean = len(first), float(by_seed.mean())
     if n < 2:
         return Estimate(n, mean, math.nan, math.nan)
-    covariances = [numpy.cov(part, bias=True) / part.shape[1] for part in of_labels]
-    covariance = sum(covariances) / len(of_labels) ** 2  # of seeds' accuracies, over images
-    of_seeds, of_images = by_seed.var(ddof=1) / n, covariance.sum() / n**2
-    of_both = (covariance.trace() / n - of_images) / n  # drawn images change the seeds' spread
+    # of seeds' accuracies, over images: the sum and the trace of the matrix of their covariances
+    covariance = sum(part.sum(axis=0).var() / part.shape[1] for part in of_labels)
+    variance = sum(part.var(axis=1).sum() / part.shape[1] for part in of_labels)
+    of_seeds, of_images = by_seed.var(ddof=1) / n, covariance / len(of_labels) ** 2 / n**2
+    # drawn images change the seeds' spread
+    of_both = (variance / len(of_labels) ** 2 / n - of_images) / n
     half = float(stats.t.ppf(0.975, n - 1)) * math.sqrt(of_seeds + of_images + of_both)
     return Estimate(n, mean, mean - half, mean + half)
 
@@ -86,7 +88,7 @@ def paired_images(first: Correct, second: Correct) -> PairedImages:
     """
     if first.shape != second.shape:
         raise ValueError(f"not paired: {first.shape} and {second.shape}")
-    by_image = (first.astype(int) - second.astype(int)).sum(axis=0)
+    by_image = first.sum(axis=0) - second.sum(axis=0)
     z = by_image.sum() / math.sqrt((by_image**2).sum()) if by_image.any() else 0.0
     p = 2 * float(stats.norm.sf(abs(z)))
     return PairedImages(int((by_image > 0).sum()), int((by_image < 0).sum()), p)

@@ -5,6 +5,7 @@ by seed. The rules, marks and margins are those of ``docs/protocol.md``.
 """
 
 import math
+from collections.abc import Mapping
 
 import numpy
 import pandas
@@ -52,6 +53,7 @@ COMPARED = {  # the first condition less the second
     "weight 7: by images − by weights": (f"weighted{BY_COUNT}", "weighted"),
     "a weight for each label: by images − by weights": (f"per_label{BY_COUNT}", "per_label"),
 }
+Correct = Mapping[int, numpy.ndarray]  # by seed, which test images a run gets right
 FAMILY = ["ground", "optimizer", "model"]
 
 
@@ -124,6 +126,7 @@ def compared(gathered: Gathered, labels: numpy.ndarray | None) -> pandas.DataFra
     for ground, optimizer, model, accuracy in families(gathered, *GROUNDS):
         family = []
         margin = margin_of(model)
+        correct: dict[str, Correct] = {}  # by condition, of which most are compared more than once
         for comparison, pair in COMPARED.items():
             try:
                 effects, majority, overall = (
@@ -139,13 +142,15 @@ def compared(gathered: Gathered, labels: numpy.ndarray | None) -> pandas.DataFra
             row |= {"seeds_for_margin": seeds_needed(effects, margin) or math.nan}
             for name, values in (("majority", majority), ("overall", overall)):
                 _, row[name], row[f"{name}_low"], row[f"{name}_high"] = estimate(values)
-            told = [gathered.predicted(model, optimizer, each, ground, labels) for each in pair]
+            for each in pair:
+                if each not in correct:
+                    known = gathered.predicted(model, optimizer, each, ground, labels)
+                    correct[each] = {seed: found == labels for seed, found in known.items()}
+            told = [correct[each] for each in pair]
             seeds = sorted(told[0].keys() & told[1].keys())
             row |= {"n_images": len(seeds), "rare": gathered.rare, "frequent": gathered.frequent}
             if labels is not None and seeds:
-                first, second = (
-                    numpy.stack([each[seed] for seed in seeds]) == labels for each in told
-                )
+                first, second = (numpy.stack([each[seed] for seed in seeds]) for each in told)
                 wide = over_seeds_and_images(first, second, labels, of_rare)
                 minority = numpy.isin(labels, of_rare)
                 images = paired_images(first[:, minority], second[:, minority])
