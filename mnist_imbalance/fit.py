@@ -55,7 +55,7 @@ from mnist_imbalance.runs import (
 )
 from mnist_imbalance.scores import Scores
 from mnist_imbalance.tensorboard import show_in_tensorboard
-from mnist_imbalance.trackers import ending_wandb_run
+from mnist_imbalance.trackers import leaving_trackers
 
 
 def make_trainer(
@@ -310,7 +310,7 @@ def rehearse(classifier: Classifier, image_shape: Sequence[int]) -> None:
     classifier.train()
 
 
-@ending_wandb_run()
+@leaving_trackers()
 def fit_and_score(
     config: DictConfig, hydra: HydraConf, folder: RunFolder, show_progress: bool
 ) -> Result:

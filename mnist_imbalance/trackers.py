@@ -18,6 +18,8 @@ from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.files import write_whole
 from mnist_imbalance.runs import RunFolder
 
+STORE = "MLFLOW_TRACKING_URI"
+
 
 class MLflow(MLFlowLogger):
     """Lightning's logger; a run that goes on does so in the MLflow run whose id its folder holds.
@@ -100,15 +102,19 @@ class Wandb(WandbLogger):
 
 
 @contextmanager
-def ending_wandb_run() -> Iterator[None]:
-    """Let the run that is logged to Weights & Biases meanwhile, if one is, end with the block.
+def leaving_trackers() -> Iterator[None]:
+    """Let what trackers know of the process's run end with the block, for another run may follow.
 
-    A process has one at a time, and Lightning's logger would give it to the next run of a sweep.
+    A process has one run of Weights & Biases at a time, which Lightning's logger would give to the
+    next; and MLflow writes its store's address into the environment, where the config looks for it.
     """
-    code = 1
+    store, code = os.environ.get(STORE), 1
     try:
         yield
         code = 0
     finally:
+        os.environ.pop(STORE, None)
+        if store is not None:
+            os.environ[STORE] = store
         if wandb := sys.modules.get("wandb"):
             wandb.finish(exit_code=code)

@@ -50,6 +50,7 @@ KNOWN = {
     "condition": [*map(condition_title, CONDITIONS)],
 }
 PHONE = 350  # pixels
+SPARE = 12  # pixels beside the labels, for a browser's wider font
 WIDTH_OF_RANKED = 260
 PLACES = r' (?:d|transform|[xy][12])="[^"]*"'  # where an SVG file has more decimals than it needs
 SUPERFLUOUS = (  # that is not seen
@@ -507,7 +508,7 @@ def narrow(figure: Described, drawn: str) -> Described:
     labels = int(full) - beside * (panel["width"] + gap) + gap
     if "resolve" in figure:  # every panel has labels of its own
         labels //= beside
-    width = min(panel["width"], (PHONE - labels - (columns - 1) * gap) // columns)
+    width = min(panel["width"], (PHONE - SPARE - labels - (columns - 1) * gap) // columns)
     height = width if panel["height"] == panel["width"] else panel["height"]
     legend = {**STYLE["legend"], "columns": 2}
     return {
@@ -515,6 +516,7 @@ def narrow(figure: Described, drawn: str) -> Described:
         "columns": columns,
         "spec": {**panel, "width": width, "height": height},
         "config": {**figure["config"], "legend": legend},
+        "padding": {"left": 5 + SPARE, "top": 5, "right": 5, "bottom": 5},
     }
 
 
