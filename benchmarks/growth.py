@@ -5,19 +5,41 @@
 
 import json
 import sys
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
+from torch.optim import Optimizer
 
 from benchmarks.device import DEVICE, peak_mebibytes, synchronized
 from benchmarks.measure import Row, row, run
 from mnist_imbalance.batched.fit import StackedClassifier
+from mnist_imbalance.classifier import Batch, Classifier
 from mnist_imbalance.config import compose_with
 from mnist_imbalance.fit import build_parts
 
 IMAGES = (1_000, 10_000, 55_000)
 RUNS = (1, 2, 4, 8, 16, 32, 64)
 BATCH_SIZES = (32, 128, 512)
+
+
+def made_one(classifiers: Sequence[Classifier], lr: float) -> tuple[Any, Optimizer]:
+    """Give what trains classifiers side by side, or one by itself, on the device."""
+    trained: Any = classifiers[0]
+    if len(classifiers) > 1:
+        trained = StackedClassifier(classifiers, [{"lr": lr}] * len(classifiers))
+    trained.to(DEVICE)
+    return trained, trained.configure_optimizers()
+
+
+def seconds_of(trained: Any, optimizer: Optimizer, batches: Iterable[Batch]) -> float:
+    """Give how long a step on each of some batches takes, in all."""
+    begin = synchronized()
+    for images, labels in batches:
+        optimizer.zero_grad()
+        trained.training_step((images / 255, labels), 0).backward()
+        optimizer.step()
+    return synchronized() - begin
 
 
 def point(model: str, images: int, runs: int, batch_size: int) -> dict[str, float]:
@@ -29,24 +51,13 @@ def point(model: str, images: int, runs: int, batch_size: int) -> dict[str, floa
         strict=True,
     )
     data = datas[0]
-    trained: Any = classifiers[0]
-    if runs > 1:
-        trained = StackedClassifier(classifiers, [{"lr": config.optimizer.lr}] * runs)
-    trained.to(DEVICE)
-    optimizer = trained.configure_optimizers()
+    trained, optimizer = made_one(classifiers, config.optimizer.lr)
     pixels, labels = (tensor[:images].to(DEVICE) for tensor in data.train)
     if runs > 1:
         pixels, labels = (torch.stack([tensor] * runs) for tensor in (pixels, labels))
     slices = (tensor.split(batch_size, dim=int(runs > 1)) for tensor in (pixels, labels))
     batches = list(zip(*slices, strict=True))[: 12 if runs > 1 else None]
-    seconds = []
-    for _ in range(2):
-        begin = synchronized()
-        for its_images, its_labels in batches:
-            optimizer.zero_grad()
-            trained.training_step((its_images / 255, its_labels), 0).backward()
-            optimizer.step()
-        seconds.append(synchronized() - begin)
+    seconds = [seconds_of(trained, optimizer, batches) for _ in range(2)]
     return {"seconds": seconds[1], "steps": len(batches), "mebibytes": peak_mebibytes()}
 
 

@@ -9,13 +9,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from itertools import cycle, islice
 from typing import Any
 
 import torch
 
-from benchmarks.device import DEVICE, synchronized
+from benchmarks.device import DEVICE
+from benchmarks.growth import made_one, seconds_of
 from benchmarks.measure import Row, row
-from mnist_imbalance.batched.fit import StackedClassifier
 from mnist_imbalance.config import compose_with
 from mnist_imbalance.fit import build_parts
 
@@ -37,12 +38,8 @@ def step_milliseconds(model: str, runs: int, rounds: int, start: Any = None) -> 
     """
     config = compose_with([f"model={model}", "loss=weighted"])
     data, classifier = build_parts(config)
-    trained: Any = classifier
-    if runs > 1:
-        copies = [copy.deepcopy(classifier) for _ in range(runs)]
-        trained = StackedClassifier(copies, [{"lr": config.optimizer.lr}] * runs)
-    trained.to(DEVICE)
-    optimizer = trained.configure_optimizers()
+    copies = [copy.deepcopy(classifier) for _ in range(runs)]
+    trained, optimizer = made_one(copies, config.optimizer.lr)
     batches = []
     for number in range(20):
         part = slice(number * data.batch_size, (number + 1) * data.batch_size)
@@ -51,22 +48,11 @@ def step_milliseconds(model: str, runs: int, rounds: int, start: Any = None) -> 
             pixels, labels = (torch.stack([tensor] * runs) for tensor in (pixels, labels))
         batches.append((pixels, labels))
 
-    def train() -> None:
-        for number in range(STEPS):
-            pixels, labels = batches[number % len(batches)]
-            optimizer.zero_grad()
-            trained.training_step((pixels / 255, labels), 1).backward()
-            optimizer.step()
-
-    train()
+    steps = list(islice(cycle(batches), STEPS))
+    seconds_of(trained, optimizer, steps)
     if start:
         start.wait(LONGEST)
-    milliseconds = []
-    for _ in range(rounds):
-        begin = synchronized()
-        train()
-        milliseconds.append(1e3 * (synchronized() - begin) / STEPS)
-    return milliseconds
+    return [1e3 * seconds_of(trained, optimizer, steps) / STEPS for _ in range(rounds)]
 
 
 def in_process(model: str, rounds: int, start: Any, told: Any) -> None:

@@ -4,12 +4,11 @@ import ctypes
 from collections.abc import Sequence
 
 from hydra.core.utils import JobReturn
-from hydra.plugins.launcher import Launcher
-from hydra.types import HydraContext, TaskFunction
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from mnist_imbalance.config import CONF
+from mnist_imbalance.launcher import SetUpLauncher
 
 
 def has_cuda_driver() -> bool:
@@ -21,7 +20,7 @@ def has_cuda_driver() -> bool:
     return True
 
 
-class BatchedLauncher(Launcher):
+class BatchedLauncher(SetUpLauncher):
     """Trains the runs of a sweep side by side on a GPU, and in parallel processes elsewhere.
 
     Args:
@@ -30,14 +29,6 @@ class BatchedLauncher(Launcher):
 
     def __init__(self, on_cpu: bool) -> None:
         self.on_cpu = on_cpu
-
-    def setup(
-        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
-    ) -> None:
-        """Take what Hydra knows before it has the jobs."""
-        self.hydra_context = hydra_context
-        self.task_function = task_function
-        self.config = config
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int

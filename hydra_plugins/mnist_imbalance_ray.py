@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 
 from hydra.core.utils import JobReturn
-from hydra.plugins.launcher import Launcher
-from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+
+from mnist_imbalance.launcher import SetUpLauncher
 
 
-class RayLauncher(Launcher):
+class RayLauncher(SetUpLauncher):
     """Hands jobs to Ray, each as a task of as many CPUs as it has ``threads``.
 
     Args:
@@ -21,14 +20,6 @@ class RayLauncher(Launcher):
         self.address = address
         self.num_gpus = num_gpus
         self.max_retries = max_retries
-
-    def setup(
-        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
-    ) -> None:
-        """Take what Hydra knows before it has the jobs."""
-        self.hydra_context = hydra_context
-        self.task_function = task_function
-        self.config = config
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int

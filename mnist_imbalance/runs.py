@@ -208,7 +208,7 @@ class Kept(Protocol):
         """Return the scores of every epoch of a run with this result; None without them."""
 
 
-class Packed(Protocol):
+class WithRecord(Protocol):
     """A run in a file of many."""
 
     def record(self) -> dict[str, Any]:
@@ -546,7 +546,7 @@ def held(value: Value) -> Value:
     return value
 
 
-def result_in(run: Packed) -> Result:
+def result_in(run: WithRecord) -> Result:
     """Return the result of a run in a file of many, which was checked when it was packed."""
     record = run.record()
     parts: dict[str, Any] = {

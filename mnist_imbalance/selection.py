@@ -31,22 +31,6 @@ def without_weights(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key not in free}
 
 
-def sweep_of(values: Mapping[str, Any], runs: Iterable[Run]) -> dict[float, Run]:
-    """Return the runs that differ from one in their weights alone, by the weight of AI3607's sweep.
-
-    Args:
-        values: All that determines the one.
-        runs: Among which its sweep may be.
-    """
-    weights = published()["uniform_weights"]  # AI3607's, however far other sweeps go
-    ours = without_weights(values)
-    return {
-        run.config[SWEPT]: run
-        for run in runs
-        if run.config.get(SWEPT) in weights and without_weights(run.config) == ours
-    }
-
-
 def hashable(value: Any) -> Hashable:
     """Return a config's value as what is equal where it is and can be looked up by."""
     if isinstance(value, Mapping):
@@ -81,6 +65,19 @@ class Sweeps(Generic[Entry]):
             values: All that determines the one.
         """
         return self._runs.get(hashable(without_weights(values)), {})
+
+
+def sweep_of(values: Mapping[str, Any], runs: Iterable[Run]) -> dict[float, Run]:
+    """Return the runs that differ from one in their weights alone, by the weight of AI3607's sweep.
+
+    Args:
+        values: All that determines the one.
+        runs: Among which its sweep may be.
+    """
+    sweeps = Sweeps[Run]()
+    for run in runs:
+        sweeps.add(run.config, run)
+    return sweeps.of(values)
 
 
 def best_balanced(tuned: Mapping[Key, Scores]) -> Key:

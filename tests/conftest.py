@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from omegaconf import DictConfig
@@ -24,13 +25,19 @@ def in_repository(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(variable, "")  # restored after the command line has set it
 
 
-def wait_for(count: Callable[[], int], at_least: int, process: subprocess.Popen[str]) -> None:
-    """Wait until a running process has made as much of something as is asked."""
-    deadline = time.monotonic() + 200
-    while count() < at_least:
+def wait_until(met: Callable[[], Any], process: subprocess.Popen[str], within: float = 300) -> Any:
+    """What a condition gives once it is met, within seconds in which a process is at work."""
+    deadline = time.monotonic() + within
+    while not (reached := met()):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.05)
+    return reached
+
+
+def wait_for(count: Callable[[], int], at_least: int, process: subprocess.Popen[str]) -> None:
+    """Wait until a running process has made as much of something as is asked."""
+    wait_until(lambda: count() >= at_least, process, within=200)
 
 
 def end_by(process: subprocess.Popen[str], how: signal.Signals) -> str:

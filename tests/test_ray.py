@@ -5,13 +5,12 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import REPOSITORY
+from conftest import REPOSITORY, wait_until
 
 from mnist_imbalance.config import compose_with
 from mnist_imbalance.errors import ConfigError
@@ -88,15 +87,6 @@ def start(place: Path, command: str, *overrides: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
     )
-
-
-def wait_until(met: Callable[[], Any], command: subprocess.Popen[str]) -> Any:
-    """What a condition gives once it is met, while a command is at work."""
-    deadline = time.monotonic() + 300
-    while not (reached := met()):
-        assert command.poll() is None and time.monotonic() < deadline
-        time.sleep(0.1)
-    return reached
 
 
 def records(runs: Path) -> dict[str, Any]:

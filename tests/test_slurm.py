@@ -5,13 +5,12 @@ import re
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import REPOSITORY
+from conftest import REPOSITORY, wait_until
 from filelock import FileLock
 
 from mnist_imbalance.runs import find_records
@@ -59,15 +58,6 @@ def start(command: str, *overrides: object) -> subprocess.Popen[str]:
 
 def ask(*command: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
-
-
-def wait_until(met: Callable[[], Any], command: subprocess.Popen[str]) -> Any:
-    """What a condition gives once it is met, while a command is at work."""
-    deadline = time.monotonic() + 300
-    while not (reached := met()):
-        assert command.poll() is None and time.monotonic() < deadline
-        time.sleep(0.2)
-    return reached
 
 
 def begun_at(log: Path) -> list[int]:
