@@ -1,32 +1,40 @@
 """``hydra/launcher=slurm``, where Hydra looks for launchers; it imports this at every start."""
 
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
 
+from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn
-from hydra.plugins.launcher import Launcher
-from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import OmegaConf
+
+from mnist_imbalance.launcher import SetUpLauncher
+
+with suppress(ImportError):
+    from hydra_plugins.hydra_submitit_launcher.config import SlurmQueueConf
+
+    @dataclass
+    class SlurmKeys(SlurmQueueConf):  # type: ignore[misc]
+        """The keys of ``hydra/launcher=submitit_slurm``, and one more."""
+
+        _target_: str = "hydra_plugins.mnist_imbalance_slurm.SlurmLauncher"
+        side_by_side: int = 1
+
+    ConfigStore.instance().store("slurm_keys", SlurmKeys, group="hydra/launcher")
 
 
-class SlurmLauncher(Launcher):
-    """Hands jobs to Slurm as ``submitit_slurm`` does, and once more those that it lost.
+class SlurmLauncher(SetUpLauncher):
+    """Hands runs to Slurm, each or some as a job, and once more those that it lost.
 
     Args:
+        side_by_side: Runs of a job, at most, which are trained as one.
         keys: Those of ``hydra/launcher=submitit_slurm``.
     """
 
-    def __init__(self, **keys: object) -> None:
-        self.keys = keys
-
-    def setup(
-        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
-    ) -> None:
-        """Take what Hydra knows before it has the jobs."""
-        from hydra_plugins.hydra_submitit_launcher import submitit_launcher
-
-        self.sweep_dir = str(config.hydra.sweep.dir)
-        self.job = submitit_launcher.SlurmLauncher(**self.keys)
-        self.job.setup(hydra_context=hydra_context, task_function=task_function, config=config)
+    def __init__(self, side_by_side: int, **keys: object) -> None:
+        self.side_by_side = side_by_side
+        self.keys: Any = OmegaConf.to_container(OmegaConf.create(keys), resolve=True)
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
@@ -34,5 +42,4 @@ class SlurmLauncher(Launcher):
         """Do all jobs."""
         from mnist_imbalance.slurm import launch
 
-        numbered = dict(enumerate(map(list, job_overrides), start=initial_job_idx))
-        return launch(self.job, numbered, self.job.params, self.sweep_dir)
+        return launch(self, dict(enumerate(map(list, job_overrides), start=initial_job_idx)))

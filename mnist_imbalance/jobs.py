@@ -178,12 +178,16 @@ def check_launcher(launcher: DictConfig) -> None:
     """Refuse a launcher that cannot work here.
 
     Raises:
-        ConfigError: It is Slurm's or Ray's, and there is no such thing.
+        ConfigError: It is Slurm's or Ray's, and there is no such thing, or it has a value that
+            cannot work.
     """
     if launcher._target_.endswith(".SlurmLauncher") and not shutil.which("srun"):
         raise ConfigError("hydra/launcher: there is no srun here; start this where Slurm is")
     if launcher._target_.endswith(".RayLauncher") and not find_spec("ray"):
         raise ConfigError("hydra/launcher: there is no Ray here; pip install -e '.[ray]'")
+    runs = launcher.get("side_by_side", 1)
+    if not isinstance(runs, int) or isinstance(runs, bool) or runs < 1:
+        raise ConfigError(f"hydra.launcher.side_by_side: must be a number above 0, got {runs}")
 
 
 def quiet_hydra() -> None:

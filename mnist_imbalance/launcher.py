@@ -1,8 +1,11 @@
 """What the launchers in ``hydra_plugins/`` share."""
 
+from collections.abc import Sequence
+
+from hydra.core.utils import JobReturn, run_job
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 
 
 class SetUpLauncher(Launcher):
@@ -15,3 +18,29 @@ class SetUpLauncher(Launcher):
         self.hydra_context = hydra_context
         self.task_function = task_function
         self.config = config
+
+    def compose(
+        self, overrides: Sequence[str], number: int, job_id: str | None = None
+    ) -> DictConfig:
+        """Return a job's config, with Hydra's part.
+
+        Args:
+            overrides: Of the job.
+            number: In the sweep.
+            job_id: What a cluster calls it; None for its number.
+        """
+        config = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
+        with open_dict(config):
+            config.hydra.job.id = number if job_id is None else job_id
+            config.hydra.job.num = number
+        return config
+
+    def do(self, config: DictConfig) -> JobReturn:
+        """Do a job by itself, as Hydra's own launchers do."""
+        return run_job(
+            hydra_context=self.hydra_context,
+            task_function=self.task_function,
+            config=config,
+            job_dir_key="hydra.sweep.dir",
+            job_subdir_key="hydra.sweep.subdir",
+        )

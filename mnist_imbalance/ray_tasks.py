@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 from hydra.core.singleton import Singleton
-from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
-from omegaconf import open_dict
+from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from ray.exceptions import RayError
 
+from mnist_imbalance.chunks import Chunk, chunks, do_chunk
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.jobs import Outcome, as_outcome, own_overrides, tell
 
@@ -77,32 +77,16 @@ def check_room(cpus: int, gpus: float) -> None:
 
 
 @ray.remote
-def do(
-    shared: tuple["RayLauncher", dict[Any, Any], Path], overrides: list[str], number: int
-) -> Outcome:
-    """Do one job, in a process of Ray's.
+def do(shared: tuple["RayLauncher", dict[Any, Any], Path], chunk: Chunk) -> dict[int, Outcome]:
+    """Do some runs, in a process of Ray's.
 
     Args:
         shared: What Hydra knows of all jobs, its singletons, and where the command was given.
-        overrides: Of this job.
-        number: In the sweep.
+        chunk: The runs.
     """
     launcher, singletons, place = shared
     os.chdir(place)
-    setup_globals()
-    Singleton.set_state(singletons)
-    config = launcher.hydra_context.config_loader.load_sweep_config(launcher.config, overrides)
-    with open_dict(config):
-        config.hydra.job.id = config.hydra.job.num = number
-    done = run_job(
-        hydra_context=launcher.hydra_context,
-        task_function=launcher.task_function,
-        config=config,
-        job_dir_key="hydra.sweep.dir",
-        job_subdir_key="hydra.sweep.subdir",
-    )
-    outcome: Outcome = done.return_value
-    return outcome
+    return do_chunk(launcher, singletons, chunk)
 
 
 def launch(
@@ -112,43 +96,42 @@ def launch(
 
     Args:
         launcher: What Hydra has set up.
-        job_overrides: Of each job; all get as many CPUs as the first one has threads.
+        job_overrides: Of each run; all tasks get as many CPUs as the first run has threads.
         first_number: Of these jobs in the sweep.
 
     Raises:
         ConfigError: There is no cluster at the address.
     """
     setup_globals()
-    jobs = [list(overrides) for overrides in job_overrides]
-    first = launcher.hydra_context.config_loader.load_sweep_config(launcher.config, jobs[0])
+    numbered = dict(enumerate(map(list, job_overrides), first_number))
+    first = launcher.compose(numbered[first_number], first_number)
     join(launcher.address)
     check_room(first.threads, launcher.num_gpus)
     task = do.options(
         num_cpus=first.threads, num_gpus=launcher.num_gpus, max_retries=launcher.max_retries
     )
     shared = ray.put((launcher, Singleton.get_state(), Path.cwd()))
-    left = {
-        task.remote(shared, job, first_number + number): number for number, job in enumerate(jobs)
-    }
+    together = chunks(launcher, numbered, launcher.side_by_side)
+    left = {task.remote(shared, chunk): chunk for chunk in together}
 
-    begun, told = time.monotonic(), own_overrides(jobs)
+    begun = time.monotonic()
+    told = dict(zip(numbered, own_overrides(job_overrides), strict=True))
     returned: dict[int, JobReturn] = {}
     while left:
         [ended], _ = ray.wait(list(left))
-        number = left.pop(ended)
-        job = JobReturn(jobs[number], status=JobStatus.COMPLETED)
+        chunk = left.pop(ended)
         try:
-            job.return_value = ray.get(ended)
+            outcomes = ray.get(ended)
         except RayError as error:
             reason = f"Ray lost it: {' '.join(str(error).split())}"
-            job.return_value = as_outcome(Path(launcher.config.hydra.sweep.dir), reason)
-        returned[number] = job
-        done = len(returned)
-        time_left = timedelta(seconds=round((time.monotonic() - begun) / done * len(left)))
-        tell(
-            job.return_value,
-            told[number],
-            f"{done} of {len(jobs)} ",
-            f", about {time_left} left" if left else "",
-        )
-    return [returned[number] for number in range(len(jobs))]
+            lost = as_outcome(Path(launcher.config.hydra.sweep.dir), reason)
+            outcomes = dict.fromkeys(chunk, lost)
+        done = len(returned) + len(chunk)
+        to_come = len(numbered) - done
+        time_left = timedelta(seconds=round((time.monotonic() - begun) / done * to_come))
+        after = f", about {time_left} left" if left else ""
+        for number, outcome in outcomes.items():
+            returned[number] = JobReturn(numbered[number], status=JobStatus.COMPLETED)
+            returned[number].return_value = outcome
+            tell(outcome, told[number], f"{len(returned)} of {len(numbered)} ", after)
+    return [returned[number] for number in numbered]

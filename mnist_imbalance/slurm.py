@@ -2,17 +2,22 @@
 
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobStatus
 from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
-from submitit import AutoExecutor, Job, SlurmJob
+from submitit import AutoExecutor, Job, JobEnvironment, SlurmJob
+from submitit.helpers import DelayedSubmission
 
-from mnist_imbalance.jobs import as_outcome
+from mnist_imbalance.chunks import Chunk, chunks, do_chunk
+from mnist_imbalance.jobs import Outcome, as_outcome
+
+if TYPE_CHECKING:
+    from hydra_plugins.mnist_imbalance_slurm import SlurmLauncher
 
 AGAIN = 2  # times that a lost job is submitted again
 ASK_EVERY = 10  # seconds
@@ -52,16 +57,34 @@ class Queue:
         return self.get_state(job_id) == "not in the queue"
 
 
-def submit(
-    job: Callable[..., JobReturn], numbered: Mapping[int, list[str]], keys: Mapping[str, Any]
-) -> list[Job[JobReturn]]:
-    """Hand jobs to Slurm, as one array.
+class Task:
+    """What a job of Slurm does; submitit asks it what the job does when it is requeued.
 
     Args:
-        job: Called with what hydra-submitit-launcher calls its own with.
-        numbered: The overrides of each, by its number in the sweep.
-        keys: Of ``hydra/launcher=submitit_slurm``.
+        launcher: What Hydra has set up.
     """
+
+    def __init__(self, launcher: "SlurmLauncher") -> None:
+        self.launcher = launcher
+        self.singletons = Singleton.get_state()
+
+    def __call__(self, chunk: Chunk) -> dict[int, Outcome]:
+        """Do some runs, and return how each ended."""
+        return do_chunk(self.launcher, self.singletons, chunk, JobEnvironment().job_id)
+
+    def checkpoint(self, chunk: Chunk) -> DelayedSubmission:
+        """Do the same again: each run goes on from its last whole epoch."""
+        return DelayedSubmission(self, chunk)
+
+
+def submit(launcher: "SlurmLauncher", together: Sequence[Chunk]) -> list[Job[dict[int, Outcome]]]:
+    """Hand runs to Slurm, as one array of jobs.
+
+    Args:
+        launcher: What Hydra has set up.
+        together: The runs of each job.
+    """
+    keys = launcher.keys
     of_every_queue = {each.name for each in fields(BaseQueueConf)}
     of_submitting = ("submitit_folder", "max_num_timeout")
     executor = AutoExecutor(
@@ -75,54 +98,50 @@ def submit(
         }
     )
     SlurmJob.watcher = Queue()  # type: ignore[assignment]
-    arguments = [
-        (overrides, "hydra.sweep.dir", number, f"job_id_for_{number}", Singleton.get_state())
-        for number, overrides in numbered.items()
-    ]
-    return executor.map_array(job, *zip(*arguments, strict=True))
+    return executor.map_array(Task(launcher), together)
 
 
-def has_result(job: Job[JobReturn]) -> bool:
+def has_result(job: Job[dict[int, Outcome]]) -> bool:
     """Tell whether a job gave something back, looking past what the file system remembers."""
     job.done()
     return job.paths.result_pickle.exists()
 
 
-def launch(
-    job: Callable[..., JobReturn],
-    numbered: Mapping[int, list[str]],
-    keys: Mapping[str, Any],
-    sweep_dir: str,
-) -> list[JobReturn]:
-    """Do jobs, and return what each gave back.
+def launch(launcher: "SlurmLauncher", numbered: Mapping[int, list[str]]) -> list[JobReturn]:
+    """Do runs, and return what each gave back.
 
     Slurm itself requeues a job that is pre-empted or whose node fails, and submitit one that runs
     out of time. Others that end without a result, cancelled or killed for their memory, are
     submitted again when all have ended.
 
     Args:
-        job: See `submit`.
-        numbered: See `submit`.
-        keys: See `submit`.
-        sweep_dir: Root of the run folders.
+        launcher: What Hydra has set up.
+        numbered: The overrides of each run, by its number in the sweep.
     """
-    returned: dict[int, JobReturn] = {}
+    outcomes: dict[int, Outcome] = {}
+    left = chunks(launcher, numbered, launcher.side_by_side)
     for times_left in reversed(range(AGAIN + 1)):
-        left = {number: each for number, each in numbered.items() if number not in returned}
-        jobs = dict(zip(left, submit(job, left, keys), strict=True))
-        for each in jobs.values():
-            each.wait()
-        if not all(map(has_result, jobs.values())):
+        jobs = submit(launcher, left)
+        for job in jobs:
+            job.wait()
+        if not all(map(has_result, jobs)):
             time.sleep(SHOWN_AFTER)
-        for number, each in jobs.items():
-            if has_result(each):
-                returned[number] = each.result()
+        lost = []
+        for job, chunk in zip(jobs, left, strict=True):
+            if has_result(job):
+                outcomes |= job.result()
                 continue
-            print(f"lost: job {each.job_id} of Slurm, see {each.paths.stderr}", flush=True)
+            lost.append(chunk)
+            print(f"lost: job {job.job_id} of Slurm, see {job.paths.stderr}", flush=True)
             if not times_left:
-                reason = f"Slurm lost its job {AGAIN + 1} times, see {each.paths.stderr}"
-                returned[number] = JobReturn(left[number], status=JobStatus.COMPLETED)
-                returned[number].return_value = as_outcome(Path(sweep_dir), reason)
-        if len(returned) == len(numbered):
+                reason = f"Slurm lost its job {AGAIN + 1} times, see {job.paths.stderr}"
+                sweep_dir = Path(launcher.config.hydra.sweep.dir)
+                outcomes |= dict.fromkeys(chunk, as_outcome(sweep_dir, reason))
+        left = lost
+        if not left:
             break
-    return [returned[number] for number in numbered]
+    returned = []
+    for number, overrides in numbered.items():
+        returned.append(JobReturn(overrides, status=JobStatus.COMPLETED))
+        returned[-1].return_value = outcomes[number]
+    return returned

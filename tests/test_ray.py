@@ -136,12 +136,15 @@ def test_a_study_one_of_whose_nodes_is_killed(cluster: Cluster, tmp_path: Path) 
 
 def test_a_sweep_without_a_cluster(tmp_path: Path) -> None:
     short = ["data/source=debug", "trainer.max_epochs=1", f"data.dir={REPOSITORY / 'data'}"]
-    command = start(tmp_path, "train", "-m", "hydra/launcher=ray", *short, "seed=0,1")
+    ray = ["hydra/launcher=ray", "hydra.launcher.side_by_side=2"]
+    command = start(tmp_path, "train", "-m", *ray, *short, "seed=0,1,2")
     shown, errors = command.communicate(timeout=200)
     assert command.returncode == 0 and not errors, errors
-    assert "2 of 2 done: seed=" in shown
+    assert "3 of 3 done: seed=" in shown
     assert "mean ± half of its 95 % interval over n seeds" in shown
-    assert len(records(tmp_path / "runs")) == 2
+    found = find_records([str(tmp_path / "runs")]).results.values()
+    together = {each.seed for each in found if each.device.endswith(", 2 runs side by side")}
+    assert len(found) == 3 and together == {0, 1}
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nonsense"])

@@ -145,6 +145,28 @@ def test_a_study_whose_jobs_are_killed_pre_empted_and_out_of_time(tmp_path: Path
     assert records(disturbed) == records(undisturbed)
 
 
+def test_a_job_of_several_runs_that_is_cancelled(tmp_path: Path) -> None:
+    disturbed, undisturbed = tmp_path / "disturbed", tmp_path / "undisturbed"
+    sweep = ["-m", "experiment=weighted_by_count", "data/source=debug", "trainer.accelerator=cpu"]
+    sweep += [f"trainer.max_epochs={EPOCHS}"]
+    slurm = ["hydra/launcher=slurm", "hydra.launcher.side_by_side=2"]
+    command = start("train", *sweep, *slurm, f"runs_dir={disturbed}")
+    killed = min(wait_until(lambda: training(disturbed), command))
+    ask("scancel", killed)
+    shown, errors = command.communicate(timeout=400)
+    assert command.returncode == 0, shown + errors
+    assert f"lost: job {killed} of Slurm" in shown
+    logs = [log.read_text() for log in disturbed.glob(".submitit/*/*_log.err")]
+    assert sorted(log.count("2 runs side by side, ") for log in logs) == [1, 1, 1]
+
+    batched = ["hydra/launcher=batched", "hydra.launcher.on_cpu=true"]
+    command = start("train", *sweep, *batched, f"runs_dir={undisturbed}")
+    _, errors = command.communicate(timeout=400)
+    assert command.returncode == 0, errors
+    assert len(records(undisturbed)) == 4
+    assert records(disturbed) == records(undisturbed)
+
+
 def test_a_job_that_is_cancelled_again_and_again_is_one_line(tmp_path: Path) -> None:
     sweep = ["-m", "hydra/launcher=slurm", "data/source=debug", "trainer.max_epochs=1", "seed=0,1"]
     later = "+hydra.launcher.additional_parameters.begin=now+1hour"

@@ -4,18 +4,20 @@ import json
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
+from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from mnist_imbalance.batched.fit import Run, fit_side_by_side
 from mnist_imbalance.config import take_apart
 from mnist_imbalance.errors import STOPPED
 from mnist_imbalance.jobs import as_outcome, own_overrides, tell
+from mnist_imbalance.launcher import SetUpLauncher
 from mnist_imbalance.runs import Result, RunFolder, determining
 
 if TYPE_CHECKING:
@@ -85,41 +87,52 @@ def launch(
 ) -> Sequence[JobReturn]:
     """Do the jobs of a sweep: side by side where that pays, in parallel processes elsewhere."""
     setup_globals()
-    configs = []
-    for number, overrides in enumerate(job_overrides, first_number):
-        loader = launcher.hydra_context.config_loader
-        config = loader.load_sweep_config(launcher.config, list(overrides))
-        with open_dict(config):
-            config.hydra.job.id = config.hydra.job.num = number
-        configs.append(config)
+    configs = [
+        launcher.compose(overrides, number)
+        for number, overrides in enumerate(job_overrides, first_number)
+    ]
     if not (launcher.on_cpu or any(map(on_gpu, configs))):
         return launcher.hand_over(job_overrides, first_number)
+    done = do_jobs(launcher, configs, launcher.on_cpu)
+    return [done[config.hydra.job.num] for config in configs]
 
+
+def do_jobs(
+    launcher: SetUpLauncher, configs: Sequence[DictConfig], on_cpu: bool
+) -> dict[int, JobReturn]:
+    """Do jobs in this process, side by side those that can share a program, and tell how they end.
+
+    Args:
+        launcher: What Hydra has set up.
+        configs: Of each job, with Hydra's part.
+        on_cpu: Share programs on a CPU, too.
+
+    Returns:
+        What each gave back, by its number in the sweep.
+    """
     programs: dict[str, list[Run]] = defaultdict(list)
-    returned: dict[int, JobReturn] = {}
-    told = own_overrides(job_overrides)
     for config in configs:
         run = as_run(config)
-        shared = program(run.config) if launcher.on_cpu or on_gpu(run.config) else None
-        if shared:
-            programs[shared].append(run)
-        else:
-            returned[config.hydra.job.num] = run_job(
-                task_function=launcher.task_function,
-                config=config,
-                job_dir_key="hydra.sweep.dir",
-                job_subdir_key="hydra.sweep.subdir",
-                hydra_context=launcher.hydra_context,
-            )
-    for runs in programs.values():
+        shared = program(run.config) if on_cpu or on_gpu(run.config) else None
+        programs[shared or f"of {config.hydra.job.num} alone"].append(run)
+    sharing = [runs for runs in programs.values() if len(runs) > 1]
+    numbers = {run.hydra.job.num for run in chain.from_iterable(sharing)}
+    returned = {
+        config.hydra.job.num: launcher.do(config)
+        for config in configs
+        if config.hydra.job.num not in numbers
+    }
+    own = own_overrides([config.hydra.overrides.task for config in configs])
+    told = {config.hydra.job.num: each for config, each in zip(configs, own, strict=True)}
+    for runs in sharing:
         for run, reached in do_together(runs):
             overrides = list(run.hydra.overrides.task)
             job = JobReturn(overrides=overrides, cfg=run.config, status=JobStatus.COMPLETED)
             job.return_value = as_outcome(run.folder.path, reached)
             number = run.hydra.job.num
-            tell(job.return_value, told[number - first_number], f"{number + 1} of {len(configs)} ")
             returned[number] = job
-    return [returned[config.hydra.job.num] for config in configs]
+            tell(job.return_value, told[number], f"{len(returned)} of {len(configs)} ")
+    return returned
 
 
 def as_run(config: DictConfig) -> Run:

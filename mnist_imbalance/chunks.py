@@ -1,0 +1,65 @@
+"""What a job of a cluster does: one run, or several side by side."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from itertools import count
+from typing import Any
+
+from hydra.core.singleton import Singleton
+from hydra.core.utils import setup_globals
+
+from mnist_imbalance.jobs import Outcome
+from mnist_imbalance.launcher import SetUpLauncher
+
+Chunk = dict[int, list[str]]  # the overrides of each run, by its number in the sweep
+
+
+def chunks(
+    launcher: SetUpLauncher, numbered: Mapping[int, list[str]], side_by_side: int
+) -> list[Chunk]:
+    """Return which runs are done by one job.
+
+    They are as many as are asked for where the runs can share a program, and one elsewhere. As the
+    runs of a chunk follow one another, those that are left of a sweep make the same chunks again.
+
+    Args:
+        launcher: What Hydra has set up.
+        numbered: The overrides of each run, by its number in the sweep.
+        side_by_side: Runs of a job, at most.
+    """
+    if side_by_side == 1:
+        return [{number: overrides} for number, overrides in numbered.items()]
+    from mnist_imbalance.batched.launch import as_run, program  # heavy imports
+
+    setup_globals()
+    alone = count()
+    programs: dict[str | int, list[int]] = defaultdict(list)
+    for number, overrides in numbered.items():
+        run = as_run(launcher.compose(overrides, number))
+        programs[program(run.config) or next(alone)].append(number)
+    return [
+        {number: numbered[number] for number in numbers[first : first + side_by_side]}
+        for numbers in programs.values()
+        for first in range(0, len(numbers), side_by_side)
+    ]
+
+
+def do_chunk(
+    launcher: SetUpLauncher, singletons: dict[Any, Any], chunk: Chunk, job_id: str | None = None
+) -> dict[int, Outcome]:
+    """Do a job's runs, in its own process, and return how each ended, by its number.
+
+    Args:
+        launcher: What Hydra knows of all jobs.
+        singletons: Hydra's, of the process of the command.
+        chunk: See `chunks`; those that share a program are trained as one, on any device.
+        job_id: What the cluster calls the job.
+    """
+    from mnist_imbalance.batched.launch import do_jobs  # heavy imports
+
+    Singleton.set_state(singletons)
+    setup_globals()
+    configs = [launcher.compose(overrides, number, job_id) for number, overrides in chunk.items()]
+    return {
+        number: job.return_value for number, job in do_jobs(launcher, configs, on_cpu=True).items()
+    }

@@ -1,0 +1,51 @@
+"""Which runs of a sweep a job of a cluster does."""
+
+from itertools import product
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+from hydra.experimental.callback import Callback
+from hydra.types import HydraContext
+
+from hydra_plugins.mnist_imbalance_ray import RayLauncher
+from mnist_imbalance.chunks import chunks
+from mnist_imbalance.config import compose_with, hydra_at_conf
+from mnist_imbalance.errors import ConfigError
+from mnist_imbalance.jobs import check_launcher
+
+SWEEP = [[f"seed={seed}", f"model={model}"] for seed, model in product(range(4), ("lstm", "cnn"))]
+ALONE = ["mix=mixup"]  # no program trains several such runs
+
+
+def numbers(jobs: dict[int, list[str]], side_by_side: int) -> list[list[int]]:
+    """The runs of each job."""
+    launcher = RayLauncher(None, 0, 0, side_by_side)
+    with hydra_at_conf():
+        launcher.config = compose_with(["hydra.mode=MULTIRUN"], with_hydra=True)
+        launcher.hydra_context = HydraContext(
+            GlobalHydra.instance().config_loader(),
+            Callback(),  # type: ignore[arg-type]  # Hydra's class for several is private
+        )
+        return [[*chunk] for chunk in chunks(launcher, jobs, side_by_side)]
+
+
+def test_a_job_has_runs_that_share_a_program() -> None:
+    jobs = dict(enumerate([*SWEEP, ALONE, [*ALONE, "seed=1"]], start=5))
+    assert numbers(jobs, 1) == [[number] for number in jobs]
+    assert numbers(jobs, 3) == [[5, 7, 9], [11], [6, 8, 10], [12], [13], [14]]
+    assert numbers(jobs, 9) == [[5, 7, 9, 11], [6, 8, 10, 12], [13], [14]]
+
+
+def test_what_is_left_of_a_sweep_makes_the_same_jobs() -> None:
+    jobs = dict(enumerate(SWEEP))
+    first, *others = numbers(jobs, 2)
+    left = {number: overrides for number, overrides in jobs.items() if number not in first}
+    assert sorted(numbers(left, 2)) == sorted(others)
+
+
+@pytest.mark.parametrize("runs", ["0", "-1", "2.5", "many", "true"])
+def test_a_wrong_number_of_runs_is_one_line(runs: str) -> None:
+    overrides = ["hydra/launcher=ray", f"hydra.launcher.side_by_side={runs}"]
+    launcher = compose_with(overrides, with_hydra=True).hydra.launcher
+    with pytest.raises(ConfigError, match=r"^hydra\.launcher\.side_by_side: must be a .*"):
+        check_launcher(launcher)
