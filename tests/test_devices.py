@@ -1,15 +1,19 @@
 """Runs on several devices: real processes, on the CPU."""
 
 import os
+import re
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import REPOSITORY, wait_until
 from torch import nn
 
 from mnist_imbalance import train
+from mnist_imbalance.checkpoints import epochs_done
 from mnist_imbalance.devices import check_model, in_processes, rank
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.runs import Result, RunFolder
@@ -75,6 +79,27 @@ def test_two_devices_reach_what_one_does_and_go_on(
     assert files == their_files
     events = (folder.path / "tensorboard").glob("events*")
     assert len({path.suffixes[-2] for path in events}) == 1  # of one process
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_goes_on_and_ends_alike(run_in: Train, tmp_path: Path) -> None:
+    two = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.max_epochs=12"]
+    killed, undisturbed = tmp_path / "killed", tmp_path / "undisturbed"
+    command = [sys.executable, "-m", "mnist_imbalance.train", *RUN, *two, f"runs_dir={killed}"]
+    begun = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True)
+    wait_until(lambda: next(killed.rglob("last.ckpt"), None), begun)
+    begun.kill()
+    begun.communicate(timeout=60)  # the error stream ends when no process holds it any more
+    assert not list(killed.rglob("result.json"))
+    [checkpoint] = killed.rglob("last.ckpt")
+    assert 0 < epochs_done(checkpoint) < 12
+    again = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    [first, *_] = re.findall(r"(\d+)/12 epochs", again.stderr)
+    assert int(first) > 0
+    run_in(undisturbed, *two)
+    (folder, ours), (their_folder, theirs) = the_run(killed, 12), the_run(undisturbed, 12)
+    assert (ours.train, ours.val, ours.test) == (theirs.train, theirs.val, theirs.test)
+    assert folder.metrics_file.read_text() == their_folder.metrics_file.read_text()
 
 
 @pytest.mark.slow
