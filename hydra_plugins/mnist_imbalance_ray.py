@@ -8,7 +8,7 @@ from mnist_imbalance.launcher import SetUpLauncher
 
 
 class RayLauncher(SetUpLauncher):
-    """Hands runs to Ray, each or some as a task of as many CPUs as a run has ``threads``.
+    """Hands runs to Ray, each or some as a task of as many CPUs as a run uses.
 
     Args:
         address: Of a running cluster; None starts Ray on this machine, for this command alone.

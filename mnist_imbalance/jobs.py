@@ -13,7 +13,7 @@ from datetime import timedelta
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Annotated, TypedDict
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -21,10 +21,11 @@ from hydra.core.plugins import Plugins
 from hydra.experimental.callback import Callback
 from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, open_dict, read_write
+from pydantic import BaseModel, Field, FiniteFloat
 from rich.console import Console
 
 from mnist_imbalance.config import compose_with, hydra_at_conf
-from mnist_imbalance.errors import STOPPED, ConfigError, explain
+from mnist_imbalance.errors import STOPPED, ConfigError, explain, naming
 from mnist_imbalance.files import remove_if_empty
 from mnist_imbalance.processes import end_with_parent
 
@@ -174,6 +175,19 @@ def own_overrides(jobs: Sequence[Sequence[str]]) -> list[list[str]]:
     return [[each for each in job if each not in shared_by_all] for job in jobs]
 
 
+class LauncherKeys(BaseModel, strict=True):
+    """The keys that our own launchers have."""
+
+    on_cpu: bool = False
+    address: str | None = None
+    num_gpus: Annotated[FiniteFloat, Field(ge=0)] = 0
+    max_retries: Annotated[int, Field(ge=-1)] = 0
+    side_by_side: Annotated[int, Field(gt=0)] = 1
+
+
+OWN_KEYS = LauncherKeys.model_fields.keys()
+
+
 def check_launcher(launcher: DictConfig) -> None:
     """Refuse a launcher that cannot work here.
 
@@ -185,9 +199,8 @@ def check_launcher(launcher: DictConfig) -> None:
         raise ConfigError("hydra/launcher: there is no srun here; start this where Slurm is")
     if launcher._target_.endswith(".RayLauncher") and not find_spec("ray"):
         raise ConfigError("hydra/launcher: there is no Ray here; pip install -e '.[ray]'")
-    runs = launcher.get("side_by_side", 1)
-    if not isinstance(runs, int) or isinstance(runs, bool) or runs < 1:
-        raise ConfigError(f"hydra.launcher.side_by_side: must be a number above 0, got {runs}")
+    with naming("hydra.launcher"):
+        LauncherKeys.model_validate({key: launcher[key] for key in OWN_KEYS & launcher.keys()})
 
 
 def quiet_hydra() -> None:

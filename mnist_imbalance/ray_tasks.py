@@ -2,16 +2,20 @@
 
 import logging
 import os
+import signal
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobStatus, setup_globals
+from omegaconf import DictConfig, OmegaConf
 from ray.exceptions import RayError
 
 from mnist_imbalance.chunks import Chunk, chunks, do_chunk
@@ -22,6 +26,19 @@ if TYPE_CHECKING:
     from hydra_plugins.mnist_imbalance_ray import RayLauncher
 
 ANSWERS_WITHIN = 10  # seconds
+
+
+@contextmanager
+def hearing_ctrl_c_afterwards() -> Iterator[None]:
+    """Put Ctrl-C off meanwhile: stopped half started, Ray can end in a segmentation fault."""
+    pressed: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if pressed:
+        raise KeyboardInterrupt
 
 
 def join(address: str | None) -> None:
@@ -49,13 +66,14 @@ def join(address: str | None) -> None:
         places = map(os.path.abspath, passed["PYTHONPATH"].split(os.pathsep))
         passed["PYTHONPATH"] = os.pathsep.join(places)
     try:
-        ray.init(
-            address=address or "local",
-            runtime_env={"env_vars": passed},
-            include_dashboard=None if address else False,
-            log_to_driver=False,  # the jobs' progress bars, all at once
-            logging_level=logging.ERROR,
-        )
+        with hearing_ctrl_c_afterwards():
+            ray.init(
+                address=address or "local",
+                runtime_env={"env_vars": passed},
+                include_dashboard=None if address else False,
+                log_to_driver=False,  # the jobs' progress bars, all at once
+                logging_level=logging.ERROR,
+            )
     except ConnectionError as error:
         raise ConfigError(
             "hydra.launcher.address: no node of a Ray cluster runs on this machine; `ray start` it "
@@ -72,8 +90,15 @@ def check_room(cpus: int, gpus: float) -> None:
     """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if not any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in nodes):
-        needed = f"{cpus} CPUs (threads) and {gpus:g} GPUs (hydra.launcher.num_gpus)"
+        needed = f"{cpus} CPUs (threads of each device) and {gpus:g} GPUs (hydra.launcher.num_gpus)"
         print(f"waiting: no node of the Ray cluster has {needed}, which a job needs", flush=True)
+
+
+def cpus_of(config: DictConfig) -> int:
+    """Return how many CPUs the processes of a run use; 1 where the run will tell a mistake."""
+    numbers = [config.get("threads"), OmegaConf.select(config, "trainer.devices")]
+    right = all(isinstance(each, int) and each > 0 for each in numbers)
+    return prod(numbers) if right else 1
 
 
 @ray.remote
@@ -96,7 +121,7 @@ def launch(
 
     Args:
         launcher: What Hydra has set up.
-        job_overrides: Of each run; all tasks get as many CPUs as the first run has threads.
+        job_overrides: Of each run; all tasks get as many CPUs as the first run uses.
         first_number: Of these jobs in the sweep.
 
     Raises:
@@ -106,10 +131,9 @@ def launch(
     numbered = dict(enumerate(map(list, job_overrides), first_number))
     first = launcher.compose(numbered[first_number], first_number)
     join(launcher.address)
-    check_room(first.threads, launcher.num_gpus)
-    task = do.options(
-        num_cpus=first.threads, num_gpus=launcher.num_gpus, max_retries=launcher.max_retries
-    )
+    cpus = cpus_of(first)
+    check_room(cpus, launcher.num_gpus)
+    task = do.options(num_cpus=cpus, num_gpus=launcher.num_gpus, max_retries=launcher.max_retries)
     shared = ray.put((launcher, Singleton.get_state(), Path.cwd()))
     together = chunks(launcher, numbered, launcher.side_by_side)
     left = {task.remote(shared, chunk): chunk for chunk in together}
