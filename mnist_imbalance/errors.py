@@ -32,8 +32,8 @@ def as_config_error(error: ValidationError, prefix: str = "") -> ConfigError:
         "; ".join(
             no_such_key(f"{prefix}{mistake['loc'][0]}")
             if mistake["type"] == "extra_forbidden" and len(mistake["loc"]) == 1
-            else f"{prefix}{'.'.join(map(str, mistake['loc']))}: {mistake['msg']}, "
-            f"got {mistake['input']!r}"
+            else f"{prefix}{'.'.join(map(str, mistake['loc']))}: {mistake['msg']}"
+            + ("" if mistake["type"] == "missing" else f", got {mistake['input']!r}")
             for mistake in error.errors()
         )
     )

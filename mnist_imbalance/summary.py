@@ -16,7 +16,7 @@ from rich.table import Table
 from mnist_imbalance.files import as_seen_from_here
 from mnist_imbalance.jobs import Outcome
 from mnist_imbalance.published import published, published_accuracy, published_in_text
-from mnist_imbalance.runs import Result
+from mnist_imbalance.runs import Result, RunFolder
 
 
 def published_condition(result: Result) -> str | None:
@@ -120,7 +120,9 @@ def show_sweep(returned: Iterable[JobReturn]) -> None:
             print("mean ± half of its 95 % interval over n seeds")
         common = Path(os.path.commonpath(outcome["folder"] for _, outcome in done))
         # whose names of runs then begin with what differs
-        print(f"TensorBoard: tensorboard --logdir '{as_seen_from_here(common)}'")
+        logged = any(RunFolder(Path(each["folder"])).tensorboard.exists() for _, each in done)
+        look = "TensorBoard: tensorboard --logdir" if logged else "run folders, in"
+        print(f"{look} '{as_seen_from_here(common)}'")
     failed = [
         f"{' '.join(overrides)}: {outcome['failure']}"
         for overrides, outcome in jobs

@@ -3,14 +3,15 @@ import re
 from pathlib import Path
 
 import pytest
+from hydra.core.utils import JobReturn, JobStatus
 from rich.console import Console
 from rich.table import Table
 from test_runs import perfect_run
 
 from mnist_imbalance.jobs import Outcome, as_outcome
 from mnist_imbalance.published import published
-from mnist_imbalance.runs import Result
-from mnist_imbalance.summary import published_condition, tabulate_run, tabulate_sweep
+from mnist_imbalance.runs import Result, RunFolder
+from mnist_imbalance.summary import published_condition, show_sweep, tabulate_run, tabulate_sweep
 
 
 def lines(table: Table) -> list[list[str]]:
@@ -108,3 +109,20 @@ def test_a_long_value_breaks_no_number() -> None:
     ]
     shown = shown_in_80_columns(tabulate_sweep(runs, "test"))
     assert sum(row[-4:] == ["2", "100.0 ± 0.0", "100.0 ± 0.0", "25.0 ± 0.0"] for row in shown) == 2
+
+
+@pytest.mark.parametrize("logged", [True, False])
+def test_a_sweep_tells_where_to_look(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], logged: bool
+) -> None:
+    jobs = []
+    for seed in range(2):
+        folder = RunFolder(tmp_path / "sweep" / f"seed={seed}")
+        if logged:
+            folder.tensorboard.mkdir(parents=True)
+        job = JobReturn([f"seed={seed}"], status=JobStatus.COMPLETED)
+        job.return_value = as_outcome(folder.path, perfect_run())
+        jobs.append(job)
+    show_sweep(jobs)
+    look = "TensorBoard: tensorboard --logdir" if logged else "run folders, in"
+    assert f"\n{look} '{tmp_path / 'sweep'}'\n" in capsys.readouterr().out

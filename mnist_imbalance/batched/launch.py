@@ -14,8 +14,8 @@ from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from mnist_imbalance.batched.fit import Run, fit_side_by_side
-from mnist_imbalance.config import take_apart
-from mnist_imbalance.errors import STOPPED
+from mnist_imbalance.config import check, take_apart
+from mnist_imbalance.errors import STOPPED, ConfigError
 from mnist_imbalance.jobs import as_outcome, own_overrides, tell
 from mnist_imbalance.launcher import SetUpLauncher
 from mnist_imbalance.runs import Result, RunFolder, determining
@@ -51,15 +51,19 @@ LIMITS = {f"trainer.limit_{stage}_batches" for stage in ("train", "val", "test")
 
 def program(config: DictConfig) -> str | None:
     """Name the program that a run can share with others; None where it must be trained alone."""
+    try:
+        check(config)
+    except ConfigError:
+        return None  # alone it tells the mistake
     values = determining(config)
     trainer = {f"trainer.{key}" for key in config.trainer}
     if values.get("optimizer._target_") not in ELEMENTWISE or trainer - TRAINER - LIMITS:
         return None
-    if config.scheduler and str(values.get("scheduler._target_")) not in OF_EACH_RATE:
+    if config.get("scheduler") and str(values.get("scheduler._target_")) not in OF_EACH_RATE:
         return None
-    if config.mix or config.callbacks or config.posthoc or config.trainer.devices > 1:
+    if any(map(config.get, ("mix", "callbacks", "posthoc"))) or config.trainer.devices > 1:
         return None
-    if set(config.logger) != {"tensorboard"}:
+    if set(config.get("logger") or ()) != {"tensorboard"}:
         return None
     copies = values.get("data.copies")
     own = OWN
@@ -79,7 +83,8 @@ def program(config: DictConfig) -> str | None:
 
 def on_gpu(config: DictConfig) -> bool:
     """Tell whether a run would be trained on a CUDA device."""
-    return config.trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    accelerator = OmegaConf.select(config, "trainer.accelerator")
+    return accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
 
 
 def launch(
