@@ -1,11 +1,22 @@
 """What the launchers in ``hydra_plugins/`` share."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from hydra.core.utils import JobReturn, run_job
+from hydra.core.utils import JobReturn, JobStatus, run_job
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
+
+if TYPE_CHECKING:
+    from mnist_imbalance.jobs import Outcome
+
+
+def returned(overrides: Sequence[str], outcome: "Outcome") -> JobReturn:
+    """Return what Hydra is given back of a job that ended so."""
+    job = JobReturn(list(overrides), status=JobStatus.COMPLETED)
+    job.return_value = outcome
+    return job
 
 
 class SetUpLauncher(Launcher):

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 from hydra.core.singleton import Singleton
-from hydra.core.utils import JobReturn, JobStatus, setup_globals
+from hydra.core.utils import JobReturn, setup_globals
 from omegaconf import DictConfig, OmegaConf
 from ray.exceptions import RayError
 
 from mnist_imbalance.chunks import Chunk, chunks, do_chunk
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.jobs import Outcome, as_outcome, own_overrides, tell
+from mnist_imbalance.launcher import returned
 
 if TYPE_CHECKING:
     from hydra_plugins.mnist_imbalance_ray import RayLauncher
@@ -140,22 +141,21 @@ def launch(
 
     begun = time.monotonic()
     told = dict(zip(numbered, own_overrides(job_overrides), strict=True))
-    returned: dict[int, JobReturn] = {}
+    outcomes: dict[int, Outcome] = {}
     while left:
         [ended], _ = ray.wait(list(left))
         chunk = left.pop(ended)
         try:
-            outcomes = ray.get(ended)
+            ended_so = ray.get(ended)
         except RayError as error:
             reason = f"Ray lost it: {' '.join(str(error).split())}"
             lost = as_outcome(Path(launcher.config.hydra.sweep.dir), reason)
-            outcomes = dict.fromkeys(chunk, lost)
-        done = len(returned) + len(chunk)
+            ended_so = dict.fromkeys(chunk, lost)
+        done = len(outcomes) + len(chunk)
         to_come = len(numbered) - done
         time_left = timedelta(seconds=round((time.monotonic() - begun) / done * to_come))
         after = f", about {time_left} left" if left else ""
-        for number, outcome in outcomes.items():
-            returned[number] = JobReturn(numbered[number], status=JobStatus.COMPLETED)
-            returned[number].return_value = outcome
-            tell(outcome, told[number], f"{len(returned)} of {len(numbered)} ", after)
-    return [returned[number] for number in numbered]
+        for number, outcome in ended_so.items():
+            outcomes[number] = outcome
+            tell(outcome, told[number], f"{len(outcomes)} of {len(numbered)} ", after)
+    return [returned(overrides, outcomes[number]) for number, overrides in numbered.items()]

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hydra.core.singleton import Singleton
-from hydra.core.utils import JobReturn, JobStatus
+from hydra.core.utils import JobReturn
 from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
 from submitit import AutoExecutor, Job, JobEnvironment, SlurmJob
 from submitit.helpers import DelayedSubmission
 
 from mnist_imbalance.chunks import Chunk, chunks, do_chunk
 from mnist_imbalance.jobs import Outcome, as_outcome
+from mnist_imbalance.launcher import returned
 
 if TYPE_CHECKING:
     from hydra_plugins.mnist_imbalance_slurm import SlurmLauncher
@@ -140,8 +141,4 @@ def launch(launcher: "SlurmLauncher", numbered: Mapping[int, list[str]]) -> list
         left = lost
         if not left:
             break
-    returned = []
-    for number, overrides in numbered.items():
-        returned.append(JobReturn(overrides, status=JobStatus.COMPLETED))
-        returned[-1].return_value = outcomes[number]
-    return returned
+    return [returned(overrides, outcomes[number]) for number, overrides in numbered.items()]

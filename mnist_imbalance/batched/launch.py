@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import JobReturn, JobStatus, setup_globals
+from hydra.core.utils import JobReturn, setup_globals
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from mnist_imbalance.batched.fit import Run, fit_side_by_side
 from mnist_imbalance.config import check, take_apart
 from mnist_imbalance.errors import STOPPED, ConfigError
 from mnist_imbalance.jobs import as_outcome, own_overrides, tell
-from mnist_imbalance.launcher import SetUpLauncher
+from mnist_imbalance.launcher import SetUpLauncher, returned
 from mnist_imbalance.runs import Result, RunFolder, determining
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def do_jobs(
         programs[shared or f"of {config.hydra.job.num} alone"].append(run)
     sharing = [runs for runs in programs.values() if len(runs) > 1]
     numbers = {run.hydra.job.num for run in chain.from_iterable(sharing)}
-    returned = {
+    done = {
         config.hydra.job.num: launcher.do(config)
         for config in configs
         if config.hydra.job.num not in numbers
@@ -131,13 +131,10 @@ def do_jobs(
     told = {config.hydra.job.num: each for config, each in zip(configs, own, strict=True)}
     for runs in sharing:
         for run, reached in do_together(runs):
-            overrides = list(run.hydra.overrides.task)
-            job = JobReturn(overrides=overrides, cfg=run.config, status=JobStatus.COMPLETED)
-            job.return_value = as_outcome(run.folder.path, reached)
-            number = run.hydra.job.num
-            returned[number] = job
-            tell(job.return_value, told[number], f"{len(returned)} of {len(configs)} ")
-    return returned
+            number, outcome = run.hydra.job.num, as_outcome(run.folder.path, reached)
+            done[number] = returned(run.hydra.overrides.task, outcome)
+            tell(outcome, told[number], f"{len(done)} of {len(configs)} ")
+    return done
 
 
 def as_run(config: DictConfig) -> Run:
