@@ -152,9 +152,13 @@ class Lists(NamedTuple):
         return self.flat[self.starts[row] : self.starts[row + 1]] if self.known[row] else None
 
 
-def read_words(column: pyarrow.ChunkedArray, as_json: bool) -> Words:
+def read_column(file: parquet.ParquetFile, name: str) -> pyarrow.Array:
+    """Return a whole column; by itself, as columns that are read together take memory together."""
+    return file.read(columns=[name])[name].unify_dictionaries().combine_chunks()
+
+
+def read_words(whole: pyarrow.DictionaryArray, as_json: bool) -> Words:
     """Return a column of texts, or of what their JSON says; None where there is none."""
-    whole = column.unify_dictionaries().combine_chunks()
     values = [json.loads(each) if as_json else each for each in whole.dictionary.to_pylist()]
     codes = whole.indices.fill_null(len(values)).to_pylist()  # faster, one by one, than an array
     return Words([*values, None], codes)
@@ -164,6 +168,11 @@ def read_lists(column: pyarrow.ListArray) -> Lists:
     """Return a column of lists."""
     known = column.is_valid().to_numpy(zero_copy_only=False)
     return Lists(column.values.to_numpy(), column.offsets.to_numpy(), known)
+
+
+def opened(file: Path, **how: Any) -> parquet.ParquetFile:
+    """Return a file to read, some columns at a time, with a look at its checksums."""
+    return parquet.ParquetFile(file, page_checksum_verification=True, pre_buffer=False, **how)
 
 
 class Packed:
@@ -183,25 +192,21 @@ class Packed:
         try:
             if not file.is_file():
                 raise OSError("it is no file")
-            theirs = list(parquet.read_schema(file))
+            self._parquet = opened(file)
+            theirs = list(self._parquet.schema_arrow)
             wrong = [field.name for field in SCHEMA if field not in theirs]
             if wrong:
                 raise OSError(f"it has no such columns as records have: {', '.join(wrong)}")
-            self._parquet = parquet.ParquetFile(file, page_checksum_verification=True)
-            few = parquet.ParquetFile(
-                file, read_dictionary=[*WORDS, *AS_JSON], page_checksum_verification=True
-            )
-            table = few.read(columns=[*WORDS, *AS_JSON])
-            words = {name: read_words(table[name], as_json=False) for name in WORDS}
-            words |= {name: read_words(table[name], as_json=True) for name in AS_JSON}
-            table = self._parquet.read(columns=HELD)
-            column = {name: table[name].combine_chunks() for name in HELD}
+            few = opened(file, metadata=self._parquet.metadata, read_dictionary=[*WORDS, *AS_JSON])
+            words = {name: read_words(read_column(few, name), False) for name in WORDS}
+            words |= {name: read_words(read_column(few, name), True) for name in AS_JSON}
+            column = {name: read_column(self._parquet, name) for name in HELD}
         except (OSError, ValueError, pyarrow.ArrowException) as error:
             self._refuse(error)
         self.hashes: list[str] = column["config_hash"].to_pylist()
         self._folders, self._reached, self._images = (column[name] for name in ABOUT[1:])
         self._words = words
-        self._numbers = {name: column[name].to_pylist() for name in (*NUMBERS, *FLOATS)}
+        self._numbers = {name: column[name].to_numpy() for name in (*NUMBERS, *FLOATS)}
         self._counts = {
             split: [read_lists(column[f"{split}_{name}"]) for name in COUNTS] for split in SPLITS
         }
@@ -251,7 +256,7 @@ class Packed:
     def record(self, row: int) -> dict[str, Any]:
         """Return a run's record, as `row_of` was given it but for what is computed."""
         word = {name: each.of(row) for name, each in self._words.items()}
-        number = {name: each[row] for name, each in self._numbers.items()}
+        number = {name: each.item(row) for name, each in self._numbers.items()}
         scores = {}
         for split in SPLITS:
             confusion, positive, of_own = (each.of(row) for each in self._counts[split])
