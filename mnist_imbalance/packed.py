@@ -14,12 +14,12 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy
 import pyarrow
-from pyarrow import parquet
+from pyarrow import compute, parquet
 
 from mnist_imbalance.conditions import SEEDS
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.files import writing_whole
-from mnist_imbalance.scores import Epochs, Predictions
+from mnist_imbalance.scores import Epochs, Predictions, Validated
 
 ROWS = 200  # of a row group, what is read together to get the epochs or the images of a run
 SPLITS = ("train", "val", "test")
@@ -299,6 +299,22 @@ class Packed:
         told = zip(stages.to_pylist(), rows, strict=True)
         return [{**dict(zip(columns, each, strict=True)), "stage": stage} for stage, each in told]
 
+    def validated(self, row: int) -> Validated | None:
+        """Return a run's accuracies on the held-out images, as `RunFolder.validated` does.
+
+        Raises:
+            ConfigError: The file is damaged.
+        """
+        columns = self._words["epochs_columns"].of(row)
+        labels = self._train_counts.of(row)
+        if columns is None or labels is None:
+            return None
+        stages, values = (each.values for each in self._look_up(row, EPOCHS))
+        of_val = compute.equal(stages, "val").to_numpy(zero_copy_only=False)
+        told = values.to_numpy().reshape(-1, len(columns))[of_val]
+        places = [columns.index(f"accuracy_{label}") for label in range(len(labels))]
+        return Validated(told[:, columns.index("epoch")].astype(int), told[:, places])
+
     def has_predictions(self, row: int) -> bool:
         """Tell whether a run's predicted labels are known."""
         return bool(self._images[row].is_valid)
@@ -341,6 +357,10 @@ class PackedRun(NamedTuple):
     def epochs(self, result: object = None) -> Epochs | None:
         """Return the scores of every epoch; None without them."""
         return self.packed.epochs(self.row)
+
+    def validated(self, labels: int = 0, epochs: int = 0) -> Validated | None:
+        """Return the accuracies on the held-out images; None without them."""
+        return self.packed.validated(self.row)
 
     def predictions(self) -> Predictions | None:
         """Return the predicted labels; None without them."""

@@ -3,10 +3,11 @@
 import math
 from array import array
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from statistics import fmean
 from typing import Any, NamedTuple
 
 import numpy
@@ -26,7 +27,7 @@ from mnist_imbalance.runs import (
     is_cut_short,
 )
 from mnist_imbalance.schema_1 import batches
-from mnist_imbalance.scores import ALL, Epochs, Groups, Scores
+from mnist_imbalance.scores import ALL, Groups, Scores
 from mnist_imbalance.selection import CHOSEN, SWEPT, Sweeps, best_weights
 
 STEPS, EPOCHS = GROUNDS = ("equal steps", "equal epochs")
@@ -50,7 +51,7 @@ class Gathered:
         results: By config hash.
         predictions: The predicted label of every test image, (N,), by config hash, of the runs
             that have them.
-        epochs: The rows of ``metrics.csv`` by config hash, of the runs that have them.
+        curves: By config hash, of the runs whose epochs are known.
         damaged: A line for each record, or file beside one, that cannot be read.
         of_methods: By config hash, the runs whose rate follows a scheduler; they are compared with
             each other only, and stand in nothing else of this.
@@ -61,7 +62,7 @@ class Gathered:
     scores: pandas.DataFrame
     results: Mapping[str, Result]
     predictions: Mapping[str, numpy.ndarray]
-    epochs: Mapping[str, Sequence[Mapping[str, Any]]]
+    curves: Mapping[str, "Curve"]
     damaged: Sequence[str]
     of_methods: Mapping[str, Result] = field(default_factory=dict)
     already_told: Sequence["Told"] = ()
@@ -138,35 +139,38 @@ class Gathered:
         """Return the confusion matrix of a run's test set, (labels, labels)."""
         return self._confusions[config_hash]
 
-    def predicted(
-        self, model: str, optimizer: str, condition: str, ground: str, labels: numpy.ndarray | None
-    ) -> Mapping[int, numpy.ndarray]:
-        """Return by seed the predicted label of every test image, (N,), in a condition.
+    def predicted(self, config_hash: str, labels: numpy.ndarray) -> numpy.ndarray | None:
+        """Return the predicted label of every test image of a run, (N,).
 
-        Runs without predictions are left out, and so are those whose predictions do not give
-        their record's confusion matrix.
+        None where they are not known, or do not give the confusion matrix of its record.
 
         Args:
-            model: A choice of ``conf/model``.
-            optimizer: A choice of ``conf/optimizer``.
-            condition: Its name.
-            ground: One of `GROUNDS`.
-            labels: (N,) of the test set; None where it cannot be had.
+            config_hash: Of the run.
+            labels: (N,) of the test set.
         """
-        runs = self.runs_on(ground)
-        runs = runs[(runs.model == model) & (runs.optimizer == optimizer)]
-        runs = runs[runs.condition == condition]
-        known: dict[int, numpy.ndarray] = {}
-        for seed, config_hash in zip(runs.seed, runs.config_hash, strict=True):
-            predicted = self.predictions.get(config_hash)
-            if labels is None or predicted is None or len(predicted) != len(labels):
-                continue
-            confusion = self.confusion(config_hash)
-            count = len(confusion)
-            pairs = numpy.bincount(labels * count + predicted, minlength=count**2)
-            if numpy.array_equal(pairs, confusion.ravel()):
-                known[seed] = predicted.copy()  # by itself, without what was read beside it
-        return known
+        predicted = self.predictions.get(config_hash)
+        if predicted is None or len(predicted) != len(labels):
+            return None
+        confusion = self.confusion(config_hash)
+        count = len(confusion)
+        pairs = numpy.bincount(labels * count + predicted, minlength=count**2)
+        return predicted if numpy.array_equal(pairs, confusion.ravel()) else None
+
+    def correct(self, runs: Iterable[str], labels: numpy.ndarray) -> dict[str, numpy.ndarray]:
+        """Return which test images some runs get right, by config hash, where `predicted` can.
+
+        They are read in the order in which their records lie, which is by far the fastest.
+
+        Args:
+            runs: Config hashes.
+            labels: (N,) of the test set.
+
+        Returns:
+            (N,) bits each, see `numpy.packbits`.
+        """
+        wanted = {*runs}
+        found = ((key, self.predicted(key, labels)) for key in self.predictions if key in wanted)
+        return {key: numpy.packbits(each == labels) for key, each in found if each is not None}
 
 
 def number(value: Any) -> float:
@@ -345,15 +349,39 @@ def test_images(kept: Kept) -> numpy.ndarray:
     return found["test"]
 
 
-def epochs_of(kept: Kept, results: Mapping[str, Result], config_hash: str) -> Epochs:
-    """Return the epochs of a run that has them."""
-    found = kept.epochs(results[config_hash])
+class Curve(NamedTuple):
+    """How a run learned.
+
+    Attributes:
+        steps: (epochs,), that the optimizer had made by the end of each.
+        accuracies: (epochs,), in [0, 1], the mean of each group's labels on the held-out images,
+            by group.
+    """
+
+    steps: numpy.ndarray
+    accuracies: Mapping[str, numpy.ndarray]
+
+
+def curve_of(kept: Kept, told: Told, per_epoch: int) -> Curve:
+    """Return how a run learned whose epochs are kept.
+
+    Args:
+        kept: The run.
+        told: What is told of it.
+        per_epoch: Its optimizer steps in an epoch.
+    """
+    found = kept.validated(told.labels, told.row["epochs"])
     assert found is not None
-    return found
+    steps = numpy.minimum((found.epochs + 1) * per_epoch, told.row["steps"])
+    means = {
+        group: numpy.array([*map(fmean, found.accuracies[:, labels].tolist())])
+        for group, labels in told.groups.items()
+    }
+    return Curve(steps, means)
 
 
 def when_asked(kept: Kept, read: Callable[[], Value]) -> Callable[[], Value]:
-    """Return what gives the epochs or predictions of a run.
+    """Return what gives the curve or the predictions of a run.
 
     They are read now where they have a file of their own, as it may be damaged, and each time that
     they are asked for where very many runs share a file, which were checked when it was made.
@@ -369,7 +397,7 @@ def gather(keys: StudyKeys) -> Gathered:
     reached, sweeps = Reached(), Sweeps[str]()
     of_methods, chosen = [], []
     predictions: dict[str, Callable[[], numpy.ndarray]] = {}
-    epochs: dict[str, Callable[[], Epochs]] = {}
+    curves: dict[str, Callable[[], Curve]] = {}
     for config_hash, result in records.results.items():
         if "scheduler._target_" in result.config:
             of_methods.append(config_hash)
@@ -387,9 +415,8 @@ def gather(keys: StudyKeys) -> Gathered:
             damaged.append(f"{error}; the images are not compared one by one")
         try:
             if kept.has_epochs():
-                read = when_asked(kept, partial(epochs_of, kept, records.results, config_hash))
-                if batches(result.train_counts, result.config):
-                    epochs[config_hash] = read
+                per_epoch = batches(result.train_counts, result.config)
+                curves[config_hash] = when_asked(kept, partial(curve_of, kept, told[-1], per_epoch))
         except ConfigError as error:
             damaged.append(f"{error}; the run is in no learning curve")
         except (KeyError, TypeError, ValueError, ArithmeticError):
@@ -407,7 +434,7 @@ def gather(keys: StudyKeys) -> Gathered:
         shown[column] = few(shown[column])
     scores = reached.join(shown, [places[each] for each in runs.config_hash])
     return Gathered(
-        *(runs, scores, results, OnDemand(predictions), OnDemand(epochs), damaged),
+        *(runs, scores, results, OnDemand(predictions), OnDemand(curves), damaged),
         *(records.results.only(of_methods), told),
     )
 
