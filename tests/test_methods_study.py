@@ -9,10 +9,11 @@ from handmade import groups, scores, study_of, write_record
 
 from mnist_imbalance.config import compose_with
 from mnist_imbalance.errors import ConfigError
-from mnist_imbalance.plan import PlannedRun, plan, read_study, with_choice
+from mnist_imbalance.plan import PlannedRun, plan, read_study, with_choice, with_choices
 from mnist_imbalance.report import methods
 from mnist_imbalance.report.write import write_report
 from mnist_imbalance.runs import determining, find_records, hash_config
+from mnist_imbalance.selection import sweeps_of
 
 SMALL = (
     "study=methods",
@@ -59,11 +60,12 @@ def test_a_methods_setting_is_the_best_on_validation_images(tmp_path: Path) -> N
         accuracy = reached[run.config["loss.minority_weight"]]
         write_record(tmp_path, run, scores(groups(0.1, 0.9)), val=scores(groups(accuracy, 0.9)))
     records = find_records([tmp_path]).results
-    assert all(with_choice(run, runs, records).waits for run in waiting)  # one is missing
+    sweeps = sweeps_of(runs)
+    assert all(with_choice(run, sweeps, records).waits for run in waiting)  # one is missing
     write_record(tmp_path, tried[3], scores(groups(1, 1)), val=scores(groups(0.9, 0.9)))
     records = find_records([tmp_path]).results
     for run in waiting:
-        ready = with_choice(run, runs, records)
+        ready = with_choice(run, sweeps, records)
         assert not ready.waits
         assert ready.config["loss.minority_weight"] == 5
         place = (run.config["data.keep"], run.config["seed"])
@@ -93,7 +95,7 @@ def records_of(root: Path, reached: Reached) -> pandas.DataFrame:
     _, runs = study_of(*SMALL)
     for _ in range(2):  # what was tuned, and then what had to wait for it
         done = find_records([root]).results
-        for run in [with_choice(run, runs, done) if run.waits else run for run in runs]:
+        for run in with_choices(runs, done):
             if not run.waits and run.config_hash not in done:
                 keep, seed = run.config["data.keep"], run.config["seed"]
                 accuracy = reached(method_of(run), keep, seed)

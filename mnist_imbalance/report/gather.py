@@ -14,7 +14,7 @@ import numpy
 import pandas
 
 from mnist_imbalance.errors import ConfigError
-from mnist_imbalance.plan import PlannedRun, StudyKeys, with_choice
+from mnist_imbalance.plan import PlannedRun, StudyKeys, with_choices
 from mnist_imbalance.report.names import place_of_condition, place_of_model, place_of_optimizer
 from mnist_imbalance.runs import (
     Kept,
@@ -460,7 +460,7 @@ class Missing:
 
 def find_missing(planned: Sequence[PlannedRun], results: Mapping[str, Result]) -> Missing:
     """Return which of a study's runs have no record."""
-    runs = [with_choice(run, planned, results) if run.waits else run for run in planned]
+    runs = with_choices(planned, results)
     columns = ["experiment", "model", "optimizer", "condition", "seed", "data_seed", "config_hash"]
     rows = [
         (

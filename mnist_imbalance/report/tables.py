@@ -28,7 +28,7 @@ from mnist_imbalance.report.statistics import (
 )
 from mnist_imbalance.runs import Result
 from mnist_imbalance.scores import ALL
-from mnist_imbalance.selection import best_minority_weight, best_weight
+from mnist_imbalance.selection import best_minority_weight, best_weights
 
 FEWEST = 3  # crossed seeds of each kind
 COMPONENTS = ("choice of images", "initial weights and order", "rest")  # as `Components` has them
@@ -140,7 +140,7 @@ def selection(gathered: Gathered) -> pandas.DataFrame:
         scored = {weight: getattr(result, chosen_on) for weight, result in sweep.items()}
         best = dict.fromkeys(rare, best_minority_weight(scored, rare))
         if choice == "a weight a label":
-            best = {label: best_weight(scored, label) for label in rare}
+            best = dict(enumerate(best_weights(scored, rare)))
         return fmean(sweep[best[label]].test.accuracy_per_label[label] for label in rare)
 
     rows = []
