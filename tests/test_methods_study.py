@@ -11,6 +11,7 @@ from mnist_imbalance.config import compose_with
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.plan import PlannedRun, plan, read_study, with_choice, with_choices
 from mnist_imbalance.report import methods
+from mnist_imbalance.report.method_runs import row_of_method, tabulate_methods
 from mnist_imbalance.report.write import write_report
 from mnist_imbalance.runs import determining, find_records, hash_config
 from mnist_imbalance.selection import sweeps_of
@@ -102,7 +103,7 @@ def records_of(root: Path, reached: Reached) -> pandas.DataFrame:
                 if run.config.get("loss.minority_weight", 7) != 7:
                     accuracy -= 0.05
                 write_record(root, run, scores(groups(accuracy, accuracy)))
-    return methods.of_methods(find_records([root]).results.values())
+    return tabulate_methods(map(row_of_method, find_records([root]).results.values()))
 
 
 def clear(method: str, keep: float, seed: int) -> float:
@@ -158,7 +159,7 @@ def test_rules_of_selection_stand_beside_each_other(tmp_path: Path) -> None:
         write_record(tmp_path, run, test, val=scores(groups(minority, majority)))
     plain = next(run for run in runs if method_of(run) == "imbalanced")
     write_record(tmp_path, plain, scores([0.3] * 10))
-    runs_here = methods.of_methods(find_records([tmp_path]).results.values())
+    runs_here = tabulate_methods(map(row_of_method, find_records([tmp_path]).results.values()))
     [row] = methods.rules(runs_here).to_dict("records")
     assert (row["model"], row["method"], row["tried"]) == ("lstm_no_relu", "weighted", 4)
     assert row["balanced validation"] == "loss.minority_weight=5, loss.normalize=count"
@@ -169,7 +170,7 @@ def test_rules_of_selection_stand_beside_each_other(tmp_path: Path) -> None:
 
 def test_no_methods_are_empty_tables() -> None:
     for table in (methods.ranked, methods.pairs, methods.metrics, methods.rules, methods.trainings):
-        assert table(methods.of_methods([])).empty
+        assert table(tabulate_methods([])).empty
 
 
 def test_the_report_ranks_methods_without_any_other_run(

@@ -15,6 +15,7 @@ import pandas
 
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.plan import PlannedRun, StudyKeys, with_choices
+from mnist_imbalance.report.method_runs import row_of_method, tabulate_methods
 from mnist_imbalance.report.names import place_of_condition, place_of_model, place_of_optimizer
 from mnist_imbalance.runs import (
     Kept,
@@ -53,8 +54,9 @@ class Gathered:
             that have them.
         curves: By config hash, of the runs whose epochs are known.
         damaged: A line for each record, or file beside one, that cannot be read.
-        of_methods: By config hash, the runs whose rate follows a scheduler; they are compared with
-            each other only, and stand in nothing else of this.
+        every: All results by config hash, those of ``of_methods``, too.
+        of_methods: The runs whose rate follows a scheduler, as `tabulate_methods` gives them; they
+            are compared with each other only, and stand in nothing else of this.
         already_told: As `told`, where it is known.
     """
 
@@ -64,7 +66,8 @@ class Gathered:
     predictions: Mapping[str, numpy.ndarray]
     curves: Mapping[str, "Curve"]
     damaged: Sequence[str]
-    of_methods: Mapping[str, Result] = field(default_factory=dict)
+    every: Mapping[str, Result] = field(default_factory=dict)
+    of_methods: pandas.DataFrame = field(default_factory=lambda: tabulate_methods([]))
     already_told: Sequence["Told"] = ()
 
     @cached_property
@@ -92,17 +95,6 @@ class Gathered:
     def frequent(self) -> str:
         """The group of the labels that lost none."""
         return [*self.groups, ALL][1]
-
-    @cached_property
-    def every(self) -> Mapping[str, Result]:
-        """All results by config hash, those of methods, too."""
-        return OnDemand(
-            {
-                key: partial(results.__getitem__, key)
-                for results in (self.results, self.of_methods)
-                for key in results
-            }
-        )
 
     @cached_property
     def _on(self) -> dict[str, pandas.DataFrame]:
@@ -400,7 +392,7 @@ def gather(keys: StudyKeys) -> Gathered:
     curves: dict[str, Callable[[], Curve]] = {}
     for config_hash, result in records.results.items():
         if "scheduler._target_" in result.config:
-            of_methods.append(config_hash)
+            of_methods.append(row_of_method(result))
             continue
         told.append(tell(result))
         reached.add(result)
@@ -435,7 +427,7 @@ def gather(keys: StudyKeys) -> Gathered:
     scores = reached.join(shown, [places[each] for each in runs.config_hash])
     return Gathered(
         *(runs, scores, results, OnDemand(predictions), OnDemand(curves), damaged),
-        *(records.results.only(of_methods), told),
+        *(records.results, tabulate_methods(of_methods), told),
     )
 
 
