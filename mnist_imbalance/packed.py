@@ -215,6 +215,7 @@ class Packed:
         sizes = [self._parquet.metadata.row_group(each).num_rows for each in groups]
         self._starts = numpy.cumsum([0, *sizes])
         self._read: tuple[int, Sequence[str], pyarrow.Table] = (-1, (), SCHEMA.empty_table())
+        pyarrow.default_memory_pool().release_unused()  # what was in the way while reading
 
     def _refuse(self, error: Exception) -> NoReturn:
         raise ConfigError(

@@ -37,6 +37,7 @@ VALIDATED = "per_label_chosen"  # the loss whose weights the sweep of the same s
 TOLD_APART = ["model", "optimizer", "condition", "seed", "data_seed"]
 OF_RUNS = [*TOLD_APART, "weight", "normalize", "output_bias", "output_relu", "epochs", "steps"]
 OF_RUNS += [*GROUNDS, "config_hash", "weights", "left_out"]
+OF_SCORES = [*TOLD_APART, "weight", "normalize", *GROUNDS, "config_hash"]
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,8 @@ class Gathered:
         runs: A row a run: model, optimizer, condition, seed, data_seed, weight, normalize,
             output_bias, output_relu, epochs, steps, a column for each of `GROUNDS` that tells
             whether it stands on it, config_hash, weights, and left_out, why it stands on none.
-        scores: A row a run, scored set ("val", "test") and label: what tells the run apart, and
-            its accuracy in [0, 1].
+        scores: A row a run, scored set ("val", "test") and label: of the run's columns only
+            `OF_SCORES`, as there are very many rows; scored, label and accuracy, in [0, 1].
         results: By config hash.
         predictions: The predicted label of every test image, (N,), by config hash, of the runs
             that have them.
@@ -421,9 +422,8 @@ def gather(keys: StudyKeys) -> Gathered:
         named[config_hash] = name_of_run(result, sweep)
     runs = tabulate_runs(told, named)
     places = {each.row["config_hash"]: place for place, each in enumerate(told)}
-    shown = runs.drop(columns=["weights", "left_out"])
-    for column in ("model", "optimizer", "condition", "normalize", "config_hash"):
-        shown[column] = few(shown[column])
+    names = ("model", "optimizer", "condition", "normalize", "config_hash")
+    shown = runs[OF_SCORES].assign(**{name: few(runs[name]) for name in names})
     scores = reached.join(shown, [places[each] for each in runs.config_hash])
     return Gathered(
         *(runs, scores, results, OnDemand(predictions), OnDemand(curves), damaged),
