@@ -14,12 +14,12 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy
 import pyarrow
-from pyarrow import parquet
+from pyarrow import compute, parquet
 
 from mnist_imbalance.conditions import SEEDS
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.files import writing_whole
-from mnist_imbalance.scores import Epochs, Predictions
+from mnist_imbalance.scores import Epochs, Predictions, Validated
 
 ROWS = 200  # of a row group, what is read together to get the epochs or the images of a run
 SPLITS = ("train", "val", "test")
@@ -152,9 +152,13 @@ class Lists(NamedTuple):
         return self.flat[self.starts[row] : self.starts[row + 1]] if self.known[row] else None
 
 
-def read_words(column: pyarrow.ChunkedArray, as_json: bool) -> Words:
+def read_column(file: parquet.ParquetFile, name: str) -> pyarrow.Array:
+    """Return a whole column; by itself, as columns that are read together take memory together."""
+    return file.read(columns=[name])[name].unify_dictionaries().combine_chunks()
+
+
+def read_words(whole: pyarrow.DictionaryArray, as_json: bool) -> Words:
     """Return a column of texts, or of what their JSON says; None where there is none."""
-    whole = column.unify_dictionaries().combine_chunks()
     values = [json.loads(each) if as_json else each for each in whole.dictionary.to_pylist()]
     codes = whole.indices.fill_null(len(values)).to_pylist()  # faster, one by one, than an array
     return Words([*values, None], codes)
@@ -166,10 +170,15 @@ def read_lists(column: pyarrow.ListArray) -> Lists:
     return Lists(column.values.to_numpy(), column.offsets.to_numpy(), known)
 
 
+def opened(file: Path, **how: Any) -> parquet.ParquetFile:
+    """Return a file to read, some columns at a time, with a look at its checksums."""
+    return parquet.ParquetFile(file, page_checksum_verification=True, pre_buffer=False, **how)
+
+
 class Packed:
     """A file of records, whose rows become results, epochs and predictions when asked for.
 
-    The records are held as columns, 6 kB a run; epochs and predictions are read from the file.
+    The records are held as columns, 3 kB a run; epochs and predictions are read from the file.
 
     Args:
         file: To read.
@@ -183,25 +192,21 @@ class Packed:
         try:
             if not file.is_file():
                 raise OSError("it is no file")
-            theirs = list(parquet.read_schema(file))
+            self._parquet = opened(file)
+            theirs = list(self._parquet.schema_arrow)
             wrong = [field.name for field in SCHEMA if field not in theirs]
             if wrong:
                 raise OSError(f"it has no such columns as records have: {', '.join(wrong)}")
-            self._parquet = parquet.ParquetFile(file, page_checksum_verification=True)
-            few = parquet.ParquetFile(
-                file, read_dictionary=[*WORDS, *AS_JSON], page_checksum_verification=True
-            )
-            table = few.read(columns=[*WORDS, *AS_JSON])
-            words = {name: read_words(table[name], as_json=False) for name in WORDS}
-            words |= {name: read_words(table[name], as_json=True) for name in AS_JSON}
-            table = self._parquet.read(columns=HELD)
-            column = {name: table[name].combine_chunks() for name in HELD}
+            few = opened(file, metadata=self._parquet.metadata, read_dictionary=[*WORDS, *AS_JSON])
+            words = {name: read_words(read_column(few, name), False) for name in WORDS}
+            words |= {name: read_words(read_column(few, name), True) for name in AS_JSON}
+            column = {name: read_column(self._parquet, name) for name in HELD}
         except (OSError, ValueError, pyarrow.ArrowException) as error:
             self._refuse(error)
         self.hashes: list[str] = column["config_hash"].to_pylist()
         self._folders, self._reached, self._images = (column[name] for name in ABOUT[1:])
         self._words = words
-        self._numbers = {name: column[name].to_pylist() for name in (*NUMBERS, *FLOATS)}
+        self._numbers = {name: column[name].to_numpy() for name in (*NUMBERS, *FLOATS)}
         self._counts = {
             split: [read_lists(column[f"{split}_{name}"]) for name in COUNTS] for split in SPLITS
         }
@@ -210,6 +215,7 @@ class Packed:
         sizes = [self._parquet.metadata.row_group(each).num_rows for each in groups]
         self._starts = numpy.cumsum([0, *sizes])
         self._read: tuple[int, Sequence[str], pyarrow.Table] = (-1, (), SCHEMA.empty_table())
+        pyarrow.default_memory_pool().release_unused()  # what was in the way while reading
 
     def _refuse(self, error: Exception) -> NoReturn:
         raise ConfigError(
@@ -251,7 +257,7 @@ class Packed:
     def record(self, row: int) -> dict[str, Any]:
         """Return a run's record, as `row_of` was given it but for what is computed."""
         word = {name: each.of(row) for name, each in self._words.items()}
-        number = {name: each[row] for name, each in self._numbers.items()}
+        number = {name: each.item(row) for name, each in self._numbers.items()}
         scores = {}
         for split in SPLITS:
             confusion, positive, of_own = (each.of(row) for each in self._counts[split])
@@ -293,6 +299,22 @@ class Packed:
         rows = values.to_numpy().reshape(-1, len(columns)).tolist()
         told = zip(stages.to_pylist(), rows, strict=True)
         return [{**dict(zip(columns, each, strict=True)), "stage": stage} for stage, each in told]
+
+    def validated(self, row: int) -> Validated | None:
+        """Return a run's accuracies on the held-out images, as `RunFolder.validated` does.
+
+        Raises:
+            ConfigError: The file is damaged.
+        """
+        columns = self._words["epochs_columns"].of(row)
+        labels = self._train_counts.of(row)
+        if columns is None or labels is None:
+            return None
+        stages, values = (each.values for each in self._look_up(row, EPOCHS))
+        of_val = compute.equal(stages, "val").to_numpy(zero_copy_only=False)
+        told = values.to_numpy().reshape(-1, len(columns))[of_val]
+        places = [columns.index(f"accuracy_{label}") for label in range(len(labels))]
+        return Validated(told[:, columns.index("epoch")].astype(int), told[:, places])
 
     def has_predictions(self, row: int) -> bool:
         """Tell whether a run's predicted labels are known."""
@@ -336,6 +358,10 @@ class PackedRun(NamedTuple):
     def epochs(self, result: object = None) -> Epochs | None:
         """Return the scores of every epoch; None without them."""
         return self.packed.epochs(self.row)
+
+    def validated(self, labels: int = 0, epochs: int = 0) -> Validated | None:
+        """Return the accuracies on the held-out images; None without them."""
+        return self.packed.validated(self.row)
 
     def predictions(self) -> Predictions | None:
         """Return the predicted labels; None without them."""

@@ -2,7 +2,7 @@
 
 import copy
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from itertools import chain, product
@@ -29,7 +29,7 @@ from mnist_imbalance.config import compose_with, take_apart
 from mnist_imbalance.errors import ConfigError, as_config_error
 from mnist_imbalance.runs import WITHOUT_EFFECT, Result, determining, hash_config
 from mnist_imbalance.seeds import Seed
-from mnist_imbalance.selection import CHOSEN, best_balanced, best_weights, sweep_of
+from mnist_imbalance.selection import CHOSEN, Sweeps, best_balanced, best_weights, sweeps_of
 
 Seeds = Annotated[list[Seed], Field(min_length=1)]
 PACKAGE = "# @package _global_"  # an overlay's first line
@@ -502,8 +502,19 @@ def plan(study: Study) -> list[PlannedRun]:
     return runs
 
 
+def with_choices(runs: Collection[PlannedRun], records: Mapping[str, Result]) -> list[PlannedRun]:
+    """Give all runs of a study that wait what they wait for, where it is known, see `with_choice`.
+
+    Args:
+        runs: All of the study.
+        records: Finished runs by config hash.
+    """
+    sweeps = sweeps_of(runs)
+    return [with_choice(run, sweeps, records) if run.waits else run for run in runs]
+
+
 def with_choice(
-    run: PlannedRun, runs: Iterable[PlannedRun], records: Mapping[str, Result]
+    run: PlannedRun, sweeps: Sweeps[PlannedRun], records: Mapping[str, Result]
 ) -> PlannedRun:
     """Give a run that waits the weights or the setting that are best on validation data.
 
@@ -511,7 +522,7 @@ def with_choice(
 
     Args:
         run: One that `PlannedRun.waits`.
-        runs: All of the study.
+        sweeps: Of the study.
         records: Finished runs by config hash.
 
     Returns:
@@ -520,7 +531,7 @@ def with_choice(
     if run.settings:
         tuned = {key: records[key].val for key in run.settings if key in records}
         return run.settings[best_balanced(tuned)] if len(tuned) == len(run.settings) else run
-    sweep = sweep_of(run.config, runs)
+    sweep = sweeps.of(run.config)
     found = {weight: records.get(other.config_hash) for weight, other in sweep.items()}
     scored = {weight: result.val for weight, result in found.items() if result}
     if not sweep or len(scored) < len(sweep):

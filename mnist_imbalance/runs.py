@@ -34,7 +34,7 @@ from yaml import YAMLError
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.files import write_whole
 from mnist_imbalance.schema_1 import complete
-from mnist_imbalance.scores import Epochs, Groups, Predictions, Scores
+from mnist_imbalance.scores import Epochs, Groups, Predictions, Scores, Validated
 
 NEW_KEYS = {  # the value that all runs had before there was such a key: it changes no hash
     "data.copied": "minority",
@@ -206,6 +206,9 @@ class Kept(Protocol):
 
     def epochs(self, result: Result) -> Epochs | None:
         """Return the scores of every epoch of a run with this result; None without them."""
+
+    def validated(self, labels: int, epochs: int) -> Validated | None:
+        """Return the accuracies on the held-out images of a run of so many labels and epochs."""
 
 
 class WithRecord(Protocol):
@@ -481,8 +484,12 @@ class RunFolder:
         Raises:
             ConfigError: The file is damaged.
         """
+        return self._epochs(len(result.train_counts), result.epochs)
+
+    def _epochs(self, labels: int, epochs: int) -> Epochs | None:
         if not self.has_epochs():
             return None
+        columns = [f"accuracy_{label}" for label in range(labels)]
         try:
             self._check_file(self.metrics_file)
             with self.metrics_file.open(encoding="utf-8", newline="") as lines:
@@ -490,15 +497,33 @@ class RunFolder:
                     {key: cell if key == "stage" else float(cell) for key, cell in row.items()}
                     for row in csv.DictReader(lines, strict=True)
                 ]
-            labels = [f"accuracy_{label}" for label in range(len(result.train_counts))]
-            if any(row[label] is None for row in rows for label in labels):
+            if any(row[column] is None for row in rows for column in columns):
                 raise ValueError("no accuracy of some label")
             for stage in ("train", "val"):
-                if max(row["epoch"] for row in rows if row["stage"] == stage) != result.epochs - 1:
+                if max(row["epoch"] for row in rows if row["stage"] == stage) != epochs - 1:
                     raise ValueError(f"not all epochs of {stage}")
         except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
             raise ConfigError(f"{self.metrics_file} is damaged ({error})") from error
         return rows
+
+    def validated(self, labels: int, epochs: int) -> Validated | None:
+        """Return what ``metrics.csv`` tells of the held-out images; None if there is no file.
+
+        Args:
+            labels: How many there are.
+            epochs: Of the run, whose last must be there.
+
+        Raises:
+            ConfigError: The file is damaged.
+        """
+        rows = self._epochs(labels, epochs)
+        if rows is None:
+            return None
+        of_val = [row for row in rows if row["stage"] == "val"]
+        accuracies = [[row[f"accuracy_{label}"] for label in range(labels)] for row in of_val]
+        return Validated(
+            numpy.array([row["epoch"] for row in of_val], int), numpy.array(accuracies)
+        )
 
     def result(self) -> Result | None:
         """Read ``result.json``; None if the run is not complete.

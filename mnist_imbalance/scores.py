@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy
 from pydantic import BaseModel, NonNegativeInt, computed_field, model_validator
@@ -12,6 +12,18 @@ ALL = "all"  # its accuracy is that of all images, not the mean of the labels' o
 Groups = Mapping[str, Sequence[int]]  # the labels of each group, by name
 Epochs = list[dict[str, Any]]  # of a run, a row an epoch and stage, the columns by name
 Predictions = dict[str, numpy.ndarray]  # predicted labels of "val" and "test", (N,) uint8
+
+
+class Validated(NamedTuple):
+    """How a run did on the held-out images over its training.
+
+    Attributes:
+        epochs: (E,), counted from 0.
+        accuracies: (E, labels), of each label after each epoch, in [0, 1].
+    """
+
+    epochs: numpy.ndarray
+    accuracies: numpy.ndarray
 
 
 class Scores(BaseModel, frozen=True):

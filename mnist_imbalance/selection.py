@@ -67,17 +67,12 @@ class Sweeps(Generic[Entry]):
         return self._runs.get(hashable(without_weights(values)), {})
 
 
-def sweep_of(values: Mapping[str, Any], runs: Iterable[Run]) -> dict[float, Run]:
-    """Return the runs that differ from one in their weights alone, by the weight of AI3607's sweep.
-
-    Args:
-        values: All that determines the one.
-        runs: Among which its sweep may be.
-    """
+def sweeps_of(runs: Iterable[Run]) -> Sweeps[Run]:
+    """Return the sweeps that some runs are of."""
     sweeps = Sweeps[Run]()
     for run in runs:
         sweeps.add(run.config, run)
-    return sweeps.of(values)
+    return sweeps
 
 
 def best_balanced(tuned: Mapping[Key, Scores]) -> Key:
@@ -95,18 +90,21 @@ def best_minority_weight(sweep: Mapping[float, Scores], rare: Collection[int]) -
     return max(sorted(sweep), key=lambda weight: sweep[weight].accuracy_of(rare))
 
 
-def best_weight(sweep: Mapping[float, Scores], label: int) -> float:
-    """Return the weight at which one label is most accurate, the smallest of equals.
+def best_weights(sweep: Mapping[float, Scores], rare: Collection[int]) -> list[float]:
+    """Return the best weight of each rare label, and 1 of the others (AI3607, section 5.2).
+
+    It is the weight at which the label is most accurate, the smallest of equals.
 
     Raises:
-        ConfigError: The label has no images to choose by.
+        ConfigError: A rare label has no images to choose by.
     """
-    if any(math.isnan(scores.accuracy_per_label[label]) for scores in sweep.values()):
-        raise ConfigError(f"loss.weights: label {label} has no validation image to choose by")
-    return max(sorted(sweep), key=lambda weight: sweep[weight].accuracy_per_label[label])
-
-
-def best_weights(sweep: Mapping[float, Scores], rare: Collection[int]) -> list[float]:
-    """Return the best weight of each rare label, and 1 of the others (AI3607, section 5.2)."""
-    labels = range(len(next(iter(sweep.values())).accuracy_per_label))
-    return [best_weight(sweep, label) if label in rare else 1 for label in labels]
+    by_weight = {weight: sweep[weight].accuracy_per_label for weight in sorted(sweep)}
+    best: list[float] = []
+    for label, accuracies in enumerate(zip(*by_weight.values(), strict=True)):
+        if label not in rare:
+            best.append(1)
+        elif any(map(math.isnan, accuracies)):
+            raise ConfigError(f"loss.weights: label {label} has no validation image to choose by")
+        else:
+            best.append([*by_weight][accuracies.index(max(accuracies))])
+    return best

@@ -21,7 +21,7 @@ from mnist_imbalance.commandline import one_line_errors, start
 from mnist_imbalance.config import CONF, compose_with
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.jobs import launch
-from mnist_imbalance.plan import PlannedRun, StudyKeys, check_study, plan, with_choice
+from mnist_imbalance.plan import PlannedRun, StudyKeys, check_study, plan, with_choices
 from mnist_imbalance.runs import Result, RunFolder, find_records
 
 
@@ -132,7 +132,7 @@ def train_all(
         )
 
     while True:
-        ready = [with_choice(run, runs, records) if run.waits else run for run in known.values()]
+        ready = with_choices(known.values(), records)
         wave = {
             run.config_hash: run
             for run in ready

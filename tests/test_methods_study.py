@@ -9,10 +9,12 @@ from handmade import groups, scores, study_of, write_record
 
 from mnist_imbalance.config import compose_with
 from mnist_imbalance.errors import ConfigError
-from mnist_imbalance.plan import PlannedRun, plan, read_study, with_choice
+from mnist_imbalance.plan import PlannedRun, plan, read_study, with_choice, with_choices
 from mnist_imbalance.report import methods
+from mnist_imbalance.report.method_runs import row_of_method, tabulate_methods
 from mnist_imbalance.report.write import write_report
 from mnist_imbalance.runs import determining, find_records, hash_config
+from mnist_imbalance.selection import sweeps_of
 
 SMALL = (
     "study=methods",
@@ -59,11 +61,12 @@ def test_a_methods_setting_is_the_best_on_validation_images(tmp_path: Path) -> N
         accuracy = reached[run.config["loss.minority_weight"]]
         write_record(tmp_path, run, scores(groups(0.1, 0.9)), val=scores(groups(accuracy, 0.9)))
     records = find_records([tmp_path]).results
-    assert all(with_choice(run, runs, records).waits for run in waiting)  # one is missing
+    sweeps = sweeps_of(runs)
+    assert all(with_choice(run, sweeps, records).waits for run in waiting)  # one is missing
     write_record(tmp_path, tried[3], scores(groups(1, 1)), val=scores(groups(0.9, 0.9)))
     records = find_records([tmp_path]).results
     for run in waiting:
-        ready = with_choice(run, runs, records)
+        ready = with_choice(run, sweeps, records)
         assert not ready.waits
         assert ready.config["loss.minority_weight"] == 5
         place = (run.config["data.keep"], run.config["seed"])
@@ -93,14 +96,14 @@ def records_of(root: Path, reached: Reached) -> pandas.DataFrame:
     _, runs = study_of(*SMALL)
     for _ in range(2):  # what was tuned, and then what had to wait for it
         done = find_records([root]).results
-        for run in [with_choice(run, runs, done) if run.waits else run for run in runs]:
+        for run in with_choices(runs, done):
             if not run.waits and run.config_hash not in done:
                 keep, seed = run.config["data.keep"], run.config["seed"]
                 accuracy = reached(method_of(run), keep, seed)
                 if run.config.get("loss.minority_weight", 7) != 7:
                     accuracy -= 0.05
                 write_record(root, run, scores(groups(accuracy, accuracy)))
-    return methods.of_methods(find_records([root]).results.values())
+    return tabulate_methods(map(row_of_method, find_records([root]).results.values()))
 
 
 def clear(method: str, keep: float, seed: int) -> float:
@@ -156,7 +159,7 @@ def test_rules_of_selection_stand_beside_each_other(tmp_path: Path) -> None:
         write_record(tmp_path, run, test, val=scores(groups(minority, majority)))
     plain = next(run for run in runs if method_of(run) == "imbalanced")
     write_record(tmp_path, plain, scores([0.3] * 10))
-    runs_here = methods.of_methods(find_records([tmp_path]).results.values())
+    runs_here = tabulate_methods(map(row_of_method, find_records([tmp_path]).results.values()))
     [row] = methods.rules(runs_here).to_dict("records")
     assert (row["model"], row["method"], row["tried"]) == ("lstm_no_relu", "weighted", 4)
     assert row["balanced validation"] == "loss.minority_weight=5, loss.normalize=count"
@@ -167,7 +170,7 @@ def test_rules_of_selection_stand_beside_each_other(tmp_path: Path) -> None:
 
 def test_no_methods_are_empty_tables() -> None:
     for table in (methods.ranked, methods.pairs, methods.metrics, methods.rules, methods.trainings):
-        assert table(methods.of_methods([])).empty
+        assert table(tabulate_methods([])).empty
 
 
 def test_the_report_ranks_methods_without_any_other_run(

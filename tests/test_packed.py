@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,14 @@ import pytest
 from conftest import REPOSITORY
 from pyarrow import parquet
 
+from benchmarks.records import made_up
 from mnist_imbalance import records as command
 from mnist_imbalance.merging import merge
-from mnist_imbalance.packed import ROWS, SCHEMA, write
+from mnist_imbalance.packed import ROWS, SCHEMA, tabulate, write
 from mnist_imbalance.plan import read_study
+from mnist_imbalance.report.gather import gather
+from mnist_imbalance.report.images import read_images
+from mnist_imbalance.report.tables import learned
 from mnist_imbalance.report.write import write_report
 from mnist_imbalance.runs import PACKED, Records, find_records
 
@@ -48,6 +53,14 @@ def same(ours: Records, theirs: Records) -> None:
         assert ours.results[key] == result
         assert ours.results[key].model_dump() == result.model_dump()
         assert ours.kept[key].epochs(result) == theirs.kept[key].epochs(result)
+        of_val, its_own = (
+            each.kept[key].validated(len(result.train_counts), result.epochs)
+            for each in (ours, theirs)
+        )
+        assert of_val
+        assert its_own
+        assert of_val.epochs.tolist() == its_own.epochs.tolist()
+        assert of_val.accuracies.tolist() == its_own.accuracies.tolist()
         packed, kept = ours.kept[key].predictions(), theirs.kept[key].predictions()
         assert (packed or {}).keys() == (kept or {}).keys()
         for split, labels in (kept or {}).items():
@@ -152,6 +165,30 @@ def test_a_changed_row_is_found(
         with pytest.raises(SystemExit):
             call(monkeypatch, "check", tmp_path / "packed")
         assert f"{file}: {SCHEMA_2} is damaged (" in capsys.readouterr().out, column
+
+
+def test_the_report_reads_a_group_of_records_once_for_all_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    write(tmp_path / PACKED, tabulate(islice(made_up(), 3 * ROWS)))
+    gathered = gather(read_study([f"runs_dir={tmp_path}", "records_dirs=[]"]))
+    labels = read_images([]).labels
+    read: list[int] = []
+    read_row_group = parquet.ParquetFile.read_row_group
+
+    def counting(file: parquet.ParquetFile, group: int, **how: Any) -> Any:
+        read.append(group)
+        return read_row_group(file, group, **how)
+
+    monkeypatch.setattr(parquet.ParquetFile, "read_row_group", counting)
+    by_condition = gathered.runs.sort_values("condition").config_hash
+    assert len(learned(gathered, by_condition)) == len(gathered.curves) > ROWS
+    of_curves = list(read)
+    assert gathered.correct(by_condition, labels).keys() == gathered.predictions.keys()
+    for groups in (of_curves, read[len(of_curves) :]):
+        assert len(groups) > 1
+        assert groups == sorted({*groups})
 
 
 def test_rows_are_written_in_whole_groups_or_not_at_all(tmp_path: Path) -> None:

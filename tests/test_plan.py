@@ -9,6 +9,7 @@ from mnist_imbalance.config import compose_with
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.plan import Study, plan, read_study, with_choice
 from mnist_imbalance.runs import determining, find_records, hash_config
+from mnist_imbalance.selection import sweeps_of
 
 WEIGHTS = ("study.experiments=[weight_sweep,per_label_chosen]", "study.extensions=[]")
 
@@ -89,11 +90,12 @@ def test_weights_are_chosen_on_the_validation_data_of_the_same_model_and_seed(
         val = scores(groups(1 - abs(weight - best) / 10, 0.5))
         write_record(tmp_path, run, scores(groups(weight / 10, 0.5)), val=val)
     records = find_records([tmp_path]).results
-    ready = with_choice(lstm, runs, records)
+    sweeps = sweeps_of(runs)
+    ready = with_choice(lstm, sweeps, records)
     assert ready.config["loss.weights"] == [4] * 5 + [1] * 5
     assert ready.overrides[-1] == "loss.weights=[4,4,4,4,4,1,1,1,1,1]"
     assert hash_config(determining(compose_with(ready.overrides))) == ready.config_hash
-    others = [with_choice(run, runs, records).config["loss.weights"] for run in chosen[1:]]
+    others = [with_choice(run, sweeps, records).config["loss.weights"] for run in chosen[1:]]
     assert others == [[9] * 5 + [1] * 5] * 3
 
 
@@ -103,9 +105,9 @@ def test_weights_wait_for_the_whole_sweep(tmp_path: Path) -> None:
     for run in sweep[:-1]:
         write_record(tmp_path, run, scores([0.5] * 10))
     waiting = next(run for run in runs if run.waits)
-    assert with_choice(waiting, runs, find_records([tmp_path]).results).waits
+    assert with_choice(waiting, sweeps_of(runs), find_records([tmp_path]).results).waits
     write_record(tmp_path, sweep[-1], scores([0.5] * 10))
-    assert not with_choice(waiting, runs, find_records([tmp_path]).results).waits
+    assert not with_choice(waiting, sweeps_of(runs), find_records([tmp_path]).results).waits
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,8 @@ class Accuracies:
     def __init__(self, scores: pandas.DataFrame) -> None:
         index = ["model", "condition", "scored", "label", "seed"]
         self.by_condition = scores.set_index(index).accuracy.sort_index()
-        self.known = set(self.by_condition.index.droplevel([2, 3, 4]))
+        conditions = scores[["model", "condition"]].drop_duplicates()
+        self.known = set(conditions.itertuples(index=False, name=None))
         self.models = list(scores.model.unique())
 
     def __call__(

@@ -4,9 +4,11 @@ Of each condition with a model and an optimizer on one ground, all seeds togethe
 first ones and the images of one.
 """
 
+from itertools import chain
 from typing import Any
 
 import numpy
+import pandas
 
 from mnist_imbalance.report.figures import GROUP_COLORS, data_url
 from mnist_imbalance.report.gather import GROUNDS, Gathered
@@ -17,7 +19,7 @@ from mnist_imbalance.report.names import (
     model_title,
     optimizer_title,
 )
-from mnist_imbalance.report.tables import learning_curve, summed
+from mnist_imbalance.report.tables import learned, summed
 
 ROW = 40  # images in a row of the picture that holds them all
 OF_EACH = 2  # images of each label
@@ -25,19 +27,23 @@ CURVES = 20  # seeds, the smallest, of which the learning curve is drawn
 
 
 def mistaken(
-    gathered: Gathered, model: str, optimizer: str, condition: str, ground: str, images: Images
+    gathered: Gathered, runs: pandas.DataFrame, images: Images
 ) -> tuple[int | None, list[tuple[int, int, int]]]:
-    """Return the first seed and, of its run, (image, label, predicted label) of some mistakes."""
-    predictions = gathered.predicted(model, optimizer, condition, ground, images.labels)
-    if not predictions:
-        return None, []
-    seed = min(predictions)
-    wrong = numpy.flatnonzero(predictions[seed] != images.labels)
-    labels = images.labels[wrong]
-    first = [wrong[labels == label][:OF_EACH] for label in numpy.unique(labels)]
-    chosen = numpy.concatenate(first) if first else wrong
-    told = zip(chosen, images.labels[chosen], predictions[seed][chosen], strict=True)
-    return seed, [(int(image), int(label), int(other)) for image, label, other in told]
+    """Return some mistakes of a condition's run with the smallest seed that has predictions.
+
+    Returns:
+        The seed, None without predictions, and (image, label, predicted label) of each mistake.
+    """
+    for seed, key in sorted(zip(runs.seed.tolist(), runs.config_hash, strict=True)):
+        predicted = gathered.predicted(key, images.labels)
+        if predicted is not None:
+            wrong = numpy.flatnonzero(predicted != images.labels)
+            labels = images.labels[wrong]
+            first = [wrong[labels == label][:OF_EACH] for label in numpy.unique(labels)]
+            chosen = numpy.concatenate(first) if first else wrong
+            told = zip(chosen, images.labels[chosen], predicted[chosen], strict=True)
+            return seed, [(int(image), int(label), int(other)) for image, label, other in told]
+    return None, []
 
 
 def explorer(gathered: Gathered, images: Images | None) -> dict[str, Any]:
@@ -55,34 +61,35 @@ def explorer(gathered: Gathered, images: Images | None) -> dict[str, Any]:
     """
     places: dict[int, int] = {}
     sets = []
-    by = ["optimizer", "model", "condition"]
     groups = [gathered.rare, gathered.frequent]
-    for ground in GROUNDS:
-        for (optimizer, model, condition), runs in gathered.runs_on(ground).groupby(by, sort=False):
-            drawn = runs.nsmallest(CURVES, "seed", keep="first").sort_index()
-            curves = [learning_curve(gathered, key) for key in drawn.config_hash]
-            curves = [curve for curve in curves if curve and curve[0][1].keys() >= {*groups}]
-            seed, wrong = (
-                mistaken(gathered, model, optimizer, condition, ground, images)
-                if images
-                else (None, [])
-            )
-            shown = {
-                "ground": ground,
-                "optimizer": optimizer_title(optimizer),
-                "model": model_title(model),
-                "condition": condition_title(condition),
-                "n": len(runs),
-                "steps": [step for step, _ in min(curves, key=len, default=[])],
-                "curves": [
-                    [[round(1000 * of[group]) for _, of in curve] for curve in curves]
-                    for group in groups
-                ],
-                "confusion": summed(gathered, runs.config_hash).tolist(),
-                "seed": seed,
-                "mistaken": [(places.setdefault(i, len(places)), *of) for i, *of in wrong],
-            }
-            sets.append(shown)
+    found = [
+        (ground, keys, runs, runs.nsmallest(CURVES, "seed", keep="first").sort_index().config_hash)
+        for ground in GROUNDS
+        for keys, runs in gathered.runs_on(ground).groupby(
+            ["optimizer", "model", "condition"], sort=False
+        )
+    ]
+    curves_of = learned(gathered, chain.from_iterable(drawn for *_, drawn in found))
+    for ground, (optimizer, model, condition), runs, drawn in found:
+        curves = [curves_of[key] for key in drawn if key in curves_of]
+        curves = [curve for curve in curves if curve.accuracies.keys() >= {*groups}]
+        seed, wrong = mistaken(gathered, runs, images) if images else (None, [])
+        shown = {
+            "ground": ground,
+            "optimizer": optimizer_title(optimizer),
+            "model": model_title(model),
+            "condition": condition_title(condition),
+            "n": len(runs),
+            "steps": min((curve.steps.tolist() for curve in curves), key=len, default=[]),
+            "curves": [
+                [[*map(round, (1000 * curve.accuracies[group]).tolist())] for curve in curves]
+                for group in groups
+            ],
+            "confusion": summed(gathered, runs.config_hash).tolist(),
+            "seed": seed,
+            "mistaken": [(places.setdefault(i, len(places)), *of) for i, *of in wrong],
+        }
+        sets.append(shown)
     titles = [*map(group_title, groups)]
     made = {"groups": titles, "colors": GROUP_COLORS[: len(titles)], "row": ROW, "sets": sets}
     made["rare"] = gathered.groups[gathered.rare]

@@ -4,7 +4,8 @@ import pandas
 
 from mnist_imbalance.published import OPTIMIZER
 from mnist_imbalance.report.gather import STEPS
-from mnist_imbalance.report.methods import ORACLE, PLAIN, RULES, TOGETHER
+from mnist_imbalance.report.method_runs import PLAIN
+from mnist_imbalance.report.methods import ORACLE, RULES, TOGETHER
 from mnist_imbalance.report.names import (
     OPTIMIZERS,
     group_title,

@@ -3,17 +3,19 @@
 import math
 from array import array
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from statistics import fmean
 from typing import Any, NamedTuple
 
 import numpy
 import pandas
 
 from mnist_imbalance.errors import ConfigError
-from mnist_imbalance.plan import PlannedRun, StudyKeys, with_choice
+from mnist_imbalance.plan import PlannedRun, StudyKeys, with_choices
+from mnist_imbalance.report.method_runs import row_of_method, tabulate_methods
 from mnist_imbalance.report.names import place_of_condition, place_of_model, place_of_optimizer
 from mnist_imbalance.runs import (
     Kept,
@@ -26,7 +28,7 @@ from mnist_imbalance.runs import (
     is_cut_short,
 )
 from mnist_imbalance.schema_1 import batches
-from mnist_imbalance.scores import ALL, Epochs, Groups, Scores
+from mnist_imbalance.scores import ALL, Groups, Scores
 from mnist_imbalance.selection import CHOSEN, SWEPT, Sweeps, best_weights
 
 STEPS, EPOCHS = GROUNDS = ("equal steps", "equal epochs")
@@ -35,6 +37,7 @@ VALIDATED = "per_label_chosen"  # the loss whose weights the sweep of the same s
 TOLD_APART = ["model", "optimizer", "condition", "seed", "data_seed"]
 OF_RUNS = [*TOLD_APART, "weight", "normalize", "output_bias", "output_relu", "epochs", "steps"]
 OF_RUNS += [*GROUNDS, "config_hash", "weights", "left_out"]
+OF_SCORES = [*TOLD_APART, "weight", "normalize", *GROUNDS, "config_hash"]
 
 
 @dataclass(frozen=True)
@@ -45,15 +48,16 @@ class Gathered:
         runs: A row a run: model, optimizer, condition, seed, data_seed, weight, normalize,
             output_bias, output_relu, epochs, steps, a column for each of `GROUNDS` that tells
             whether it stands on it, config_hash, weights, and left_out, why it stands on none.
-        scores: A row a run, scored set ("val", "test") and label: what tells the run apart, and
-            its accuracy in [0, 1].
+        scores: A row a run, scored set ("val", "test") and label: of the run's columns only
+            `OF_SCORES`, as there are very many rows; scored, label and accuracy, in [0, 1].
         results: By config hash.
         predictions: The predicted label of every test image, (N,), by config hash, of the runs
             that have them.
-        epochs: The rows of ``metrics.csv`` by config hash, of the runs that have them.
+        curves: By config hash, of the runs whose epochs are known.
         damaged: A line for each record, or file beside one, that cannot be read.
-        of_methods: By config hash, the runs whose rate follows a scheduler; they are compared with
-            each other only, and stand in nothing else of this.
+        every: All results by config hash, those of ``of_methods``, too.
+        of_methods: The runs whose rate follows a scheduler, as `tabulate_methods` gives them; they
+            are compared with each other only, and stand in nothing else of this.
         already_told: As `told`, where it is known.
     """
 
@@ -61,9 +65,10 @@ class Gathered:
     scores: pandas.DataFrame
     results: Mapping[str, Result]
     predictions: Mapping[str, numpy.ndarray]
-    epochs: Mapping[str, Sequence[Mapping[str, Any]]]
+    curves: Mapping[str, "Curve"]
     damaged: Sequence[str]
-    of_methods: Mapping[str, Result] = field(default_factory=dict)
+    every: Mapping[str, Result] = field(default_factory=dict)
+    of_methods: pandas.DataFrame = field(default_factory=lambda: tabulate_methods([]))
     already_told: Sequence["Told"] = ()
 
     @cached_property
@@ -91,17 +96,6 @@ class Gathered:
     def frequent(self) -> str:
         """The group of the labels that lost none."""
         return [*self.groups, ALL][1]
-
-    @cached_property
-    def every(self) -> Mapping[str, Result]:
-        """All results by config hash, those of methods, too."""
-        return OnDemand(
-            {
-                key: partial(results.__getitem__, key)
-                for results in (self.results, self.of_methods)
-                for key in results
-            }
-        )
 
     @cached_property
     def _on(self) -> dict[str, pandas.DataFrame]:
@@ -138,35 +132,38 @@ class Gathered:
         """Return the confusion matrix of a run's test set, (labels, labels)."""
         return self._confusions[config_hash]
 
-    def predicted(
-        self, model: str, optimizer: str, condition: str, ground: str, labels: numpy.ndarray | None
-    ) -> Mapping[int, numpy.ndarray]:
-        """Return by seed the predicted label of every test image, (N,), in a condition.
+    def predicted(self, config_hash: str, labels: numpy.ndarray) -> numpy.ndarray | None:
+        """Return the predicted label of every test image of a run, (N,).
 
-        Runs without predictions are left out, and so are those whose predictions do not give
-        their record's confusion matrix.
+        None where they are not known, or do not give the confusion matrix of its record.
 
         Args:
-            model: A choice of ``conf/model``.
-            optimizer: A choice of ``conf/optimizer``.
-            condition: Its name.
-            ground: One of `GROUNDS`.
-            labels: (N,) of the test set; None where it cannot be had.
+            config_hash: Of the run.
+            labels: (N,) of the test set.
         """
-        runs = self.runs_on(ground)
-        runs = runs[(runs.model == model) & (runs.optimizer == optimizer)]
-        runs = runs[runs.condition == condition]
-        known: dict[int, numpy.ndarray] = {}
-        for seed, config_hash in zip(runs.seed, runs.config_hash, strict=True):
-            predicted = self.predictions.get(config_hash)
-            if labels is None or predicted is None or len(predicted) != len(labels):
-                continue
-            confusion = self.confusion(config_hash)
-            count = len(confusion)
-            pairs = numpy.bincount(labels * count + predicted, minlength=count**2)
-            if numpy.array_equal(pairs, confusion.ravel()):
-                known[seed] = predicted.copy()  # by itself, without what was read beside it
-        return known
+        predicted = self.predictions.get(config_hash)
+        if predicted is None or len(predicted) != len(labels):
+            return None
+        confusion = self.confusion(config_hash)
+        count = len(confusion)
+        pairs = numpy.bincount(labels * count + predicted, minlength=count**2)
+        return predicted if numpy.array_equal(pairs, confusion.ravel()) else None
+
+    def correct(self, runs: Iterable[str], labels: numpy.ndarray) -> dict[str, numpy.ndarray]:
+        """Return which test images some runs get right, by config hash, where `predicted` can.
+
+        They are read in the order in which their records lie, which is by far the fastest.
+
+        Args:
+            runs: Config hashes.
+            labels: (N,) of the test set.
+
+        Returns:
+            (N,) bits each, see `numpy.packbits`.
+        """
+        wanted = {*runs}
+        found = ((key, self.predicted(key, labels)) for key in self.predictions if key in wanted)
+        return {key: numpy.packbits(each == labels) for key, each in found if each is not None}
 
 
 def number(value: Any) -> float:
@@ -345,15 +342,39 @@ def test_images(kept: Kept) -> numpy.ndarray:
     return found["test"]
 
 
-def epochs_of(kept: Kept, results: Mapping[str, Result], config_hash: str) -> Epochs:
-    """Return the epochs of a run that has them."""
-    found = kept.epochs(results[config_hash])
+class Curve(NamedTuple):
+    """How a run learned.
+
+    Attributes:
+        steps: (epochs,), that the optimizer had made by the end of each.
+        accuracies: (epochs,), in [0, 1], the mean of each group's labels on the held-out images,
+            by group.
+    """
+
+    steps: numpy.ndarray
+    accuracies: Mapping[str, numpy.ndarray]
+
+
+def curve_of(kept: Kept, told: Told, per_epoch: int) -> Curve:
+    """Return how a run learned whose epochs are kept.
+
+    Args:
+        kept: The run.
+        told: What is told of it.
+        per_epoch: Its optimizer steps in an epoch.
+    """
+    found = kept.validated(told.labels, told.row["epochs"])
     assert found is not None
-    return found
+    steps = numpy.minimum((found.epochs + 1) * per_epoch, told.row["steps"])
+    means = {
+        group: numpy.array([*map(fmean, found.accuracies[:, labels].tolist())])
+        for group, labels in told.groups.items()
+    }
+    return Curve(steps, means)
 
 
 def when_asked(kept: Kept, read: Callable[[], Value]) -> Callable[[], Value]:
-    """Return what gives the epochs or predictions of a run.
+    """Return what gives the curve or the predictions of a run.
 
     They are read now where they have a file of their own, as it may be damaged, and each time that
     they are asked for where very many runs share a file, which were checked when it was made.
@@ -369,10 +390,10 @@ def gather(keys: StudyKeys) -> Gathered:
     reached, sweeps = Reached(), Sweeps[str]()
     of_methods, chosen = [], []
     predictions: dict[str, Callable[[], numpy.ndarray]] = {}
-    epochs: dict[str, Callable[[], Epochs]] = {}
+    curves: dict[str, Callable[[], Curve]] = {}
     for config_hash, result in records.results.items():
         if "scheduler._target_" in result.config:
-            of_methods.append(config_hash)
+            of_methods.append(row_of_method(result))
             continue
         told.append(tell(result))
         reached.add(result)
@@ -387,9 +408,8 @@ def gather(keys: StudyKeys) -> Gathered:
             damaged.append(f"{error}; the images are not compared one by one")
         try:
             if kept.has_epochs():
-                read = when_asked(kept, partial(epochs_of, kept, records.results, config_hash))
-                if batches(result.train_counts, result.config):
-                    epochs[config_hash] = read
+                per_epoch = batches(result.train_counts, result.config)
+                curves[config_hash] = when_asked(kept, partial(curve_of, kept, told[-1], per_epoch))
         except ConfigError as error:
             damaged.append(f"{error}; the run is in no learning curve")
         except (KeyError, TypeError, ValueError, ArithmeticError):
@@ -402,13 +422,12 @@ def gather(keys: StudyKeys) -> Gathered:
         named[config_hash] = name_of_run(result, sweep)
     runs = tabulate_runs(told, named)
     places = {each.row["config_hash"]: place for place, each in enumerate(told)}
-    shown = runs.drop(columns=["weights", "left_out"])
-    for column in ("model", "optimizer", "condition", "normalize", "config_hash"):
-        shown[column] = few(shown[column])
+    names = ("model", "optimizer", "condition", "normalize", "config_hash")
+    shown = runs[OF_SCORES].assign(**{name: few(runs[name]) for name in names})
     scores = reached.join(shown, [places[each] for each in runs.config_hash])
     return Gathered(
-        *(runs, scores, results, OnDemand(predictions), OnDemand(epochs), damaged),
-        *(records.results.only(of_methods), told),
+        *(runs, scores, results, OnDemand(predictions), OnDemand(curves), damaged),
+        *(records.results, tabulate_methods(of_methods), told),
     )
 
 
@@ -433,7 +452,7 @@ class Missing:
 
 def find_missing(planned: Sequence[PlannedRun], results: Mapping[str, Result]) -> Missing:
     """Return which of a study's runs have no record."""
-    runs = [with_choice(run, planned, results) if run.waits else run for run in planned]
+    runs = with_choices(planned, results)
     columns = ["experiment", "model", "optimizer", "condition", "seed", "data_seed", "config_hash"]
     rows = [
         (

@@ -1,8 +1,7 @@
 """Which method is best: all methods of one plain training, ranked, paired by seed.
 
-The rules are those of ``docs/protocol_methods.md``. A method is what a run's condition says beside
-the images that were kept and the settings that were tuned: ``vs``, ``mix=mixup``. All tables are
-made from that of `of_methods`.
+The rules are those of ``docs/protocol_methods.md``. All tables are made from that of
+`method_runs.tabulate_methods`.
 """
 
 import math
@@ -10,72 +9,16 @@ from collections.abc import Iterable
 from itertools import combinations
 from typing import Any
 
-import numpy
 import pandas
 
 from mnist_imbalance.report.claims import margin_of
-from mnist_imbalance.report.names import place_of_model
+from mnist_imbalance.report.method_runs import ORIGINAL, PLAIN, TRAINED
 from mnist_imbalance.report.statistics import estimate
 from mnist_imbalance.report.verdicts import TOLD, correct, judge, two_sided, with_verdicts
-from mnist_imbalance.runs import Result, is_cut_short
 
-PLAIN, ORIGINAL = "plain", "original"
-TRAINING = ("scheduler", "optimizer.lr", "model.head", "data.keep")  # no part of a setting
-TRAINED = ["model", "steps", "optimizer", "rate"]  # what all methods share
 ORACLE = "test"
 RULES = ("balanced validation", "imbalanced validation", ORACLE)
 TOGETHER = 0.05  # of p, above which two methods are not told apart
-
-
-def method_of(result: Result) -> tuple[str, str]:
-    """Return the method of a run and its setting, as on the command line."""
-    parts = result.condition.split(", ")
-    keys = {part: part.partition("=")[0] for part in parts}
-    changed = [part for part in parts if "=" in part and "." in keys[part]]
-    named = [part for part in parts if part not in changed and keys[part] not in TRAINING]
-    if len(named) > 1 and named[0] == "imbalanced":
-        named = named[1:]
-    method = ", ".join(named)
-    setting = ", ".join(part for part in changed if keys[part] not in TRAINING)
-    return PLAIN if method == "imbalanced" else method, setting
-
-
-def of_methods(results: Iterable[Result]) -> pandas.DataFrame:
-    """Return the runs in which methods can be compared, a row each.
-
-    Returns:
-        Columns of `TRAINED`, keep (the fraction of the rare labels' images), seed, method, setting,
-        test, rare and frequent (accuracies of the test set: balanced and of the two groups), val
-        and imbalanced (of the validation images: balanced and weighted as the training images are),
-        seconds and metrics (what else was scored on the test set). Of equal runs the first counts.
-    """
-    rows: list[dict[str, Any]] = []
-    for result in results:
-        if is_cut_short(result.config) or result.seed != result.data_seed:
-            continue
-        method, setting = method_of(result)
-        rare, frequent, *_ = [*result.test.of_groups(result.groups).values(), math.nan, math.nan]
-        weights = numpy.array(result.train_counts) / sum(result.train_counts)
-        rows.append(
-            {
-                **{"model": result.model, "optimizer": result.optimizer},
-                **{"rate": result.config.get("optimizer.lr"), "steps": result.steps},
-                **{"keep": result.config.get("data.keep"), "seed": result.seed},
-                **{"method": method, "setting": setting},
-                **{"test": result.test.balanced_accuracy, "rare": rare, "frequent": frequent},
-                "val": result.val.balanced_accuracy,
-                "imbalanced": float(weights @ numpy.array(result.val.accuracy_per_label)),
-                **{"seconds": result.seconds.fit, "metrics": result.test.metrics},
-            }
-        )
-    columns = [*TRAINED, "keep", "seed", "method", "setting"]
-    columns += ["test", "rare", "frequent", "val", "imbalanced", "seconds", "metrics"]
-    table = pandas.DataFrame(rows, columns=columns)
-    told_apart = [*TRAINED, "keep", "seed", "method", "setting"]
-    table = table.drop_duplicates(told_apart).sort_values(
-        ["keep", "seed", *TRAINED[1:]], ascending=[False, *[True] * 4]
-    )
-    return table.sort_values("model", key=lambda column: column.map(place_of_model), kind="stable")
 
 
 def trainings(runs: pandas.DataFrame) -> pandas.DataFrame:

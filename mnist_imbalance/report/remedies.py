@@ -5,7 +5,8 @@ by seed. The rules, marks and margins are those of ``docs/protocol.md``.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection
+from itertools import chain
 
 import numpy
 import pandas
@@ -53,7 +54,7 @@ COMPARED = {  # the first condition less the second
     "weight 7: by images − by weights": (f"weighted{BY_COUNT}", "weighted"),
     "a weight for each label: by images − by weights": (f"per_label{BY_COUNT}", "per_label"),
 }
-Correct = Mapping[int, numpy.ndarray]  # by seed, which test images a run gets right
+Correct = dict[int, numpy.ndarray]  # by seed, which test images a run gets right, as bits
 FAMILY = ["ground", "optimizer", "model"]
 
 
@@ -101,6 +102,31 @@ def restored(gathered: Gathered) -> pandas.DataFrame:
     return pandas.DataFrame(rows, columns=columns)
 
 
+def correct_in(
+    gathered: Gathered, conditions: Collection[str], labels: numpy.ndarray | None
+) -> dict[tuple[str, ...], Correct]:
+    """Return by ground, optimizer, model and condition what `Gathered.correct` tells of the runs.
+
+    Args:
+        gathered: Finished runs.
+        conditions: Their names.
+        labels: (N,) of the test set; nothing is known where it is None.
+    """
+    shown = {
+        ground: runs[runs.condition.isin(conditions)]
+        for ground in GROUNDS
+        for runs in [gathered.runs_on(ground)]
+    }
+    keys = chain.from_iterable(runs.config_hash for runs in shown.values())
+    known = {} if labels is None else gathered.correct(keys, labels)
+    found: dict[tuple[str, ...], Correct] = {}
+    for ground, runs in shown.items():
+        for run in runs[runs.config_hash.isin(known.keys())].itertuples():
+            place = (ground, run.optimizer, run.model, run.condition)
+            found.setdefault(place, {})[run.seed] = known[run.config_hash]
+    return found
+
+
 def compared(gathered: Gathered, labels: numpy.ndarray | None) -> pandas.DataFrame:
     """Compare remedies pair by pair on the rare labels, and say what it costs the others.
 
@@ -123,10 +149,10 @@ def compared(gathered: Gathered, labels: numpy.ndarray | None) -> pandas.DataFra
     """
     rows: list[dict[str, object]] = []
     of_rare = gathered.groups[gathered.rare]
+    correct_of = correct_in(gathered, {each for pair in COMPARED.values() for each in pair}, labels)
     for ground, optimizer, model, accuracy in families(gathered, *GROUNDS):
         family = []
         margin = margin_of(model)
-        correct: dict[str, Correct] = {}  # by condition, of which most are compared more than once
         for comparison, pair in COMPARED.items():
             try:
                 effects, majority, overall = (
@@ -142,15 +168,14 @@ def compared(gathered: Gathered, labels: numpy.ndarray | None) -> pandas.DataFra
             row |= {"seeds_for_margin": seeds_needed(effects, margin) or math.nan}
             for name, values in (("majority", majority), ("overall", overall)):
                 _, row[name], row[f"{name}_low"], row[f"{name}_high"] = estimate(values)
-            for each in pair:
-                if each not in correct:
-                    known = gathered.predicted(model, optimizer, each, ground, labels)
-                    correct[each] = {seed: found == labels for seed, found in known.items()}
-            told = [correct[each] for each in pair]
+            told = [correct_of.get((ground, optimizer, model, each), {}) for each in pair]
             seeds = sorted(told[0].keys() & told[1].keys())
             row |= {"n_images": len(seeds), "rare": gathered.rare, "frequent": gathered.frequent}
             if labels is not None and seeds:
-                first, second = (numpy.stack([each[seed] for seed in seeds]) for each in told)
+                first, second = (
+                    numpy.unpackbits([each[seed] for seed in seeds], 1, len(labels)) > 0
+                    for each in told
+                )
                 wide = over_seeds_and_images(first, second, labels, of_rare)
                 minority = numpy.isin(labels, of_rare)
                 images = paired_images(first[:, minority], second[:, minority])

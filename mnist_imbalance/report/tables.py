@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Mapping
 from operator import sub
 from statistics import fmean
+from typing import Any
 
 import numpy
 import pandas
@@ -15,7 +16,7 @@ from mnist_imbalance.published import (
     published_in_text,
 )
 from mnist_imbalance.report.claims import TABLE_1, name_weight
-from mnist_imbalance.report.gather import EPOCHS, REFERENCE, STEPS, VALIDATED, Gathered
+from mnist_imbalance.report.gather import EPOCHS, REFERENCE, STEPS, VALIDATED, Curve, Gathered
 from mnist_imbalance.report.remedies import BY_COUNT
 from mnist_imbalance.report.statistics import (
     DECIMALS,
@@ -26,9 +27,8 @@ from mnist_imbalance.report.statistics import (
     variance_components,
 )
 from mnist_imbalance.runs import Result
-from mnist_imbalance.schema_1 import batches
 from mnist_imbalance.scores import ALL
-from mnist_imbalance.selection import best_minority_weight, best_weight
+from mnist_imbalance.selection import best_minority_weight, best_weights
 
 FEWEST = 3  # crossed seeds of each kind
 COMPONENTS = ("choice of images", "initial weights and order", "rest")  # as `Components` has them
@@ -140,7 +140,7 @@ def selection(gathered: Gathered) -> pandas.DataFrame:
         scored = {weight: getattr(result, chosen_on) for weight, result in sweep.items()}
         best = dict.fromkeys(rare, best_minority_weight(scored, rare))
         if choice == "a weight a label":
-            best = {label: best_weight(scored, label) for label in rare}
+            best = dict(enumerate(best_weights(scored, rare)))
         return fmean(sweep[best[label]].test.accuracy_per_label[label] for label in rare)
 
     rows = []
@@ -286,28 +286,17 @@ def confusion(gathered: Gathered, model: str, optimizer: str, condition: str) ->
     return summed(gathered, runs[runs.index == (model, optimizer, condition)])
 
 
-def learning_curve(gathered: Gathered, config_hash: str) -> list[tuple[int, dict[str, float]]]:
-    """Return a run's validation accuracies by group, the rare and the frequent, after each epoch.
+def learned(gathered: Gathered, runs: Iterable[str]) -> dict[str, Curve]:
+    """Return how some runs learned, by config hash; those without epochs are left out.
 
-    Each stands behind the optimizer steps that were made.
+    They are read in the order in which their records lie, which is by far the fastest.
+
+    Args:
+        gathered: Finished runs.
+        runs: Their config hashes.
     """
-    result = gathered.results[config_hash]
-    if config_hash not in gathered.epochs:
-        return []
-    per_epoch = batches(result.train_counts, result.config)
-    labels = {
-        group: [f"accuracy_{label}" for label in result.groups[group]]
-        for group in (gathered.rare, gathered.frequent)
-        if group in result.groups
-    }
-    return [
-        (
-            min(int(epoch["epoch"] + 1) * per_epoch, result.steps),
-            {group: fmean(epoch[label] for label in each) for group, each in labels.items()},
-        )
-        for epoch in gathered.epochs[config_hash]
-        if epoch["stage"] == "val"
-    ]
+    wanted = {*runs}
+    return {key: gathered.curves[key] for key in gathered.curves if key in wanted}
 
 
 def learning_curves(gathered: Gathered) -> pandas.DataFrame:
@@ -317,15 +306,21 @@ def learning_curves(gathered: Gathered) -> pandas.DataFrame:
         Columns model, optimizer, condition, label (a group's name), step, n, mean, low and high.
     """
     runs = gathered.runs_on(STEPS)
-    rows = [
-        (run.model, run.optimizer, run.condition, group, step, accuracy)
-        for run in runs[runs.condition.isin(HEADLINE)].itertuples()
-        for step, accuracies in learning_curve(gathered, run.config_hash)
-        for group, accuracy in accuracies.items()
-    ]
-    by = ["model", "optimizer", "condition", "label", "step"]
-    curves = pandas.DataFrame(rows, columns=[*by, "accuracy"])
-    return estimate_groups(curves, by, "accuracy")
+    runs = runs[runs.condition.isin(HEADLINE)]
+    curves = learned(gathered, runs.config_hash)
+    shown = dict.fromkeys((gathered.rare, gathered.frequent))  # which may be one
+    reached: dict[tuple[Any, ...], list[float]] = {}
+    for run in runs[runs.config_hash.isin(curves.keys())].itertuples():
+        steps, accuracies = curves[run.config_hash]
+        groups = [group for group in shown if group in accuracies]
+        of_groups = [accuracies[group].tolist() for group in groups]
+        for step, *values in zip(steps.tolist(), *of_groups, strict=True):
+            for group, value in zip(groups, values, strict=True):
+                key = (run.model, run.optimizer, run.condition, group, step)
+                reached.setdefault(key, []).append(value)
+    rows = [(*key, *estimate(values)) for key, values in reached.items()]
+    columns = ["model", "optimizer", "condition", "label", "step", *Estimate._fields]
+    return pandas.DataFrame(rows, columns=columns)
 
 
 def runs(gathered: Gathered) -> pandas.DataFrame:

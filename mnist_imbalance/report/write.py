@@ -44,12 +44,11 @@ def tabulate(gathered: Gathered, labels: numpy.ndarray | None) -> dict[str, pand
         tables.left_out,
     )
     tidy = {make.__name__: make(gathered) for make in makers}
-    runs = methods.of_methods(gathered.of_methods.values())
     of_methods = (
         *(methods.ranked, methods.pairs, methods.metrics),
         *(methods.rules, methods.trainings),
     )
-    tidy |= {make.__name__: make(runs) for make in of_methods}
+    tidy |= {make.__name__: make(gathered.of_methods) for make in of_methods}
     return tidy | {"claims": judge_claims(gathered), "compared": compared(gathered, labels)}
 
 
@@ -87,7 +86,7 @@ def write_report(keys: StudyKeys, planned: Sequence[PlannedRun] | None = None) -
 
         begin()
         gathered = gather(keys)
-        if not gathered.results and not gathered.of_methods:
+        if not gathered.every:
             damaged = f", and {len(gathered.damaged)} damaged ones" if gathered.damaged else ""
             raise ConfigError(
                 "runs_dir, records_dirs: no result of a run below "
