@@ -133,10 +133,9 @@ def train_all(
 
     while True:
         ready = with_choices(known.values(), records)
+        ended = records.keys() | failures.keys()
         wave = {
-            run.config_hash: run
-            for run in ready
-            if not run.waits and run.config_hash not in records.keys() | failures.keys()
+            run.config_hash: run for run in ready if not run.waits and run.config_hash not in ended
         }
         tell()
         if not wave:
