@@ -55,6 +55,11 @@ def describe_machine() -> dict[str, str]:
 Measured = dict[str, Any]  # a part's "machine" and "rows"
 
 
+def decimals(value: float) -> int:
+    """Return how many digits a measured number is shown with behind the point."""
+    return 0 if value >= 100 else 1 if value >= 10 else 2
+
+
 def tabulate(parts: Mapping[str, Measured]) -> str:
     """Lay the results of parts out for a reader, a machine where it is another than before."""
     lines = ["Medians of n, smallest to largest in brackets.", ""]
@@ -66,7 +71,7 @@ def tabulate(parts: Mapping[str, Measured]) -> str:
             lines += [f"Measured on {', '.join(known)}:", ""]
         lines += [f"**{PARTS[part]}**", "", "| what | of it | median | n |", "|---|---|---|---|"]
         for each in (Row(**values) for values in measured["rows"]):
-            digits = 0 if each.value >= 100 else 1 if each.value >= 10 else 2
+            digits = decimals(each.value)
             value, low, high = (
                 f"{number:.{digits}f}" for number in (each.value, each.low, each.high)
             )

@@ -11,7 +11,7 @@ from conftest import REPOSITORY
 from torch import nn
 
 from benchmarks import __main__ as command
-from benchmarks import floor, growth, step
+from benchmarks import floor, growth, records, step
 from benchmarks.measure import alternate, compare, row
 
 
@@ -61,6 +61,17 @@ def test_the_page_shows_what_was_measured() -> None:
     most, _, _ = (command.RESULTS / "cpu.md").read_text(encoding="utf-8").partition("**Growth**")
     page = (REPOSITORY / "docs" / "speed.md").read_text(encoding="utf-8")
     assert f"python -m benchmarks -->\n{most}<!-- end of" in page
+
+
+def test_the_page_of_studies_shows_how_records_grow() -> None:
+    known = json.loads((command.RESULTS / "cpu.json").read_text(encoding="utf-8"))["records"]
+    page = (REPOSITORY / "docs" / "study.md").read_text(encoding="utf-8")
+    values = [(each["value"], each["unit"]) for each in known["rows"]]
+    measured = [f"{value:.{command.decimals(value)}f} {unit}" for value, unit in values]
+    assert len(measured) == len(records.RUNS) * len(records.WHAT)
+    for number, runs in enumerate(records.RUNS):
+        cells = measured[number * len(records.WHAT) :][: len(records.WHAT)]
+        assert f"| {runs:,} | {' | '.join(cells)} |\n" in page
 
 
 def test_only_what_is_asked_for_is_kept_and_each_part_with_its_machine(
