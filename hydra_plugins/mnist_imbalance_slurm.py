@@ -11,17 +11,16 @@ from omegaconf import OmegaConf
 
 from mnist_imbalance.launcher import SetUpLauncher
 
-with suppress(ImportError):
+with suppress(ImportError):  # of the extra, which the launcher asks for when it is chosen
     from hydra_plugins.hydra_submitit_launcher.config import SlurmQueueConf
 
     @dataclass
     class SlurmKeys(SlurmQueueConf):  # type: ignore[misc]
         """The keys of ``hydra/launcher=submitit_slurm``, and one more."""
 
-        _target_: str = "hydra_plugins.mnist_imbalance_slurm.SlurmLauncher"
         side_by_side: int = 1
 
-    ConfigStore.instance().store("slurm_keys", SlurmKeys, group="hydra/launcher")
+    ConfigStore.instance().store("slurm", SlurmKeys, group="hydra/launcher/keys")
 
 
 class SlurmLauncher(SetUpLauncher):

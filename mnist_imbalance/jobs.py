@@ -197,6 +197,8 @@ def check_launcher(launcher: DictConfig) -> None:
     """
     if launcher._target_.endswith(".SlurmLauncher") and not shutil.which("srun"):
         raise ConfigError("hydra/launcher: there is no srun here; start this where Slurm is")
+    if launcher._target_.endswith(".SlurmLauncher") and not find_spec("submitit"):
+        raise ConfigError("hydra/launcher: there is no submitit here; pip install -e '.[slurm]'")
     if launcher._target_.endswith(".RayLauncher") and not find_spec("ray"):
         raise ConfigError("hydra/launcher: there is no Ray here; pip install -e '.[ray]'")
     with naming("hydra.launcher"):

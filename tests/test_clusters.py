@@ -20,7 +20,8 @@ def test_slurm_is_submitits_launcher_with_a_core_a_job(name: str) -> None:
     theirs = compose_with(["hydra/launcher=submitit_slurm"], name=name, with_hydra=True)
     ours = {"cpus_per_task": 1, "mem_gb": 4, "timeout_min": 60, "partition": "short"}
     ours |= {"_target_": "hydra_plugins.mnist_imbalance_slurm.SlurmLauncher"}
-    ours |= {"max_num_timeout": 100, "additional_parameters": {"requeue": True}}
+    ours |= {"side_by_side": 1, "max_num_timeout": 100}
+    ours |= {"additional_parameters": {"requeue": True}}
     assert launcher == {**theirs.hydra.launcher, **ours}
 
 
@@ -55,6 +56,24 @@ def test_without_slurm_the_mistake_is_one_line(tmp_path: Path, command: list[str
         "error: hydra/launcher: there is no srun here; start this where Slurm is"
     ]
     assert not list(tmp_path.rglob("result.json"))
+
+
+def test_without_submitit_the_mistake_is_one_line(tmp_path: Path) -> None:
+    missing = ["submitit", "hydra_plugins.hydra_submitit_launcher"]
+    lines = ["import sys", *(f"sys.modules['{each}'] = None" for each in missing)]
+    (tmp_path / "sitecustomize.py").write_text("\n".join(lines))
+    (tmp_path / "srun").touch(0o755)
+    usual = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        [sys.executable, "-m", "mnist_imbalance.train", "-m", "hydra/launcher=slurm", "seed=0,1"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        env={**usual, "PYTHONPATH": f"{tmp_path}:{REPOSITORY}"},
+    )
+    assert done.returncode == 1
+    said = "hydra/launcher: there is no submitit here; pip install -e '.[slurm]'"
+    assert done.stderr.splitlines() == [f"error: {said}"]
 
 
 def test_a_run_where_slurm_is_needs_no_job(tmp_path: Path) -> None:
