@@ -2,45 +2,45 @@
 
 from collections import defaultdict
 from collections.abc import Mapping
-from itertools import count
 from typing import Any
 
 from hydra.core.singleton import Singleton
 from hydra.core.utils import setup_globals
 
+from mnist_imbalance.conditions import SEEDS
 from mnist_imbalance.jobs import Outcome
 from mnist_imbalance.launcher import SetUpLauncher
 
 Chunk = dict[int, list[str]]  # the overrides of each run, by its number in the sweep
 
 
-def chunks(
-    launcher: SetUpLauncher, numbered: Mapping[int, list[str]], side_by_side: int
-) -> list[Chunk]:
+def chunks(launcher: SetUpLauncher, numbered: Mapping[int, list[str]]) -> list[Chunk]:
     """Return which runs are done by one job.
 
-    They are as many as are asked for where the runs can share a program, and one elsewhere. As the
-    runs of a chunk follow one another, those that are left of a sweep make the same chunks again.
+    They are as many as ``side_by_side`` says where the runs can share a program, and one elsewhere.
+    As the runs of a chunk follow one another, a sweep of which whole chunks are done makes the
+    others again.
 
     Args:
         launcher: What Hydra has set up.
         numbered: The overrides of each run, by its number in the sweep.
-        side_by_side: Runs of a job, at most.
     """
-    if side_by_side == 1:
+    if launcher.side_by_side == 1:
         return [{number: overrides} for number, overrides in numbered.items()]
     from mnist_imbalance.batched.launch import as_run, program  # heavy imports
 
     setup_globals()
-    alone = count()
+    known: dict[tuple[str, ...], str | None] = {}  # programs, in which runs may differ in seeds
     programs: dict[str | int, list[int]] = defaultdict(list)
     for number, overrides in numbered.items():
-        run = as_run(launcher.compose(overrides, number))
-        programs[program(run.config) or next(alone)].append(number)
+        unseeded = tuple(each for each in overrides if each.partition("=")[0] not in SEEDS)
+        if unseeded not in known:
+            known[unseeded] = program(as_run(launcher.compose(overrides, number)).config)
+        programs[known[unseeded] or number].append(number)
     return [
-        {number: numbered[number] for number in numbers[first : first + side_by_side]}
+        {number: numbered[number] for number in numbers[first : first + launcher.side_by_side]}
         for numbers in programs.values()
-        for first in range(0, len(numbers), side_by_side)
+        for first in range(0, len(numbers), launcher.side_by_side)
     ]
 
 

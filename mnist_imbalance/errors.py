@@ -74,9 +74,10 @@ def can_be_mended(error: BaseException) -> bool:
     """Tell whether it was the user's config that could not be composed or cannot work.
 
     What Hydra, its libraries and Lightning raise themselves comes of an override or a file in
-    conf/; joblib passes on what was raised in its processes, and Ray tells why it did not start.
+    conf/; joblib passes on what was raised in its processes, Ray tells why it did not start, and
+    submitit what Slurm refused.
     """
-    theirs = {"hydra", "omegaconf", "yaml", "antlr4", "joblib", "lightning", "ray"}
+    theirs = {"hydra", "omegaconf", "yaml", "antlr4", "joblib", "lightning", "ray", "submitit"}
     return isinstance(error, EXPECTED) or raised_in(error) in theirs
 
 
@@ -99,7 +100,9 @@ def one_line(error: BaseException) -> str:
     elif isinstance(error, OSError) and error.filename:
         message = f"runs_dir: {error.filename}: {error.strerror}"
     elif not isinstance(error, EXPECTED):
-        keys = "trainer, callbacks: " if raised_in(error) == "lightning" else ""
+        keys = {"lightning": "trainer, callbacks: ", "submitit": "hydra.launcher: "}.get(
+            raised_in(error), ""
+        )
         message = f"{keys}{type(error).__name__}: {message}"
     return " ".join(message.partition("object_type=")[0].split())
 

@@ -20,12 +20,18 @@ def returned(overrides: Sequence[str], outcome: "Outcome") -> JobReturn:
 
 
 class SetUpLauncher(Launcher):
-    """A launcher that keeps what Hydra knows before it has the jobs."""
+    """A launcher that keeps what Hydra knows before it has the jobs.
+
+    Attributes:
+        side_by_side: Runs of a job, at most, which are trained as one.
+    """
+
+    side_by_side = 1
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        """Take it."""
+        """Keep what Hydra knows."""
         self.hydra_context = hydra_context
         self.task_function = task_function
         self.config = config

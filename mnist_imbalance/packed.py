@@ -50,6 +50,8 @@ SCHEMA = pyarrow.schema(
 EPOCHS = ("epochs_stage", "epochs_values")  # with the images most of a file
 HELD = [*ABOUT, *NUMBERS, *FLOATS, "train_counts"]
 HELD += [f"{split}_{name}" for split in SPLITS for name in COUNTS]
+MAY_BE_MISSING = {"images", "data_sha256", "epochs_columns"}
+MAY_BE_MISSING |= {f"{split}_positive_of_own" for split in SPLITS}
 
 
 def digest(content: Any) -> str:
@@ -153,8 +155,15 @@ class Lists(NamedTuple):
 
 
 def read_column(file: parquet.ParquetFile, name: str) -> pyarrow.Array:
-    """Return a whole column; by itself, as columns that are read together take memory together."""
-    return file.read(columns=[name])[name].unify_dictionaries().combine_chunks()
+    """Return a whole column; by itself, as columns that are read together take memory together.
+
+    Raises:
+        ValueError: A row has nothing there that every run has.
+    """
+    whole = file.read(columns=[name])[name].unify_dictionaries().combine_chunks()
+    if whole.null_count and name not in MAY_BE_MISSING:
+        raise ValueError(f"{whole.null_count} rows have no {name}")
+    return whole
 
 
 def read_words(whole: pyarrow.DictionaryArray, as_json: bool) -> Words:
@@ -252,7 +261,10 @@ class Packed:
     def _look_up(self, row: int, columns: Sequence[str]) -> list[pyarrow.Scalar]:
         group = int(numpy.searchsorted(self._starts, row, side="right")) - 1
         table = self._read_group(group, columns)
-        return [table[name][row - int(self._starts[group])] for name in columns]
+        found = [table[name][row - int(self._starts[group])] for name in columns]
+        if not all(each.is_valid for each in found):
+            self._refuse(ValueError(f"a row lacks some of {', '.join(columns)}"))
+        return found
 
     def record(self, row: int) -> dict[str, Any]:
         """Return a run's record, as `row_of` was given it but for what is computed."""
@@ -359,7 +371,7 @@ class PackedRun(NamedTuple):
         """Return the scores of every epoch; None without them."""
         return self.packed.epochs(self.row)
 
-    def validated(self, labels: int = 0, epochs: int = 0) -> Validated | None:
+    def validated(self, labels: int, epochs: int) -> Validated | None:
         """Return the accuracies on the held-out images; None without them."""
         return self.packed.validated(self.row)
 

@@ -136,7 +136,7 @@ def launch(
     check_room(cpus, launcher.num_gpus)
     task = do.options(num_cpus=cpus, num_gpus=launcher.num_gpus, max_retries=launcher.max_retries)
     shared = ray.put((launcher, Singleton.get_state(), Path.cwd()))
-    together = chunks(launcher, numbered, launcher.side_by_side)
+    together = chunks(launcher, numbered)
     left = {task.remote(shared, chunk): chunk for chunk in together}
 
     begun = time.monotonic()

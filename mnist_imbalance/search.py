@@ -85,7 +85,8 @@ def settings_at_once(keys: SearchKeys, launcher: DictConfig, seeds: int) -> int:
     if keys.batch:
         return keys.batch
     one_by_one = launcher._target_.endswith(".BasicLauncher")
-    runs = 1 if one_by_one else launcher.get("array_parallelism") or processes(launcher)
+    runs: int = 1 if one_by_one else launcher.get("array_parallelism") or processes(launcher)
+    runs *= int(launcher.get("side_by_side", 1))
     return max(1, min(runs // seeds, keys.budget // 4))
 
 

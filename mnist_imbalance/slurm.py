@@ -11,6 +11,7 @@ from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn
 from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
 from submitit import AutoExecutor, Job, JobEnvironment, SlurmJob
+from submitit.core.utils import UncompletedJobError
 from submitit.helpers import DelayedSubmission
 
 from mnist_imbalance.chunks import Chunk, chunks, do_chunk
@@ -120,7 +121,8 @@ def launch(launcher: "SlurmLauncher", numbered: Mapping[int, list[str]]) -> list
         numbered: The overrides of each run, by its number in the sweep.
     """
     outcomes: dict[int, Outcome] = {}
-    left = chunks(launcher, numbered, launcher.side_by_side)
+    sweep_dir = Path(launcher.config.hydra.sweep.dir)
+    left = chunks(launcher, numbered)
     for times_left in reversed(range(AGAIN + 1)):
         jobs = submit(launcher, left)
         for job in jobs:
@@ -130,13 +132,17 @@ def launch(launcher: "SlurmLauncher", numbered: Mapping[int, list[str]]) -> list
         lost = []
         for job, chunk in zip(jobs, left, strict=True):
             if has_result(job):
-                outcomes |= job.result()
+                try:
+                    outcomes |= job.result()
+                except UncompletedJobError as error:  # the job itself could not begin
+                    *_, told = str(error).strip().splitlines()
+                    reason = f"{told}, see {job.paths.stderr}"
+                    outcomes |= dict.fromkeys(chunk, as_outcome(sweep_dir, reason))
                 continue
             lost.append(chunk)
             print(f"lost: job {job.job_id} of Slurm, see {job.paths.stderr}", flush=True)
             if not times_left:
                 reason = f"Slurm lost its job {AGAIN + 1} times, see {job.paths.stderr}"
-                sweep_dir = Path(launcher.config.hydra.sweep.dir)
                 outcomes |= dict.fromkeys(chunk, as_outcome(sweep_dir, reason))
         left = lost
         if not left:

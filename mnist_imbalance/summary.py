@@ -113,7 +113,8 @@ def show_sweep(returned: Iterable[JobReturn]) -> None:
     jobs: list[tuple[list[str], Outcome]] = [
         (list(job.overrides or []), job.return_value) for job in returned
     ]
-    if done := [job for job in jobs if job[1]["failure"] is None]:
+    once = {outcome["folder"]: (overrides, outcome) for overrides, outcome in jobs}
+    if done := [job for job in once.values() if job[1]["failure"] is None]:
         tables = [tabulate_sweep(done, "val"), tabulate_sweep(done, "test")]
         Console().print(*tables)
         if tables[0].row_count < len(done):

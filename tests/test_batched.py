@@ -329,6 +329,20 @@ def test_two_runs_in_one_folder_are_not_one(
     assert result.config["loss.minority_weight"] == 2
 
 
+def test_a_job_that_cannot_begin_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    too_long = ["hydra.launcher.on_cpu=true", f"hydra.sweep.subdir={'x' * 300}"]
+    command = ["train", *SWEEP, *too_long, "mix=mixup", f"runs_dir={tmp_path}"]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit) as stopped:
+        train.main()
+    first, *told = str(stopped.value.code).splitlines()
+    assert first == "error: 2 of 2 jobs failed"
+    assert len(told) == 2
+    assert all(": a value is too long to name the run's folder;" in each for each in told)
+
+
 @pytest.mark.slow
 def test_a_killed_sweep_goes_on_and_ends_alike(tmp_path: Path) -> None:
     forced = ["hydra.launcher.on_cpu=true", "data/source=debug", "trainer.max_epochs=9"]

@@ -26,7 +26,7 @@ def numbers(jobs: dict[int, list[str]], side_by_side: int) -> list[list[int]]:
             GlobalHydra.instance().config_loader(),
             Callback(),  # type: ignore[arg-type]  # Hydra's class for several is private
         )
-        return [[*chunk] for chunk in chunks(launcher, jobs, side_by_side)]
+        return [[*chunk] for chunk in chunks(launcher, jobs)]
 
 
 def test_a_job_has_runs_that_share_a_program() -> None:

@@ -15,7 +15,7 @@ from pyarrow import parquet
 from benchmarks.records import made_up
 from mnist_imbalance import records as command
 from mnist_imbalance.merging import merge
-from mnist_imbalance.packed import ROWS, SCHEMA, tabulate, write
+from mnist_imbalance.packed import MAY_BE_MISSING, ROWS, SCHEMA, tabulate, write
 from mnist_imbalance.plan import read_study
 from mnist_imbalance.report.gather import gather
 from mnist_imbalance.report.images import read_images
@@ -165,6 +165,22 @@ def test_a_changed_row_is_found(
         with pytest.raises(SystemExit):
             call(monkeypatch, "check", tmp_path / "packed")
         assert f"{file}: {SCHEMA_2} is damaged (" in capsys.readouterr().out, column
+
+
+def test_a_row_that_lacks_something_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    merge([lab(tmp_path / "runs", SCHEMA_2)], tmp_path / "packed")
+    file = tmp_path / "packed" / PACKED
+    table = pandas.read_parquet(file)
+    for_a_reader = {"val_accuracy", "test_accuracy"}
+    for column in sorted({*SCHEMA.names} - MAY_BE_MISSING - for_a_reader):
+        table.assign(**{column: None}).to_parquet(file, schema=SCHEMA)
+        with pytest.raises(SystemExit) as stopped:
+            call(monkeypatch, "check", tmp_path / "packed")
+        said = f"{capsys.readouterr().out}{stopped.value.code}"
+        assert f"{file} is damaged (" in said, column
+        assert column in said
 
 
 def test_the_report_reads_a_group_of_records_once_for_all_runs(

@@ -102,6 +102,16 @@ def test_a_sweep_without_accounting(tmp_path: Path) -> None:
     assert len(records(tmp_path)) == 2
 
 
+def test_what_slurm_refuses_has_no_traceback(tmp_path: Path) -> None:
+    sweep = ["-m", "hydra/launcher=slurm", "hydra.launcher.partition=none", "seed=0,1"]
+    command = start("train", *sweep, f"runs_dir={tmp_path}")
+    _, errors = command.communicate(timeout=100)
+    assert command.returncode == 1
+    *slurms, ours = errors.splitlines()
+    assert all(line.startswith("sbatch: ") for line in slurms)
+    assert re.match(r"error: hydra\.launcher: .* invalid partition specified", ours)
+
+
 def test_a_study_whose_jobs_are_killed_pre_empted_and_out_of_time(tmp_path: Path) -> None:
     disturbed, undisturbed = tmp_path / "disturbed", tmp_path / "undisturbed"
     overrides = f'["data/source=debug","trainer.max_epochs={EPOCHS}","trainer.accelerator=cpu"]'

@@ -123,6 +123,8 @@ def test_a_sweep_tells_where_to_look(
         job = JobReturn([f"seed={seed}"], status=JobStatus.COMPLETED)
         job.return_value = as_outcome(folder.path, perfect_run())
         jobs.append(job)
-    show_sweep(jobs)
+    show_sweep([*jobs, jobs[0]])  # as with seed=0,1,0
     look = "TensorBoard: tensorboard --logdir" if logged else "run folders, in"
-    assert f"\n{look} '{tmp_path / 'sweep'}'\n" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert f"\n{look} '{tmp_path / 'sweep'}'\n" in shown
+    assert re.search(r"\n 2  ", shown)  # runs

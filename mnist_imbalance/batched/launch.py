@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from mnist_imbalance.batched.fit import Run, fit_side_by_side
 from mnist_imbalance.config import check, take_apart
-from mnist_imbalance.errors import STOPPED, ConfigError
+from mnist_imbalance.errors import STOPPED, ConfigError, explain
 from mnist_imbalance.jobs import as_outcome, own_overrides, tell
 from mnist_imbalance.launcher import SetUpLauncher, returned
 from mnist_imbalance.runs import Result, RunFolder, determining
@@ -115,22 +115,26 @@ def do_jobs(
     Returns:
         What each gave back, by its number in the sweep.
     """
+    runs = {config.hydra.job.num: as_run(config) for config in configs}
     programs: dict[str, list[Run]] = defaultdict(list)
-    for config in configs:
-        run = as_run(config)
-        shared = program(run.config) if on_cpu or on_gpu(run.config) else None
-        programs[shared or f"of {config.hydra.job.num} alone"].append(run)
-    sharing = [runs for runs in programs.values() if len(runs) > 1]
+    for run in runs.values():
+        if (on_cpu or on_gpu(run.config)) and (shared := program(run.config)):
+            programs[shared].append(run)
+    sharing = [together for together in programs.values() if len(together) > 1]
     numbers = {run.hydra.job.num for run in chain.from_iterable(sharing)}
-    done = {
-        config.hydra.job.num: launcher.do(config)
-        for config in configs
-        if config.hydra.job.num not in numbers
-    }
+    done = {}
+    for config in configs:
+        number = config.hydra.job.num
+        if number not in numbers:
+            try:
+                done[number] = launcher.do(config)
+            except Exception as error:  # of Hydra, before the job begins
+                outcome = as_outcome(runs[number].folder.path, explain(error))
+                done[number] = returned(config.hydra.overrides.task, outcome)
     own = own_overrides([config.hydra.overrides.task for config in configs])
     told = {config.hydra.job.num: each for config, each in zip(configs, own, strict=True)}
-    for runs in sharing:
-        for run, reached in do_together(runs):
+    for together in sharing:
+        for run, reached in do_together(together):
             number, outcome = run.hydra.job.num, as_outcome(run.folder.path, reached)
             done[number] = returned(run.hydra.overrides.task, outcome)
             tell(outcome, told[number], f"{len(done)} of {len(configs)} ")

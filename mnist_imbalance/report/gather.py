@@ -406,14 +406,17 @@ def gather(keys: StudyKeys) -> Gathered:
                 predictions[config_hash] = when_asked(kept, partial(test_images, kept))
         except ConfigError as error:
             damaged.append(f"{error}; the images are not compared one by one")
+        if not kept.has_epochs():
+            continue
         try:
-            if kept.has_epochs():
-                per_epoch = batches(result.train_counts, result.config)
-                curves[config_hash] = when_asked(kept, partial(curve_of, kept, told[-1], per_epoch))
-        except ConfigError as error:
-            damaged.append(f"{error}; the run is in no learning curve")
+            per_epoch = batches(result.train_counts, result.config)
         except (KeyError, TypeError, ValueError, ArithmeticError):
             damaged.append(f"{kept.place}: data.batch_size is no number of images")
+            continue
+        try:
+            curves[config_hash] = when_asked(kept, partial(curve_of, kept, told[-1], per_epoch))
+        except ConfigError as error:
+            damaged.append(f"{error}; the run is in no learning curve")
     results = records.results.only(each.row["config_hash"] for each in told)
     named = {}
     for config_hash in chosen:
