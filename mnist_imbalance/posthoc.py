@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 from omegaconf import DictConfig
+from pydantic import validate_call
 from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 from torch.nn import functional
@@ -137,6 +138,7 @@ def normalized(model: nn.Module, tau: float, keep_bias: bool) -> nn.Module:
     return copied
 
 
+@validate_call(config={"arbitrary_types_allowed": True})
 def tau_normalized(model: nn.Module, data: MNISTData, *, keep_bias: bool) -> Adjusted:
     """Divide each label's last weights by their norm^τ, τ being at most 1, where norms are alike.
 

@@ -83,7 +83,7 @@ def test_two_devices_reach_what_one_does_and_go_on(
 
 @pytest.mark.slow
 def test_a_run_that_is_killed_goes_on_and_ends_alike(run_in: Train, tmp_path: Path) -> None:
-    two = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.max_epochs=12"]
+    two = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.max_epochs=60"]
     killed, undisturbed = tmp_path / "killed", tmp_path / "undisturbed"
     command = [sys.executable, "-m", "mnist_imbalance.train", *RUN, *two, f"runs_dir={killed}"]
     begun = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True)
@@ -92,12 +92,12 @@ def test_a_run_that_is_killed_goes_on_and_ends_alike(run_in: Train, tmp_path: Pa
     begun.communicate(timeout=60)  # the error stream ends when no process holds it any more
     assert not list(killed.rglob("result.json"))
     [checkpoint] = killed.rglob("last.ckpt")
-    assert 0 < epochs_done(checkpoint) < 12
+    assert 0 < epochs_done(checkpoint) < 60
     again = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    [first, *_] = re.findall(r"(\d+)/12 epochs", again.stderr)
+    [first, *_] = re.findall(r"(\d+)/60 epochs", again.stderr)
     assert int(first) > 0
     run_in(undisturbed, *two)
-    (folder, ours), (their_folder, theirs) = the_run(killed, 12), the_run(undisturbed, 12)
+    (folder, ours), (their_folder, theirs) = the_run(killed, 60), the_run(undisturbed, 60)
     assert (ours.train, ours.val, ours.test) == (theirs.train, theirs.val, theirs.test)
     assert folder.metrics_file.read_text() == their_folder.metrics_file.read_text()
 
