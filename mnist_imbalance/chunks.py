@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from hydra.core.singleton import Singleton
@@ -18,8 +19,7 @@ def chunks(launcher: SetUpLauncher, numbered: Mapping[int, list[str]]) -> list[C
     """Return which runs are done by one job.
 
     They are as many as ``side_by_side`` says where the runs can share a program, and one elsewhere.
-    As the runs of a chunk follow one another, a sweep of which whole chunks are done makes the
-    others again.
+    Those that were trained together when they were stopped go on together.
 
     Args:
         launcher: What Hydra has set up.
@@ -27,17 +27,25 @@ def chunks(launcher: SetUpLauncher, numbered: Mapping[int, list[str]]) -> list[C
     """
     if launcher.side_by_side == 1:
         return [{number: overrides} for number, overrides in numbered.items()]
-    from mnist_imbalance.batched.launch import as_run, program  # heavy imports
+    from mnist_imbalance.batched.fit import begun_together  # heavy imports
+    from mnist_imbalance.batched.launch import as_run, program
 
     setup_globals()
+    number_of = {tuple(overrides): number for number, overrides in numbered.items()}
+    left = dict(numbered)
+    made: list[Chunk] = []
+    for begun in begun_together(Path(launcher.config.hydra.sweep.dir)):
+        numbers = [number_of.get(tuple(overrides), -1) for overrides in begun]
+        if left.keys() >= {*numbers}:
+            made.append({number: left.pop(number) for number in numbers})
     known: dict[tuple[str, ...], str | None] = {}  # programs, in which runs may differ in seeds
     programs: dict[str | int, list[int]] = defaultdict(list)
-    for number, overrides in numbered.items():
+    for number, overrides in left.items():
         unseeded = tuple(each for each in overrides if each.partition("=")[0] not in SEEDS)
         if unseeded not in known:
             known[unseeded] = program(as_run(launcher.compose(overrides, number)).config)
         programs[known[unseeded] or number].append(number)
-    return [
+    return made + [
         {number: numbered[number] for number in numbers[first : first + launcher.side_by_side]}
         for numbers in programs.values()
         for first in range(0, len(numbers), launcher.side_by_side)

@@ -1,6 +1,8 @@
 """Which runs of a sweep a job of a cluster does."""
 
+import json
 from itertools import product
+from pathlib import Path
 
 import pytest
 from hydra.core.global_hydra import GlobalHydra
@@ -8,20 +10,24 @@ from hydra.experimental.callback import Callback
 from hydra.types import HydraContext
 
 from hydra_plugins.mnist_imbalance_ray import RayLauncher
+from mnist_imbalance.batched.fit import begun_together
 from mnist_imbalance.chunks import chunks
 from mnist_imbalance.config import compose_with, hydra_at_conf
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.jobs import check_launcher
+from mnist_imbalance.runs import RunFolder
 
 SWEEP = [[f"seed={seed}", f"model={model}"] for seed, model in product(range(4), ("lstm", "cnn"))]
 ALONE = ["mix=mixup"]  # no program trains several such runs
 
 
-def numbers(jobs: dict[int, list[str]], side_by_side: int) -> list[list[int]]:
+def numbers(
+    jobs: dict[int, list[str]], side_by_side: int, root: Path = Path("runs")
+) -> list[list[int]]:
     """The runs of each job."""
     launcher = RayLauncher(None, 0, 0, side_by_side)
     with hydra_at_conf():
-        launcher.config = compose_with(["hydra.mode=MULTIRUN"], with_hydra=True)
+        launcher.config = compose_with(["hydra.mode=MULTIRUN", f"runs_dir={root}"], with_hydra=True)
         launcher.hydra_context = HydraContext(
             GlobalHydra.instance().config_loader(),
             Callback(),  # type: ignore[arg-type]  # Hydra's class for several is private
@@ -36,11 +42,23 @@ def test_a_job_has_runs_that_share_a_program() -> None:
     assert numbers(jobs, 9) == [[5, 7, 9, 11], [6, 8, 10, 12], [13], [14]]
 
 
-def test_what_is_left_of_a_sweep_makes_the_same_jobs() -> None:
+def test_runs_that_were_begun_together_go_on_together(tmp_path: Path) -> None:
     jobs = dict(enumerate(SWEEP))
-    first, *others = numbers(jobs, 2)
-    left = {number: overrides for number, overrides in jobs.items() if number not in first}
-    assert sorted(numbers(left, 2)) == sorted(others)
+    *_, (second, fourth), _ = numbers(jobs, 2, tmp_path)
+    assert (second, fourth) == (1, 3)
+    for name, begun in (("both", [SWEEP[1], SWEEP[3]]), ("gone", [SWEEP[5], ["seed=9"]])):
+        folder = RunFolder(tmp_path / ".batched" / name)
+        folder.last_checkpoint.parent.mkdir(parents=True)
+        (folder.path / "overrides.json").write_text(json.dumps(begun))
+        assert begun_together(tmp_path) == []
+        folder.last_checkpoint.touch()
+        assert begun_together(tmp_path) == [begun]
+        if name == "both":
+            assert numbers(jobs, 3, tmp_path) == [[1, 3], [0, 2, 4], [6], [5, 7]]
+            assert numbers({1: SWEEP[1]}, 3, tmp_path) == [[1]]
+            assert numbers({1: SWEEP[1], 3: SWEEP[3], 4: SWEEP[3]}, 3, tmp_path) == [[1, 4], [3]]
+            folder.last_checkpoint.unlink()
+    assert numbers({5: SWEEP[5], 7: SWEEP[7]}, 3, tmp_path) == [[5, 7]]
 
 
 @pytest.mark.parametrize(

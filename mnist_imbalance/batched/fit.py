@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import gc
+import json
 import shutil
 import warnings
 from collections.abc import Callable, Sequence
@@ -31,7 +32,7 @@ from mnist_imbalance.data import MNISTData
 from mnist_imbalance.data.module import Slices
 from mnist_imbalance.data.source import Batch
 from mnist_imbalance.errors import ConfigError, explain
-from mnist_imbalance.files import remove_if_empty
+from mnist_imbalance.files import remove_if_empty, write_whole
 from mnist_imbalance.fit import (
     build_parts,
     check_images,
@@ -46,6 +47,8 @@ from mnist_imbalance.provenance import describe
 from mnist_imbalance.runs import Result, RunFolder, Seconds, determining, hash_config
 from mnist_imbalance.tensorboard import make_logger, show_in_tensorboard
 
+SHARED = ".batched"  # below the root of the run folders: what programs need while they train
+OVERRIDES = "overrides.json"  # of the runs of a program
 BY_PARAMETER_GROUP = ("lr", "weight_decay")  # what an optimizer may treat each run to
 
 
@@ -255,7 +258,21 @@ def folder_of(runs: Sequence[Run]) -> RunFolder:
     """Return the place of what these runs share while they are trained."""
     named = "".join(sorted(f"{run.folder.path}{run.config_hash}" for run in runs))
     root = Path(runs[0].config.runs_dir).absolute()
-    return RunFolder(root / ".batched" / sha256(named.encode()).hexdigest()[:16])
+    return RunFolder(root / SHARED / sha256(named.encode()).hexdigest()[:16])
+
+
+def begun_together(root: Path) -> list[list[list[str]]]:
+    """Return the overrides of the runs of each program that was begun and can go on.
+
+    Args:
+        root: Of the run folders.
+    """
+    files = sorted((root / SHARED).glob(f"*/{OVERRIDES}"))
+    return [
+        json.loads(file.read_text(encoding="utf-8"))
+        for file in files
+        if RunFolder(file.parent).last_checkpoint.exists()
+    ]
 
 
 def fit_program(
@@ -296,6 +313,8 @@ def fit_program(
     warnings.filterwarnings("ignore", "The AccumulateGrad node")  # of what a recorded LSTM is given
     rehearse(classifier, datas[0].image_shape, trainer.strategy.root_device)
     data = StackedData(datas)
+    overrides = [list(run.hydra.overrides.task) for run in runs]
+    write_whole(shared.path / OVERRIDES, json.dumps(overrides))
     fresh = [run for run in runs if run.folder.is_fresh()]
     for run in runs:
         run.folder.begin(run.config, run.hydra)
@@ -307,6 +326,7 @@ def fit_program(
         trainer.test(classifier, datamodule=data, verbose=False)
     except Exception:
         if not shared.last_checkpoint.exists():
+            (shared.path / OVERRIDES).unlink()
             for run in fresh:
                 run.folder.discard()
         raise
