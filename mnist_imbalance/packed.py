@@ -187,7 +187,7 @@ def opened(file: Path, **how: Any) -> parquet.ParquetFile:
 class Packed:
     """A file of records, whose rows become results, epochs and predictions when asked for.
 
-    The records are held as columns, 3 kB a run; epochs and predictions are read from the file.
+    The records are held as columns, 4 kB a run; epochs and predictions are read from the file.
 
     Args:
         file: To read.
