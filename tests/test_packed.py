@@ -153,12 +153,17 @@ def test_what_is_damaged_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         call(monkeypatch, "check", "nowhere")
 
 
+def packed_run(place: Path) -> tuple[Path, pandas.DataFrame]:
+    """A file with a run, and what it holds."""
+    merge([lab(place / "runs", SCHEMA_2)], place / "packed")
+    file = place / "packed" / PACKED
+    return file, pandas.read_parquet(file)
+
+
 def test_a_changed_row_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    merge([lab(tmp_path / "runs", SCHEMA_2)], tmp_path / "packed")
-    file = tmp_path / "packed" / PACKED
-    table = pandas.read_parquet(file)
+    file, table = packed_run(tmp_path)
     for column, value in (("test_loss", 0.5), ("config", "{}"), ("epochs_values", [0.5] * 1400)):
         changed = table.assign(**{column: [value]})
         changed.to_parquet(file, schema=SCHEMA)
@@ -170,9 +175,7 @@ def test_a_changed_row_is_found(
 def test_a_row_that_lacks_something_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    merge([lab(tmp_path / "runs", SCHEMA_2)], tmp_path / "packed")
-    file = tmp_path / "packed" / PACKED
-    table = pandas.read_parquet(file)
+    file, table = packed_run(tmp_path)
     for_a_reader = {"val_accuracy", "test_accuracy"}
     for column in sorted({*SCHEMA.names} - MAY_BE_MISSING - for_a_reader):
         table.assign(**{column: None}).to_parquet(file, schema=SCHEMA)

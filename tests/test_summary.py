@@ -3,12 +3,12 @@ import re
 from pathlib import Path
 
 import pytest
-from hydra.core.utils import JobReturn, JobStatus
 from rich.console import Console
 from rich.table import Table
 from test_runs import perfect_run
 
 from mnist_imbalance.jobs import Outcome, as_outcome
+from mnist_imbalance.launcher import returned
 from mnist_imbalance.published import published
 from mnist_imbalance.runs import Result, RunFolder
 from mnist_imbalance.summary import published_condition, show_sweep, tabulate_run, tabulate_sweep
@@ -120,9 +120,7 @@ def test_a_sweep_tells_where_to_look(
         folder = RunFolder(tmp_path / "sweep" / f"seed={seed}")
         if logged:
             folder.tensorboard.mkdir(parents=True)
-        job = JobReturn([f"seed={seed}"], status=JobStatus.COMPLETED)
-        job.return_value = as_outcome(folder.path, perfect_run())
-        jobs.append(job)
+        jobs.append(returned([f"seed={seed}"], as_outcome(folder.path, perfect_run())))
     show_sweep([*jobs, jobs[0]])  # as with seed=0,1,0
     look = "TensorBoard: tensorboard --logdir" if logged else "run folders, in"
     shown = capsys.readouterr().out
