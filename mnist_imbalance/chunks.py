@@ -9,7 +9,7 @@ from hydra.core.singleton import Singleton
 from hydra.core.utils import setup_globals
 
 from mnist_imbalance.conditions import SEEDS
-from mnist_imbalance.jobs import Outcome
+from mnist_imbalance.jobs import Outcome, as_outcome
 from mnist_imbalance.launcher import SetUpLauncher
 
 Chunk = dict[int, list[str]]  # the overrides of each run, by its number in the sweep
@@ -50,6 +50,11 @@ def chunks(launcher: SetUpLauncher, numbered: Mapping[int, list[str]]) -> list[C
         for numbers in programs.values()
         for first in range(0, len(numbers), launcher.side_by_side)
     ]
+
+
+def lost(launcher: SetUpLauncher, chunk: Chunk, reason: str) -> dict[int, Outcome]:
+    """Return how the runs of a job ended that gave nothing back."""
+    return dict.fromkeys(chunk, as_outcome(Path(launcher.config.hydra.sweep.dir), reason))
 
 
 def do_chunk(

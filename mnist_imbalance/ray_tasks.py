@@ -18,9 +18,9 @@ from hydra.core.utils import JobReturn, setup_globals
 from omegaconf import DictConfig, OmegaConf
 from ray.exceptions import RayError
 
-from mnist_imbalance.chunks import Chunk, chunks, do_chunk
+from mnist_imbalance.chunks import Chunk, chunks, do_chunk, lost
 from mnist_imbalance.errors import ConfigError
-from mnist_imbalance.jobs import Outcome, as_outcome, own_overrides, tell
+from mnist_imbalance.jobs import Outcome, own_overrides, tell
 from mnist_imbalance.launcher import returned
 
 if TYPE_CHECKING:
@@ -148,9 +148,7 @@ def launch(
         try:
             ended_so = ray.get(ended)
         except RayError as error:
-            reason = f"Ray lost it: {' '.join(str(error).split())}"
-            lost = as_outcome(Path(launcher.config.hydra.sweep.dir), reason)
-            ended_so = dict.fromkeys(chunk, lost)
+            ended_so = lost(launcher, chunk, f"Ray lost it: {' '.join(str(error).split())}")
         done = len(outcomes) + len(chunk)
         to_come = len(numbered) - done
         time_left = timedelta(seconds=round((time.monotonic() - begun) / done * to_come))

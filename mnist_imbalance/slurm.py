@@ -4,7 +4,6 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hydra.core.singleton import Singleton
@@ -14,8 +13,8 @@ from submitit import AutoExecutor, Job, JobEnvironment, SlurmJob
 from submitit.core.utils import UncompletedJobError
 from submitit.helpers import DelayedSubmission
 
-from mnist_imbalance.chunks import Chunk, chunks, do_chunk
-from mnist_imbalance.jobs import Outcome, as_outcome
+from mnist_imbalance.chunks import Chunk, chunks, do_chunk, lost
+from mnist_imbalance.jobs import Outcome
 from mnist_imbalance.launcher import returned
 
 if TYPE_CHECKING:
@@ -121,7 +120,6 @@ def launch(launcher: "SlurmLauncher", numbered: Mapping[int, list[str]]) -> list
         numbered: The overrides of each run, by its number in the sweep.
     """
     outcomes: dict[int, Outcome] = {}
-    sweep_dir = Path(launcher.config.hydra.sweep.dir)
     left = chunks(launcher, numbered)
     for times_left in reversed(range(AGAIN + 1)):
         jobs = submit(launcher, left)
@@ -129,22 +127,21 @@ def launch(launcher: "SlurmLauncher", numbered: Mapping[int, list[str]]) -> list
             job.wait()
         if not all(map(has_result, jobs)):
             time.sleep(SHOWN_AFTER)
-        lost = []
+        again = []
         for job, chunk in zip(jobs, left, strict=True):
             if has_result(job):
                 try:
                     outcomes |= job.result()
                 except UncompletedJobError as error:  # the job itself could not begin
                     *_, told = str(error).strip().splitlines()
-                    reason = f"{told}, see {job.paths.stderr}"
-                    outcomes |= dict.fromkeys(chunk, as_outcome(sweep_dir, reason))
+                    outcomes |= lost(launcher, chunk, f"{told}, see {job.paths.stderr}")
                 continue
-            lost.append(chunk)
+            again.append(chunk)
             print(f"lost: job {job.job_id} of Slurm, see {job.paths.stderr}", flush=True)
             if not times_left:
                 reason = f"Slurm lost its job {AGAIN + 1} times, see {job.paths.stderr}"
-                outcomes |= dict.fromkeys(chunk, as_outcome(sweep_dir, reason))
-        left = lost
+                outcomes |= lost(launcher, chunk, reason)
+        left = again
         if not left:
             break
     return [returned(overrides, outcomes[number]) for number, overrides in numbered.items()]

@@ -26,6 +26,7 @@ from mnist_imbalance.report.claims import (
 from mnist_imbalance.report.gather import EPOCHS, STEPS, Gathered
 from mnist_imbalance.report.statistics import seeds_to_decide
 from mnist_imbalance.report.verdicts import Judgement, judge
+from mnist_imbalance.runs import OnDemand
 
 ByLabel = Sequence[float]
 World = Mapping[str, ByLabel]  # by condition
@@ -389,7 +390,7 @@ def test_what_the_study_does_not_plan_is_no_claim() -> None:
 
 
 def gathered(scores: pandas.DataFrame) -> Gathered:
-    return Gathered(pandas.DataFrame(), scores, {}, {}, {}, [])
+    return Gathered(pandas.DataFrame(), scores, {}, OnDemand({}), OnDemand({}), [])
 
 
 def noisy(scale: float, seeds: int = 5) -> pandas.DataFrame:

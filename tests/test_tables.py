@@ -9,7 +9,7 @@ from handmade import groups, result_of, scores, study_of, write_record
 
 from mnist_imbalance.report.gather import EPOCHS, Gathered, gather
 from mnist_imbalance.report.tables import confusion, dead_labels, is_dead, optimum
-from mnist_imbalance.runs import Result
+from mnist_imbalance.runs import OnDemand, Result
 
 OWN = 1000  # training images of each label
 FEW, ENOUGH = OWN // 100 - 1, OWN // 100
@@ -87,7 +87,7 @@ def test_confusion_matrices_are_of_equal_epochs_and_each_seeds_own_images() -> N
         columns=["config_hash", "model", "optimizer", "seed", "data_seed", EPOCHS],
     ).assign(condition="original")
     results = {key: trained(ALL, ALL, test=[accuracy] * 10) for key, accuracy in at.items()}
-    gathered = Gathered(runs, pandas.DataFrame(), results, {}, {}, [])
+    gathered = Gathered(runs, pandas.DataFrame(), results, OnDemand({}), OnDemand({}), [])
     assert confusion(gathered, "lstm", "sgd", "original").diagonal().tolist() == [900 + 700] * 10
     assert confusion(gathered, "lstm", "sgd", "original").sum() == 2 * 10 * 1000
     assert confusion(gathered, "cnn", "sgd", "original").diagonal().tolist() == [300] * 10

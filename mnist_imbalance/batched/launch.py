@@ -117,7 +117,7 @@ def do_jobs(
     """
     runs = {config.hydra.job.num: as_run(config) for config in configs}
     programs: dict[str, list[Run]] = defaultdict(list)
-    for run in runs.values():
+    for run in runs.values() if len(runs) > 1 else ():
         if (on_cpu or on_gpu(run.config)) and (shared := program(run.config)):
             programs[shared].append(run)
     sharing = [together for together in programs.values() if len(together) > 1]

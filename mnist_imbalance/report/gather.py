@@ -64,8 +64,8 @@ class Gathered:
     runs: pandas.DataFrame
     scores: pandas.DataFrame
     results: Mapping[str, Result]
-    predictions: Mapping[str, numpy.ndarray]
-    curves: Mapping[str, "Curve"]
+    predictions: OnDemand[numpy.ndarray]
+    curves: OnDemand["Curve"]
     damaged: Sequence[str]
     every: Mapping[str, Result] = field(default_factory=dict)
     of_methods: pandas.DataFrame = field(default_factory=lambda: tabulate_methods([]))
@@ -152,8 +152,6 @@ class Gathered:
     def correct(self, runs: Iterable[str], labels: numpy.ndarray) -> dict[str, numpy.ndarray]:
         """Return which test images some runs get right, by config hash, where `predicted` can.
 
-        They are read in the order in which their records lie, which is by far the fastest.
-
         Args:
             runs: Config hashes.
             labels: (N,) of the test set.
@@ -161,8 +159,7 @@ class Gathered:
         Returns:
             (N,) bits each, see `numpy.packbits`.
         """
-        wanted = {*runs}
-        found = ((key, self.predicted(key, labels)) for key in self.predictions if key in wanted)
+        found = ((key, self.predicted(key, labels)) for key in self.predictions.ordered(runs))
         return {key: numpy.packbits(each == labels) for key, each in found if each is not None}
 
 

@@ -289,14 +289,11 @@ def confusion(gathered: Gathered, model: str, optimizer: str, condition: str) ->
 def learned(gathered: Gathered, runs: Iterable[str]) -> dict[str, Curve]:
     """Return how some runs learned, by config hash; those without epochs are left out.
 
-    They are read in the order in which their records lie, which is by far the fastest.
-
     Args:
         gathered: Finished runs.
         runs: Their config hashes.
     """
-    wanted = {*runs}
-    return {key: gathered.curves[key] for key in gathered.curves if key in wanted}
+    return {key: gathered.curves[key] for key in gathered.curves.ordered(runs)}
 
 
 def learning_curves(gathered: Gathered) -> pandas.DataFrame:
