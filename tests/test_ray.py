@@ -103,7 +103,7 @@ def test_a_job_that_is_lost_for_good_is_one_line(cluster: Cluster, tmp_path: Pat
     [killed] = wait_until(cluster.training, command)
     os.kill(killed, signal.SIGKILL)
     shown, errors = command.communicate(timeout=200)
-    assert command.returncode == 1, errors
+    assert command.returncode == 1, shown + errors
     assert "1 of 1 failed: " in shown
     first, told = errors.splitlines()
     assert first == "error: 1 of 1 jobs failed"
@@ -139,7 +139,7 @@ def test_a_sweep_without_a_cluster(tmp_path: Path) -> None:
     ray = ["hydra/launcher=ray", "hydra.launcher.side_by_side=2"]
     command = start(tmp_path, "train", "-m", *ray, *short, "seed=0,1,2")
     shown, errors = command.communicate(timeout=200)
-    assert command.returncode == 0 and not errors, errors
+    assert command.returncode == 0 and not errors, shown + errors
     assert "3 of 3 done: seed=" in shown
     assert "mean ± half of its 95 % interval over n seeds" in shown
     found = find_records([str(tmp_path / "runs")]).results.values()
