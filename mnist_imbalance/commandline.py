@@ -1,4 +1,4 @@
-"""What the command lines share: help texts, and a user's mistake in one line."""
+"""What the command lines share: help texts, a user's mistake in one line, and their end."""
 
 import argparse
 import os
@@ -81,9 +81,38 @@ def one_line_errors() -> Iterator[None]:
         sys.exit(STOPPED)
 
 
+def uses_ray() -> bool:
+    """Tell whether this process has joined a cluster of Ray's."""
+    ray = sys.modules.get("ray")
+    return ray is not None and ray.is_initialized()
+
+
+@contextmanager
+def leaving_ray() -> Iterator[None]:
+    """End this process here if it uses Ray and its jobs have all ended.
+
+    Ray's threads outlive Python, and now and then end the process by a segmentation fault, so that
+    a shell takes a command that did all for one that failed. What Ray has started for this process
+    alone ends with it, within seconds.
+    """
+    told: str | int | None = None
+    try:
+        yield
+    except SystemExit as ended:
+        if ended.code == STOPPED or not uses_ray():
+            raise
+        told = ended.code
+    if uses_ray():
+        if isinstance(told, str):
+            print(told, file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1 if told else 0)
+
+
 def start(job: Callable[[], Any]) -> None:
     """Do the job that Hydra composes from the command line, whose mistakes are one line each."""
     hush_libraries()
-    with one_line_errors():
+    with leaving_ray(), one_line_errors():
         check_choices(sys.argv[1:])
         job()

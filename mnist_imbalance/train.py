@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from mnist_imbalance.commandline import check_choices, hush_libraries, one_line_errors
+from mnist_imbalance.commandline import one_line_errors, start
 from mnist_imbalance.config import CONF
 from mnist_imbalance.jobs import Outcome, as_outcome, run, run_in_sweep
 
@@ -61,13 +61,7 @@ def show_help() -> None:
 
 def main() -> None:
     """Run the command line."""
-    hush_libraries()
-    with one_line_errors():
-        if {"-h", "--help"} & {*sys.argv}:
-            show_help()
-        else:
-            check_choices(sys.argv[1:])
-            job()
+    start(show_help if {"-h", "--help"} & {*sys.argv} else job)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,11 @@ pytestmark = pytest.mark.slow
 EPOCHS = 100
 LONG = ["data/source=debug", f"trainer.max_epochs={EPOCHS}", "trainer.accelerator=cpu"]
 LONG += [f"data.dir={REPOSITORY / 'data'}"]
+CRASH_AT_THE_END = """
+import atexit, os, sys
+if "mnist_imbalance.train" in sys.orig_argv:
+    atexit.register(os.abort)
+"""
 BUSY = {"RAY_worker_niceness": "0", "RAY_raylet_start_wait_time_s": "200"}  # for a busy machine
 
 
@@ -78,11 +83,13 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     assert started.process.returncode == 0
 
 
-def start(place: Path, command: str, *overrides: str) -> subprocess.Popen[str]:
+def start(
+    place: Path, command: str, *overrides: str, python_path: str = str(REPOSITORY)
+) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", f"mnist_imbalance.{command}", *overrides],
         cwd=place,
-        env={**os.environ, **BUSY, "PYTHONPATH": str(REPOSITORY)},
+        env={**os.environ, **BUSY, "PYTHONPATH": python_path},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -137,7 +144,9 @@ def test_a_study_one_of_whose_nodes_is_killed(cluster: Cluster, tmp_path: Path) 
 def test_a_sweep_without_a_cluster(tmp_path: Path) -> None:
     short = ["data/source=debug", "trainer.max_epochs=1", f"data.dir={REPOSITORY / 'data'}"]
     ray = ["hydra/launcher=ray", "hydra.launcher.side_by_side=2"]
-    command = start(tmp_path, "train", "-m", *ray, *short, "seed=0,1,2")
+    (tmp_path / "sitecustomize.py").write_text(CRASH_AT_THE_END)
+    sweep = ["-m", *ray, *short, "seed=0,1,2"]
+    command = start(tmp_path, "train", *sweep, python_path=f"{REPOSITORY}{os.pathsep}{tmp_path}")
     shown, errors = command.communicate(timeout=200)
     assert command.returncode == 0 and not errors, shown + errors
     assert "3 of 3 done: seed=" in shown
