@@ -138,13 +138,13 @@ def jobs_at_once() -> int:
 
 
 def run_and_tell(
-    task: TaskFunction, told: Collection[str], jobs: int | None, config: DictConfig
+    task: TaskFunction, own_keys: Collection[str], jobs: int | None, config: DictConfig
 ) -> Outcome:
     """Do one job of many, and print at once how it ended.
 
     Args:
         task: Does it and returns an `Outcome`.
-        told: The keys by which it is known.
+        own_keys: What its overrides change, by which it is known.
         jobs: How many there are, for an estimate of the time that is left; None for none.
         config: Of the job.
     """
@@ -156,7 +156,7 @@ def run_and_tell(
     left = timedelta(seconds=round(rounds_left * (time.monotonic() - begun)))
     tell(
         outcome,
-        [each for each in settings.overrides.task if each.partition("=")[0] in told],
+        [each for each in settings.overrides.task if each.partition("=")[0] in own_keys],
         f"{number + 1} of {jobs} " if jobs else "",
         f", about {left} left" if left else "",
     )
@@ -230,7 +230,7 @@ def launch(jobs: Sequence[Sequence[str]], runs_dir: str, launcher: DictConfig) -
     """
     check_launcher(launcher)
     place = as_override("runs_dir", runs_dir)
-    told = {override.partition("=")[0] for job in jobs for override in job}
+    own_keys = {override.partition("=")[0] for job in jobs for override in job}
     with hydra_at_conf():
         keys = ["hydra.mode=MULTIRUN", "hydra/hydra_logging=none", place]
         config = compose_with(keys, with_hydra=True)
@@ -241,7 +241,7 @@ def launch(jobs: Sequence[Sequence[str]], runs_dir: str, launcher: DictConfig) -
                 GlobalHydra.instance().config_loader(),
                 Callback(),  # type: ignore[arg-type]  # Hydra's class for several is private
             ),
-            task_function=partial(run_and_tell, run_in_sweep, told, None),
+            task_function=partial(run_and_tell, run_in_sweep, own_keys, None),
             config=config,
         )
         quiet_hydra()

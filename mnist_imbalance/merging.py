@@ -162,7 +162,7 @@ def merge(roots: Sequence[Path], into: Path) -> tuple[int, int]:
     def tables() -> Iterator[pyarrow.Table]:
         yield from merged.tables()
         if wrong := [*merged.damaged, *merged.disagreeing]:
-            raise ConfigError(f"nothing is written: {told(wrong)}")
+            raise ConfigError(f"nothing is written: {summarize(wrong)}")
         if not merged.known:
             raise ConfigError(f"records: no result of a run below {', '.join(map(str, roots))}")
 
@@ -171,7 +171,7 @@ def merge(roots: Sequence[Path], into: Path) -> tuple[int, int]:
     return count, merged.again
 
 
-def told(lines: Sequence[str]) -> str:
+def summarize(lines: Sequence[str]) -> str:
     """Return the first line and how many more there are."""
     return lines[0] + (f"; and {len(lines) - 1} more" if len(lines) > 1 else "")
 

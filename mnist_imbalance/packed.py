@@ -47,7 +47,7 @@ SCHEMA = pyarrow.schema(
         *((name, pyarrow.binary()) for name in PREDICTED),
     ]
 )
-EPOCHS = ("epochs_stage", "epochs_values")  # with the images most of a file
+OF_EPOCHS = ("epochs_stage", "epochs_values")  # with the images most of a file
 HELD = [*ABOUT, *NUMBERS, *FLOATS, "train_counts"]
 HELD += [f"{split}_{name}" for split in SPLITS for name in COUNTS]
 MAY_BE_MISSING = {"images", "data_sha256", "epochs_columns"}
@@ -307,7 +307,7 @@ class Packed:
         columns = self._words["epochs_columns"].of(row)
         if columns is None:
             return None
-        stages, values = (each.values for each in self._look_up(row, EPOCHS))
+        stages, values = (each.values for each in self._look_up(row, OF_EPOCHS))
         rows = values.to_numpy().reshape(-1, len(columns)).tolist()
         told = zip(stages.to_pylist(), rows, strict=True)
         return [{**dict(zip(columns, each, strict=True)), "stage": stage} for stage, each in told]
@@ -322,7 +322,7 @@ class Packed:
         labels = self._train_counts.of(row)
         if columns is None or labels is None:
             return None
-        stages, values = (each.values for each in self._look_up(row, EPOCHS))
+        stages, values = (each.values for each in self._look_up(row, OF_EPOCHS))
         of_val = compute.equal(stages, "val").to_numpy(zero_copy_only=False)
         told = values.to_numpy().reshape(-1, len(columns))[of_val]
         places = [columns.index(f"accuracy_{label}") for label in range(len(labels))]

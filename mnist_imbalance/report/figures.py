@@ -141,7 +141,7 @@ def with_hover(rows: pandas.DataFrame, said: Mapping[str, str]) -> pandas.DataFr
     return rows.assign(hover=pandas.Series(lines, rows.index, dtype=object))
 
 
-def told(rows: pandas.DataFrame, value: str) -> pandas.DataFrame:
+def hovered(rows: pandas.DataFrame, value: str) -> pandas.DataFrame:
     """Return rows with what each is, then its estimate, to be said below the pointer."""
     said = {name: name for name in TOLD if name in rows} | {"said": value}
     return with_hover(rows, said | ({"interval": "95 % interval"} if "interval" in rows else {}))
@@ -192,7 +192,9 @@ def curves(
     layers.append(base.mark_line().encode(mean))
     dots = base.mark_circle(aria=True, opacity=int(every == 1)).encode(mean, HOVER)
     layers.append(dots.transform_filter("datum.caught"))
-    rows = told(rows, y).assign(caught=rows.groupby([panel, line]).cumcount() % every == every // 2)
+    rows = hovered(rows, y).assign(
+        caught=rows.groupby([panel, line]).cumcount() % every == every // 2
+    )
     return panels(layers, rows, panel, columns, *size)
 
 
@@ -246,7 +248,7 @@ def intervals(
         if rows[side].any():
             layers.append(arrow.encode(alt.X(edge)).transform_filter(alt.datum[side]))
     height = (10 + 9 * len(by_name)) * max(rows[y].nunique(), 1)
-    return panels(layers, told(rows, said), panel, columns, width, height)
+    return panels(layers, hovered(rows, said), panel, columns, width, height)
 
 
 def draw_confusion(gathered: Gathered, optimizer: str, condition: str) -> Figure:

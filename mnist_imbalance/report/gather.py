@@ -34,10 +34,10 @@ from mnist_imbalance.selection import CHOSEN, SWEPT, Sweeps, best_weights
 STEPS, EPOCHS = GROUNDS = ("equal steps", "equal epochs")
 REFERENCE = "imbalanced"  # the condition whose length all are compared at
 VALIDATED = "per_label_chosen"  # the loss whose weights the sweep of the same seed chooses
-TOLD_APART = ["model", "optimizer", "condition", "seed", "data_seed"]
-OF_RUNS = [*TOLD_APART, "weight", "normalize", "output_bias", "output_relu", "epochs", "steps"]
+IDENTIFYING = ["model", "optimizer", "condition", "seed", "data_seed"]
+OF_RUNS = [*IDENTIFYING, "weight", "normalize", "output_bias", "output_relu", "epochs", "steps"]
 OF_RUNS += [*GROUNDS, "config_hash", "weights", "left_out"]
-OF_SCORES = [*TOLD_APART, "weight", "normalize", *GROUNDS, "config_hash"]
+OF_SCORES = [*IDENTIFYING, "weight", "normalize", *GROUNDS, "config_hash"]
 
 
 @dataclass(frozen=True)
@@ -113,14 +113,14 @@ class Gathered:
         if ground not in self._on:
             own = self.scores.seed == self.scores.data_seed
             shown = self.scores[own & self.scores[ground]]
-            self._on[ground] = shown.drop_duplicates([*TOLD_APART, "scored", "label"])
+            self._on[ground] = shown.drop_duplicates([*IDENTIFYING, "scored", "label"])
         return self._on[ground]
 
     def runs_on(self, ground: str) -> pandas.DataFrame:
         """Return the runs that `on` gives the scores of."""
         if ground not in self._runs_on:
             own = self.runs.seed == self.runs.data_seed
-            self._runs_on[ground] = self.runs[own & self.runs[ground]].drop_duplicates(TOLD_APART)
+            self._runs_on[ground] = self.runs[own & self.runs[ground]].drop_duplicates(IDENTIFYING)
         return self._runs_on[ground]
 
     @cached_property
@@ -265,7 +265,7 @@ def tabulate_runs(told: Sequence[Told], named: Mapping[str, str]) -> pandas.Data
         row["condition"] = named.get(row["config_hash"], row["condition"])
         row[STEPS] = row["steps"] == steps
         row[EPOCHS] = row["epochs"] == epochs and each.by_epochs
-        name = (*(row[key] for key in TOLD_APART), row["epochs"], row["steps"])
+        name = (*(row[key] for key in IDENTIFYING), row["epochs"], row["steps"])
         if each.cut_short:
             row["left_out"] = "trained on a part of the images"
         elif (*name, row[EPOCHS]) in known:
@@ -286,7 +286,7 @@ def tabulate_runs(told: Sequence[Told], named: Mapping[str, str]) -> pandas.Data
         known = column.unique()
         return column.map(dict(zip(known, map(places.get(column.name, int), known), strict=True)))
 
-    return table.sort_values(TOLD_APART, key=place, kind="stable", ignore_index=True)
+    return table.sort_values(IDENTIFYING, key=place, kind="stable", ignore_index=True)
 
 
 class Reached:

@@ -17,7 +17,7 @@ from mnist_imbalance.runs import Result, is_cut_short
 PLAIN, ORIGINAL = "plain", "original"
 TRAINING = ("scheduler", "optimizer.lr", "model.head", "data.keep")  # no part of a setting
 TRAINED = ["model", "steps", "optimizer", "rate"]  # what all methods share
-TOLD_APART = [*TRAINED, "keep", "seed", "method", "setting"]
+IDENTIFYING = [*TRAINED, "keep", "seed", "method", "setting"]
 REACHED = ["test", "rare", "frequent", "val", "imbalanced", "seconds", "metrics"]
 
 
@@ -62,8 +62,8 @@ def tabulate_methods(rows: Iterable[tuple[Any, ...] | None]) -> pandas.DataFrame
         and imbalanced (of the validation images: balanced and weighted as the training images are),
         seconds and metrics (what else was scored on the test set). Of equal runs the first counts.
     """
-    table = pandas.DataFrame(filter(None, rows), columns=[*TOLD_APART, *REACHED])
-    table = table.drop_duplicates(TOLD_APART).sort_values(
+    table = pandas.DataFrame(filter(None, rows), columns=[*IDENTIFYING, *REACHED])
+    table = table.drop_duplicates(IDENTIFYING).sort_values(
         ["keep", "seed", *TRAINED[1:]], ascending=[False, *[True] * 4]
     )
     return table.sort_values("model", key=lambda column: column.map(place_of_model), kind="stable")
