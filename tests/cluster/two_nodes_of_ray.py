@@ -4,6 +4,7 @@ It prints HOST:PORT of their cluster, its folder of logs, and the process whose 
 tasks of the second node. A line of input kills that node, the end of input both.
 """
 
+import os
 import sys
 
 from ray.cluster_utils import Cluster
@@ -17,3 +18,4 @@ if sys.stdin.readline():
     cluster.remove_node(second, allow_graceful=False)
     sys.stdin.read()
 cluster.shutdown()
+os._exit(0)  # as `commandline.leaving_ray` does
