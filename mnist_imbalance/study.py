@@ -71,8 +71,11 @@ def watching(
         started = time.monotonic()
         seen: set[str] = set()
         trained: dict[str, Result] = {}
-        while not ended.wait(2):
+        took = 0.0
+        while not ended.wait(max(2, 20 * took)):  # among many folders it takes seconds to look
+            begun = time.monotonic()
             there = {folder for folder, _, names in os.walk(runs_dir) if "result.json" in names}
+            took = time.monotonic() - begun
             for folder in there - seen:
                 with suppress(ConfigError):  # a damaged record, which its own job tells
                     result = RunFolder(Path(folder)).result()
