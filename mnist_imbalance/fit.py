@@ -19,7 +19,7 @@ from hydra.conf import HydraConf
 from hydra.types import RunMode
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import ModelCheckpoint, Timer
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torch.optim import Optimizer
@@ -76,6 +76,7 @@ def make_trainer(
     warnings.filterwarnings("ignore", "The dirpath has changed")  # a shorter run's was another
     warnings.filterwarnings("ignore", "Checkpoint directory")  # not empty when a run goes on
     warnings.filterwarnings("ignore", ".*sync_dist=True")  # the processes log the same numbers
+    warnings.filterwarnings("ignore", "Experiment logs directory")  # of CSVLogger, likewise
     warnings.filterwarnings("ignore", "The `srun` command")  # where Slurm is but is not asked for
     keep_last = ModelCheckpoint(
         folder.last_checkpoint.parent,
@@ -96,6 +97,7 @@ def make_trainer(
         "use_distributed_sampler": False,  # the processes are given the same batches
         "enable_model_summary": False,
         "num_sanity_val_steps": 0,
+        "num_nodes": 1,
     }
     if config.trainer.devices > 1:
         ours["plugins"].append(LightningEnvironment())  # whatever a cluster says of itself
@@ -350,7 +352,10 @@ def fit_and_score(
     if keeps:
         folder.begin(config, hydra)
     if checkpoint and not done:
-        go_on(checkpoint, loggers, data)
+        print(f"goes on from {checkpoint}", flush=True)
+    if checkpoint:
+        unknowing = [each for each in loggers if not done or isinstance(each, CSVLogger)]
+        log_before(checkpoint, unknowing, data)  # CSVLogger deletes what it was told before
     if trained:
         steps = take_up(trained, classifier)
     else:
@@ -441,9 +446,8 @@ def make_loggers(config: DictConfig, folder: RunFolder, done: int) -> list[Logge
     return list(build_each(config, "logger", known, Logger).values())
 
 
-def go_on(checkpoint: Path, loggers: Sequence[Logger], data: MNISTData) -> None:
-    """Say from where a run goes on, and log the epochs before."""
-    print(f"goes on from {checkpoint}", flush=True)
+def log_before(checkpoint: Path, loggers: Sequence[Logger], data: MNISTData) -> None:
+    """Log the epochs before a checkpoint."""
     for stage, epochs in read_checkpoint(checkpoint)["history"].items():
         for epoch, scores in epochs.items():
             for logger in loggers:

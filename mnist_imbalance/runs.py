@@ -342,7 +342,8 @@ class RunFolder:
         self.predictions_file = path / "predictions.npz"
         self.result_file = path / "result.json"
         self.config_file = path / ".hydra" / "config.yaml"
-        self._begun = (self.config_file.parent, self.tensorboard, self.mlflow, self.wandb)
+        of_loggers = (self.tensorboard, path / "csv", self.mlflow, self.wandb)
+        self._begun = (self.config_file.parent, *of_loggers)
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -115,6 +115,19 @@ def test_loggers_are_combined_and_change_no_run(
     assert determining(composed(override)) == determining(composed())
 
 
+def test_a_run_that_goes_on_has_all_epochs_in_the_csv(run_in: Train, tmp_path: Path) -> None:
+    run_in(tmp_path, "logger=csv", "trainer.max_epochs=3")
+    folder = next(tmp_path.rglob("result.json")).parent
+    logged = pandas.read_csv(folder / "csv" / "metrics.csv")
+    (folder / "result.json").unlink()  # as if it had been stopped after its last epoch
+    run_in(tmp_path, "logger=csv", "trainer.max_epochs=3")
+    again = pandas.read_csv(folder / "csv" / "metrics.csv")
+    for column in ("train/loss", "val/accuracy", "val/loss", "test/accuracy"):
+        rows = [each.set_index("step")[column].dropna() for each in (logged, again)]
+        assert len(rows[0]) == (1 if column == "test/accuracy" else 3)
+        pandas.testing.assert_series_equal(*rows, rtol=1e-5)
+
+
 def test_a_run_that_a_callback_ends_is_whole_and_says_why(run_in: Train, tmp_path: Path) -> None:
     early = ["callbacks=early_stopping", "callbacks.early_stopping.patience=1", "optimizer.lr=0.1"]
     run_in(tmp_path, *early)

@@ -343,6 +343,7 @@ def test_a_parallel_sweep_leaves_no_worker_when_it_is_killed_and_goes_on(
         (["+trainer.max_time={hour: 1}"], "trainer.max_time: "),
         (["+trainer.max_time=soon"], "trainer.max_time: "),
         (["+trainer.logger=false"], "trainer.logger: cannot be set, a run has its own"),
+        (["+trainer.num_nodes=2"], "trainer.num_nodes: cannot be set, a run has its own"),
         (["experiment=normalize"], "experiment: this overlay sweeps loss.minority_weight, loss.no"),
         (["+optimizer.speed=1"], "optimizer: SGD.__init__() got an unexpected keyword argument"),
     ],
