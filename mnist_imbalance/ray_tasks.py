@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from hydra_plugins.mnist_imbalance_ray import RayLauncher
 
 ANSWERS_WITHIN = 10  # seconds
+HANDED_ON = ("PYTHONPATH", "PYTHONWARNINGS", "MLFLOW_", "WANDB_")  # how such variables begin
 
 
 @contextmanager
@@ -45,8 +46,8 @@ def hearing_ctrl_c_afterwards() -> Iterator[None]:
 def join(address: str | None) -> None:
     """Start Ray on this machine, or join a cluster, for as long as this process lives.
 
-    Its nodes may be started with another environment than this command: what Python imports and
-    what it warns of is the same in the jobs.
+    Its nodes may be started with another environment than this command: what Python imports, what
+    it warns of, and where trackers are, is the same in the jobs.
 
     Raises:
         ConfigError: There is no cluster at the address.
@@ -62,10 +63,11 @@ def join(address: str | None) -> None:
                 f"hydra.launcher.address: no Ray answers at {address} ({error}); must be HOST:PORT "
                 "of `ray start --head`, auto where a node runs, or null"
             ) from error
-    passed = {key: os.environ[key] for key in ("PYTHONPATH", "PYTHONWARNINGS") if key in os.environ}
+    passed = {key: value for key, value in os.environ.items() if key.startswith(HANDED_ON)}
     if "PYTHONPATH" in passed:
         places = map(os.path.abspath, passed["PYTHONPATH"].split(os.pathsep))
         passed["PYTHONPATH"] = os.pathsep.join(places)
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing leaves the machine
     try:
         with hearing_ctrl_c_afterwards():
             ray.init(
