@@ -4,12 +4,14 @@ Neither package is imported before such a logger is made.
 """
 
 import os
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from logging import WARNING, getLogger
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from filelock import FileLock
 from lightning.pytorch.loggers import MLFlowLogger, WandbLogger
@@ -19,6 +21,25 @@ from mnist_imbalance.files import write_whole
 from mnist_imbalance.runs import RunFolder
 
 STORE = "MLFLOW_TRACKING_URI"
+ANSWERS_WITHIN = 10  # seconds
+
+
+def check_server(uri: str) -> None:
+    """Refuse the address of a server that does not answer, which MLflow would ask for minutes.
+
+    Raises:
+        ConfigError: It does not.
+    """
+    server = urlsplit(uri)
+    if server.scheme not in ("http", "https"):
+        return
+    try:
+        port = server.port or (443 if server.scheme == "https" else 80)
+        socket.create_connection((server.hostname or "", port), ANSWERS_WITHIN).close()
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"logger.mlflow.tracking_uri: no server answers at {uri} ({error})"
+        ) from error
 
 
 class MLflow(MLFlowLogger):
@@ -34,7 +55,7 @@ class MLflow(MLFlowLogger):
         **settings: Of Lightning's logger.
 
     Raises:
-        ConfigError: MLflow is not installed.
+        ConfigError: MLflow is not installed, or its server does not answer.
     """
 
     def __init__(
@@ -55,6 +76,7 @@ class MLflow(MLFlowLogger):
             raise ConfigError(
                 "logger: mlflow is not installed; pip install 'mnist_imbalance[mlflow]'"
             ) from error
+        check_server(tracking_uri)
         getLogger("mlflow").setLevel(WARNING)  # it tells each step of making a store
         self.id_file = folder.mlflow / "run_id"
         self.kept = self.id_file.read_text(encoding="utf-8") if self.id_file.exists() else None

@@ -127,6 +127,14 @@ def test_what_is_not_installed_is_said_in_one_line(
     assert not list(runs.rglob("seed=3"))
 
 
+def test_a_server_that_does_not_answer_is_said_in_one_line(run: Train, runs: Path) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        run("logger=mlflow", "logger.mlflow.tracking_uri=http://localhost:1", "seed=3")
+    told = "error: logger.mlflow.tracking_uri: no server answers at http://localhost:1"
+    assert str(stopped.value.code).startswith(told)
+    assert not list(runs.rglob("seed=3"))
+
+
 def test_neither_is_imported_before_it_is_asked_for() -> None:
     code = "import sys, mnist_imbalance.fit; print({'mlflow', 'wandb'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
