@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from mnist_imbalance import config as configs
 from mnist_imbalance.config import compose_with
 from mnist_imbalance.errors import STOPPED, ConfigError, can_be_mended, one_line
+from mnist_imbalance.jobs import check_installed
 
 SHOW_TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"
 
@@ -63,9 +64,11 @@ def check_choices(arguments: Iterable[str]) -> None:
         if not (configs.CONF / group).is_dir() or override.is_sweep_override():
             continue
         value = override.value()
-        names = value if isinstance(value, list) else [value]
+        names: list[Any] = value if isinstance(value, list) else [value]
         if not all(isinstance(name, str) for name in names):
             raise ConfigError(f"{override.input_line}: must be the name of a choice, or [a,b]")
+        for name in names if group == "hydra/launcher" else ():
+            check_installed(name)
 
 
 @contextmanager

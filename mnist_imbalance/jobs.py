@@ -186,6 +186,17 @@ class LauncherKeys(BaseModel, strict=True):
 
 
 OWN_KEYS = LauncherKeys.model_fields.keys()
+NEEDS = {"slurm": "hydra_plugins.hydra_submitit_launcher", "ray": "ray"}  # what their extras bring
+
+
+def check_installed(name: str) -> None:
+    """Refuse a choice of ``hydra/launcher`` whose extra is not installed.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if name in NEEDS and not find_spec(NEEDS[name]):
+        raise ConfigError(f"hydra/launcher: {name} is not installed; pip install -e '.[{name}]'")
 
 
 def check_launcher(launcher: DictConfig) -> None:
@@ -195,12 +206,10 @@ def check_launcher(launcher: DictConfig) -> None:
         ConfigError: It is Slurm's or Ray's, and there is no such thing, or it has a value that
             cannot work.
     """
-    if launcher._target_.endswith(".SlurmLauncher") and not shutil.which("srun"):
+    name = launcher._target_.rpartition(".")[2].removesuffix("Launcher").lower()
+    check_installed(name)
+    if name == "slurm" and not shutil.which("srun"):
         raise ConfigError("hydra/launcher: there is no srun here; start this where Slurm is")
-    if launcher._target_.endswith(".SlurmLauncher") and not find_spec("submitit"):
-        raise ConfigError("hydra/launcher: there is no submitit here; pip install -e '.[slurm]'")
-    if launcher._target_.endswith(".RayLauncher") and not find_spec("ray"):
-        raise ConfigError("hydra/launcher: there is no Ray here; pip install -e '.[ray]'")
     with naming("hydra.launcher"):
         LauncherKeys.model_validate({key: launcher[key] for key in OWN_KEYS & launcher.keys()})
 
@@ -228,7 +237,6 @@ def launch(jobs: Sequence[Sequence[str]], runs_dir: str, launcher: DictConfig) -
     Returns:
         How each ended.
     """
-    check_launcher(launcher)
     place = as_override("runs_dir", runs_dir)
     own_keys = {override.partition("=")[0] for job in jobs for override in job}
     with hydra_at_conf():

@@ -22,7 +22,7 @@ from mnist_imbalance.commandline import one_line_errors, start
 from mnist_imbalance.config import CONF, compose_with
 from mnist_imbalance.errors import ConfigError, as_config_error
 from mnist_imbalance.files import as_seen_from_here
-from mnist_imbalance.jobs import Outcome, launch, processes
+from mnist_imbalance.jobs import Outcome, check_launcher, launch, processes
 from mnist_imbalance.plan import Seeds
 from mnist_imbalance.runs import RunFolder, determining, hash_config
 from mnist_imbalance.seeds import Seed
@@ -153,6 +153,7 @@ def search(config: DictConfig) -> None:
         raise ConfigError("hydra.mode: a search has no sweep of its own; leave out -m")
     if settings.sweeper.params:
         raise ConfigError("experiment: an overlay that sweeps cannot be searched")
+    check_launcher(settings.launcher)
     keys = check_search(config.search)
     space = {key: distribution(key, values) for key, values in keys.space.items()}
     placed = [each for each in settings.overrides.task if each.startswith("runs_dir=")]

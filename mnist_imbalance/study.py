@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 from mnist_imbalance.commandline import one_line_errors, start
 from mnist_imbalance.config import CONF, compose_with
 from mnist_imbalance.errors import ConfigError
-from mnist_imbalance.jobs import launch
+from mnist_imbalance.jobs import check_launcher, launch
 from mnist_imbalance.plan import PlannedRun, StudyKeys, check_study, plan, with_choices
 from mnist_imbalance.runs import Result, RunFolder, find_records
 
@@ -185,10 +185,12 @@ def job(config: DictConfig) -> None:
     with one_line_errors():  # not later: Hydra would print the overrides first
         if HydraConfig.get().mode != RunMode.RUN:
             raise ConfigError("hydra.mode: a study has no sweep of its own; leave out -m")
+        launcher = HydraConfig.get().launcher
+        check_launcher(launcher)
         keys = check_study(config)
         runs = plan(keys.study)
         check_before_training(keys, runs)
-        finished, failures = train_all(runs, keys, HydraConfig.get().launcher)
+        finished, failures = train_all(runs, keys, launcher)
         if finished:
             from mnist_imbalance.report.write import write_report  # its imports wait till now
 

@@ -65,14 +65,17 @@ def test_without_submitit_the_mistake_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "srun").touch(0o755)
     usual = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
     done = subprocess.run(
-        [sys.executable, "-m", "mnist_imbalance.train", "-m", "hydra/launcher=slurm", "seed=0,1"],
+        [
+            *[sys.executable, "-m", "mnist_imbalance.train", "-m", "hydra/launcher=slurm"],
+            *["hydra.launcher.partition=short", "seed=0,1"],
+        ],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
         env={**usual, "PYTHONPATH": f"{tmp_path}:{REPOSITORY}"},
     )
     assert done.returncode == 1
-    said = "hydra/launcher: there is no submitit here; pip install -e '.[slurm]'"
+    said = "hydra/launcher: slurm is not installed; pip install -e '.[slurm]'"
     assert done.stderr.splitlines() == [f"error: {said}"]
 
 
