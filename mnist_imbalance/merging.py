@@ -85,6 +85,7 @@ class Merged:
         self.again = 0
         self.disagreeing: list[str] = []
         self.damaged: list[str] = []
+        self.damaged_files: set[Path] = set()  # of many runs
         self.known: dict[str, tuple[str, str | None, str]] = {}
 
     def _is_new(self, key: str, reached: str, images: str | None, place: str) -> bool:
@@ -141,6 +142,7 @@ class Merged:
                 yield table.filter(pyarrow.array(new, pyarrow.bool_()))
         except ConfigError as error:
             self.damaged.append(str(error))
+            self.damaged_files.add(file)
 
 
 def merge(roots: Sequence[Path], into: Path) -> tuple[int, int]:
@@ -155,6 +157,8 @@ def merge(roots: Sequence[Path], into: Path) -> tuple[int, int]:
             there already. Nothing is written then.
     """
     file = into / PACKED
+    if into.exists() and not into.is_dir():
+        raise ConfigError(f"--into: {into} is no folder")
     if file.exists():
         raise ConfigError(f"--into: {file} is there already; choose another folder")
     merged = Merged(roots)
@@ -205,7 +209,7 @@ def check(roots: Sequence[Path]) -> tuple[int, list[str]]:
     count = sum(map(len, merged.tables()))
     lines = [*merged.damaged, *merged.disagreeing]
     for file in chain.from_iterable(map(files_of_records, roots)):
-        if file.name == PACKED and not any(str(file) in line for line in merged.damaged):
+        if file.name == PACKED and file not in merged.damaged_files:
             packed = Packed(file)
             for row in range(len(packed.hashes)):
                 try:

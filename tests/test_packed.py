@@ -108,6 +108,8 @@ def test_runs_of_two_labs_are_merged_each_once(
     assert capsys.readouterr().out == "3 runs, all whole\n"
     with pytest.raises(SystemExit, match=r"^error: --into: .*both/records\.parquet is there"):
         call(monkeypatch, "merge", tmp_path / "one", "--into", tmp_path / "both")
+    with pytest.raises(SystemExit, match=r"^error: --into: .*records\.parquet is no folder"):
+        call(monkeypatch, "pack", tmp_path / "one", "--into", tmp_path / "both" / PACKED)
 
 
 def test_runs_that_disagree_are_named_and_nothing_is_written(
@@ -170,6 +172,11 @@ def test_a_changed_row_is_found(
         with pytest.raises(SystemExit):
             call(monkeypatch, "check", tmp_path / "packed")
         assert f"{file}: {SCHEMA_2} is damaged (" in capsys.readouterr().out, column
+    monkeypatch.chdir(tmp_path)  # where this file's path is a part of another's, which is no table
+    (tmp_path / "lab/packed").mkdir(parents=True)
+    (tmp_path / "lab/packed" / PACKED).write_bytes(b"")
+    with pytest.raises(SystemExit, match=r"^error: records: 2 damaged"):
+        call(monkeypatch, "check", "lab", "packed")
 
 
 def test_a_row_that_lacks_something_is_named(
