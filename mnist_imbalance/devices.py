@@ -54,8 +54,8 @@ def in_processes(number: int, task: Callable[..., Returned], *arguments: Any) ->
     """
     if multiprocessing.parent_process():
         raise ConfigError(
-            "trainer.devices: must be 1 under hydra/launcher=joblib; basic trains one run after "
-            "the other"
+            "trainer.devices: must be 1 under hydra/launcher=joblib, and under batched without a "
+            "GPU; basic trains one run after the other"
         )
     context = multiprocessing.get_context("spawn")
     shared = {
