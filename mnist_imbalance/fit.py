@@ -75,8 +75,8 @@ def make_trainer(
     warnings.filterwarnings("ignore", ".*does not have many workers")  # slices need none
     warnings.filterwarnings("ignore", "The dirpath has changed")  # a shorter run's was another
     warnings.filterwarnings("ignore", "Checkpoint directory")  # not empty when a run goes on
-    warnings.filterwarnings("ignore", ".*sync_dist=True")  # the processes log the same numbers
     warnings.filterwarnings("ignore", "Experiment logs directory")  # of CSVLogger, likewise
+    warnings.filterwarnings("ignore", ".*sync_dist=True")  # the processes log the same numbers
     warnings.filterwarnings("ignore", "The `srun` command")  # where Slurm is but is not asked for
     keep_last = ModelCheckpoint(
         folder.last_checkpoint.parent,
