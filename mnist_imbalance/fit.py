@@ -353,9 +353,10 @@ def fit_and_score(
         folder.begin(config, hydra)
     if checkpoint and not done:
         print(f"goes on from {checkpoint}", flush=True)
-    if checkpoint:
-        unknowing = [each for each in loggers if not done or isinstance(each, CSVLogger)]
-        log_before(checkpoint, unknowing, data)  # CSVLogger deletes what it was told before
+    # CSVLogger deletes what it was told before
+    unknowing = [each for each in loggers if not done or isinstance(each, CSVLogger)]
+    if checkpoint and unknowing:
+        log_before(checkpoint, unknowing, data)
     if trained:
         steps = take_up(trained, classifier)
     else:
