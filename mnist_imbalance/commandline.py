@@ -13,9 +13,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from mnist_imbalance import config as configs
-from mnist_imbalance.config import compose_with
+from mnist_imbalance.config import check_installed, compose_with
 from mnist_imbalance.errors import STOPPED, ConfigError, can_be_mended, one_line
-from mnist_imbalance.jobs import check_installed
 
 SHOW_TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"
 

@@ -5,6 +5,7 @@ import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
 from pydoc import locate
@@ -36,6 +37,7 @@ CONF = next(  # in an installed package, or in the repository
 # conf/hydra/launcher/joblib.yaml shares the name of its plugin's own config on purpose
 SAME_NAME = r"\s*'hydra/launcher/joblib' is validated against ConfigStore schema"
 warnings.filterwarnings("ignore", SAME_NAME)
+NEEDS = {"slurm": "hydra_plugins.hydra_submitit_launcher", "ray": "ray"}  # what their extras bring
 Limit = Annotated[FiniteFloat, Field(gt=0)]  # batches, or a fraction of them
 
 
@@ -144,6 +146,16 @@ def check(config: DictConfig) -> None:
         raise as_config_error(error) from error
     if config.trainer.max_epochs == config.trainer.max_steps == -1:
         raise ConfigError("trainer.max_epochs, trainer.max_steps: one of them must end the run")
+
+
+def check_installed(name: str) -> None:
+    """Refuse a choice of ``hydra/launcher`` whose extra is not installed.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if name in NEEDS and not find_spec(NEEDS[name]):
+        raise ConfigError(f"hydra/launcher: {name} is not installed; pip install -e '.[{name}]'")
 
 
 def answer(part: Any, known: Mapping[str, Any]) -> Any:

@@ -11,7 +11,6 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypedDict
 
@@ -24,7 +23,7 @@ from omegaconf import DictConfig, open_dict, read_write
 from pydantic import BaseModel, Field, FiniteFloat
 from rich.console import Console
 
-from mnist_imbalance.config import compose_with, hydra_at_conf
+from mnist_imbalance.config import check_installed, compose_with, hydra_at_conf
 from mnist_imbalance.errors import STOPPED, ConfigError, explain, naming
 from mnist_imbalance.files import remove_if_empty
 from mnist_imbalance.processes import end_with_parent
@@ -186,17 +185,6 @@ class LauncherKeys(BaseModel, strict=True):
 
 
 OWN_KEYS = LauncherKeys.model_fields.keys()
-NEEDS = {"slurm": "hydra_plugins.hydra_submitit_launcher", "ray": "ray"}  # what their extras bring
-
-
-def check_installed(name: str) -> None:
-    """Refuse a choice of ``hydra/launcher`` whose extra is not installed.
-
-    Raises:
-        ConfigError: It is not.
-    """
-    if name in NEEDS and not find_spec(NEEDS[name]):
-        raise ConfigError(f"hydra/launcher: {name} is not installed; pip install -e '.[{name}]'")
 
 
 def check_launcher(launcher: DictConfig) -> None:
