@@ -75,7 +75,7 @@ class Merged:
     Attributes:
         again: How many records were left out, as equal ones came before.
         disagreeing: A line for each run that comes again with other numbers.
-        damaged: A line for each run, or file of many, that cannot be read.
+        damaged: Each file, of a run or of many, that cannot be read, and a line about it.
         known: Checksums and place of each run, by config hash.
     """
 
@@ -84,9 +84,12 @@ class Merged:
         self.roots = roots
         self.again = 0
         self.disagreeing: list[str] = []
-        self.damaged: list[str] = []
-        self.damaged_files: set[Path] = set()  # of many runs
+        self.damaged: list[tuple[Path, str]] = []
         self.known: dict[str, tuple[str, str | None, str]] = {}
+
+    def wrong(self) -> list[str]:
+        """Return a line for each record so far that is damaged or disagrees with another."""
+        return [*(line for _, line in self.damaged), *self.disagreeing]
 
     def _is_new(self, key: str, reached: str, images: str | None, place: str) -> bool:
         """Tell whether a run has not come before.
@@ -122,7 +125,7 @@ class Merged:
             try:
                 row = read_folder(file, root)
             except ConfigError as error:
-                self.damaged.append(str(error))
+                self.damaged.append((file, str(error)))
                 continue
             if row and self._is_new(
                 row["config_hash"], row["reached"], row["images"], str(file.parent)
@@ -141,8 +144,7 @@ class Merged:
                 ]
                 yield table.filter(pyarrow.array(new, pyarrow.bool_()))
         except ConfigError as error:
-            self.damaged.append(str(error))
-            self.damaged_files.add(file)
+            self.damaged.append((file, str(error)))
 
 
 def merge(roots: Sequence[Path], into: Path) -> tuple[int, int]:
@@ -165,7 +167,7 @@ def merge(roots: Sequence[Path], into: Path) -> tuple[int, int]:
 
     def tables() -> Iterator[pyarrow.Table]:
         yield from merged.tables()
-        if wrong := [*merged.damaged, *merged.disagreeing]:
+        if wrong := merged.wrong():
             raise ConfigError(f"nothing is written: {summarize(wrong)}")
         if not merged.known:
             raise ConfigError(f"records: no result of a run below {', '.join(map(str, roots))}")
@@ -207,9 +209,10 @@ def check(roots: Sequence[Path]) -> tuple[int, list[str]]:
     """
     merged = Merged(roots)
     count = sum(map(len, merged.tables()))
-    lines = [*merged.damaged, *merged.disagreeing]
+    lines = merged.wrong()
+    damaged = {file for file, _ in merged.damaged}
     for file in chain.from_iterable(map(files_of_records, roots)):
-        if file.name == PACKED and file not in merged.damaged_files:
+        if file.name == PACKED and file not in damaged:
             packed = Packed(file)
             for row in range(len(packed.hashes)):
                 try:
