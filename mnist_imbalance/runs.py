@@ -45,10 +45,13 @@ NEW_KEYS = {  # the value that all runs had before there was such a key: it chan
     "data.source._partial_": True,
     "data.source._target_": "mnist_imbalance.data.source.read_torchvision",
     "data.source.name": "MNIST",
+    "data.fill": False,
     "data.transforms": [],
     "model.channels": [6, 16],
     "model.features": [120, 84],
     "model.head": "linear",
+    "model.scale": 30,
+    "posthoc.tau": None,
     "model.hidden_size": 64,
     "trainer.max_steps": -1,
 }
