@@ -174,7 +174,9 @@ def condition_of(
         compose: `config.compose_with`, or a version that remembers.
     """
     if compose is None:
-        from mnist_imbalance.config import compose_with as compose  # slow to import
+        from mnist_imbalance.config import compose_with  # slow to import
+
+        compose = compose_with
     usual = compose((f"data={choices['data']}",), with_hydra=True).hydra.runtime.choices
     named = named_choices(choices, usual)
     plain = determining(compose(tuple(f"{group}={choice}" for group, choice in named.items())))
