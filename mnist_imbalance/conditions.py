@@ -6,6 +6,7 @@ from typing import Any
 CHOICES = ("model", "data", "loss", "optimizer")  # config groups, by which runs are named
 NAMED_IF_CHANGED = ("scheduler", "mix", "callbacks", "posthoc")  # and what lies below data
 BUDGET = {"trainer.max_epochs", "trainer.max_steps"}  # how long is trained, not what is done
+BUDGET |= {"data.sampler.epochs", "data.sampler.steps"}  # of the progressive sampler
 SEEDS = {"seed", "data.seed", "data.order_seed"}
 
 

@@ -219,7 +219,8 @@ def build_classifier(config: DictConfig, data: MNISTData) -> Classifier:
     lightning.seed_everything(config.seed, verbose=False)
     asked = ("num_classes", "image_shape", "class_counts", "minority")
     known = {name: getattr(data, name) for name in asked}
-    known["head"] = config.model.get("head")
+    known |= {key: config.model[key] for key in ("head", "scale") if key in config.model}
+    known.setdefault("head", None)
 
     def make_scheduler(optimizer: Optimizer, steps: int) -> LRScheduler:
         with naming("scheduler"):

@@ -161,3 +161,33 @@ class AdjustedCrossEntropy(nn.Module):
         wrong = (-torch.expm1(-of_own)).clamp(min=torch.finfo(log_p.dtype).tiny)
         total = (weights * wrong**self.gamma * crossed).sum()
         return total / (weights.sum() if self.normalize == "weight_sum" else len(labels))
+
+
+class GroupDRO(nn.Module):
+    """The sum of the labels' mean losses, each times a weight that grows with it.
+
+    Sagawa et al., 2020, "Distributionally robust neural networks", labels being the groups: after
+    every training batch q ∝ q · exp(step · ℓ), ℓ being the labels' mean losses in it.
+
+    Args:
+        num_classes: Labels that there are, C.
+        step: Of the weights.
+    """
+
+    weights: Tensor
+
+    @validate_call
+    def __init__(self, num_classes: PositiveInt, step: Weight = 0.01) -> None:
+        super().__init__()
+        self.step = step
+        self.register_buffer("weights", torch.full((num_classes,), 1 / num_classes))
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Map logits (N, C) and labels (N,) to a scalar."""
+        losses = functional.cross_entropy(logits, labels, reduction="none")
+        summed = torch.zeros_like(self.weights).index_add(0, labels, losses)
+        means = summed / labels.bincount(minlength=len(self.weights)).clamp(min=1)
+        if logits.requires_grad:
+            grown = self.weights * (self.step * means.detach()).exp()
+            self.weights.copy_(grown / grown.sum())
+        return self.weights @ means

@@ -10,7 +10,7 @@ from math import pi
 from typing import Annotated
 
 import torch
-from pydantic import Field, FiniteFloat, PositiveInt, validate_call
+from pydantic import Field, FiniteFloat, NonNegativeInt, PositiveInt, validate_call
 from torch import Tensor
 
 from mnist_imbalance.errors import ConfigError
@@ -33,7 +33,7 @@ def summing_to_their_number(weights: Tensor) -> Tensor:
     return weights / weights.mean()
 
 
-def effective_weights(class_counts: Counts, beta: float) -> Tensor:
+def effective_weights(class_counts: Sequence[int], beta: float) -> Tensor:
     """Return w ∝ (1 − β) / (1 − β^n), scaled so that the mean is 1 (Cui et al., 2019)."""
     counts = torch.tensor(class_counts, dtype=torch.float64)
     return summing_to_their_number((1 - beta) / (1 - beta**counts))
@@ -46,18 +46,26 @@ def focal(
     weights: Sequence[Weight] | None = None,
     normalize: Normalize = "count",
     deferred: Fraction = 0,
+    class_counts: Sequence[NonNegativeInt] = (),
+    beta: Fraction = 0,
 ) -> AdjustedCrossEntropy:
     """Return the focal loss, −w_y (1 − p_y)^γ log p_y: images that are right already count less.
 
-    Lin et al., 2017, "Focal loss for dense object detection", equations 4 and 5; ``weights`` is
-    its α. A weight stands before the loss, not within the probability.
+    Lin et al., 2017, "Focal loss for dense object detection", equations 4 and 5, with softmax, as
+    in Cao et al.'s code, where Lin et al. have a sigmoid for every label; ``weights`` is its α. A
+    weight stands before the loss, not within the probability. With β the weights are those of
+    `class_balanced` (Cui et al., 2019).
 
     Raises:
-        ConfigError: There are more or fewer weights than labels.
+        ConfigError: There are more or fewer weights than labels, or weights as well as β.
     """
     if weights is not None:
         check_number(weights, num_classes)
+    if weights and beta:
+        raise ConfigError("loss.weights, loss.beta: give one of them")
     by_label = torch.tensor(weights or [1.0] * num_classes)
+    if beta:
+        by_label = effective_weights(class_counts, beta)
     return AdjustedCrossEntropy(
         num_classes, weights=by_label, gamma=gamma, normalize=normalize, deferred=deferred
     )
@@ -73,6 +81,7 @@ def class_balanced(
     """Return cross-entropy with w ∝ (1 − β) / (1 − β^n), one over the effective number of images.
 
     Cui et al., 2019, "Class-balanced loss based on effective number of samples"; β = 0 is plain.
+    Deferred, it is the re-weighting of Cao et al.'s code; their paper has w ∝ 1 / n.
     """
     weights = effective_weights(class_counts, beta)
     return AdjustedCrossEntropy(
@@ -89,8 +98,8 @@ def inverse_frequency(
 ) -> AdjustedCrossEntropy:
     """Return cross-entropy with w ∝ n^−power, scaled so that the mean is 1.
 
-    A power of 1 is the usual re-weighting and ½ its smoothed form (both are baselines of Cui et
-    al., 2019); 0 is plain.
+    A power of 1 is the usual re-weighting and ½ its smoothed form, as in SubpopBench (Yang et al.,
+    2023); 0 is plain.
     """
     weights = summing_to_their_number(frequencies(class_counts) ** -power)
     return AdjustedCrossEntropy(
@@ -112,8 +121,9 @@ def ldam(
 
     Cao et al., 2019, "Learning imbalanced datasets with label-distribution-aware margin loss":
     m ∝ n^−¼, the largest being ``max_margin``, is taken from the own label's cosine, and s is
-    ``scale``. With ``beta`` the loss is weighted as in `class_balanced`, once the fraction
-    ``deferred`` of training is done; the margins hold from the beginning.
+    ``scale``, by which the model has multiplied its cosines. With ``beta`` the loss is weighted as
+    in `class_balanced`, once the fraction ``deferred`` of training is done; the margins hold from
+    the beginning.
 
     Raises:
         ConfigError: The model's last layer gives no cosines.
@@ -124,11 +134,10 @@ def ldam(
     return AdjustedCrossEntropy(
         len(class_counts),
         weights=effective_weights(class_counts, beta),
-        scales=torch.full((len(class_counts),), scale),
         margins=scale * max_margin * margins / margins.max(),
         normalize=normalize,
         deferred=deferred,
-        kept=("scales", "margins"),
+        kept=("margins",),
     )
 
 

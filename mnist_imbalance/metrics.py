@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torchmetrics.functional.classification import multiclass_auroc, multiclass_calibration_error
+from torchmetrics.functional.classification import binary_auroc, multiclass_calibration_error
 
 Of = Literal["all", "minority", "majority"]
 BINS = 15  # of the calibration error, as in Guo et al., 2017
@@ -35,10 +35,13 @@ def worst_label(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def auroc(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the labels' mean area under the curve of one against the rest, in [0, 1]."""
-    if labels.min() == labels.max():
+    """Return the mean area under the curve, in [0, 1], of every label that has images."""
+    there = labels.unique()
+    if len(there) == 1:
         return torch.tensor(torch.nan)
-    return multiclass_auroc(logits.softmax(dim=1), labels, num_classes=logits.shape[1])
+    chances = logits.softmax(dim=1)
+    areas = [binary_auroc(chances[:, label], (labels == label).long()) for label in there]
+    return torch.stack(areas).mean()
 
 
 def part(logits: Tensor, labels: Tensor, minority: Sequence[int], of: Of) -> tuple[Tensor, Tensor]:

@@ -42,10 +42,33 @@ class Mixup(nn.Module):
         return torch.lerp(images[partner], images, share), labels, labels[partner], share
 
 
+class CutMix(Mixup):
+    """A box of each image is another image's, λ being the part that is left of the first.
+
+    Yun et al., 2019, "CutMix: Regularization strategy to train strong classifiers with localizable
+    features": the box has the image's shape, a part 1 − λ of its area, and a centre drawn
+    uniformly; what lies outside the image is cut off, and λ is what is left then.
+    """
+
+    def forward(self, images: Tensor, labels: Tensor) -> Mixed:
+        """Mix images (N, C, H, W) and labels (N,)."""
+        side = (1 - self.shares.sample().item()) ** 0.5
+        partner = torch.randperm(len(labels)).to(labels.device)
+        box = []
+        for length in images.shape[2:]:
+            centre, half = int(torch.randint(length, ())), int(length * side) // 2
+            box.append(slice(max(centre - half, 0), min(centre + half, length)))
+        mixed = images.clone()
+        mixed[:, :, *box] = images[partner][:, :, *box]
+        rows, columns = (part.stop - part.start for part in box)
+        share = 1 - rows * columns / (images.shape[2] * images.shape[3])
+        return mixed, labels, labels[partner], share
+
+
 class Remix(nn.Module):
     """Mixup in which an image of a frequent and a rare label may have the rare label alone.
 
-    Chou et al., 2020, "Remix: Rebalanced mixup", equation 7: for an image of label i mixed with one
+    Chou et al., 2020, "Remix: Rebalanced mixup", section 3: for an image of label i mixed with one
     of label j, which have n_i and n_j training images, the first label's share is
 
     - 0 if n_i / n_j ≥ κ and λ < τ: both labels are then j,

@@ -48,7 +48,8 @@ class Study(BaseModel, strict=True, extra="forbid"):
         extension_seeds: Of the runs of those.
         methods: What is compared in every run of the overlays in ``experiments``, by name:
             overrides of the training command line; what they sweep is tuned, see `with_settings`.
-        tuned_at: Overrides of these overlays, where the methods are tuned; with the first seed.
+        tuned_at: Overrides of these overlays, where the methods are tuned.
+        tuning_seed: With which they are tuned; None is the first of ``seeds``.
         overrides: Of every run.
         report_dir: Where the report is written; None is ``report`` below runs_dir where that holds
             runs, and else in the working directory.
@@ -60,8 +61,14 @@ class Study(BaseModel, strict=True, extra="forbid"):
     extension_seeds: Seeds
     methods: dict[str, list[str]]
     tuned_at: list[str]
+    tuning_seed: Seed | None
     overrides: list[str]
     report_dir: str | None
+
+    @property
+    def tuned_with(self) -> int:
+        """The seed with which methods are tuned."""
+        return self.seeds[0] if self.tuning_seed is None else self.tuning_seed
 
 
 class StudyKeys(BaseModel, strict=True, extra="forbid"):
@@ -422,7 +429,7 @@ class Unseeded(NamedTuple):
 def with_settings(study: Study, planned: Sequence[Unseeded], seed: int) -> Iterator[PlannedRun]:
     """Go through the runs of an overlay with a seed.
 
-    A method of several settings has all of them with the study's first seed where it is tuned.
+    A method of several settings has all of them with the tuning seed where it is tuned.
     Elsewhere, and with other seeds, it has one run, which waits for the best of them.
     """
     keys = {override.partition("=")[0] for override in study.tuned_at}
@@ -433,11 +440,16 @@ def with_settings(study: Study, planned: Sequence[Unseeded], seed: int) -> Itera
     for (method, place), settings in at.items():
         others = {each for each in place if each.partition("=")[0] not in keys}
         tuned = frozenset([*others, *study.tuned_at])
-        if not method or len(settings) == 1 or (place == tuned and seed == study.seeds[0]):
+        tunes = place == tuned and seed == study.tuned_with and len(settings) > 1
+        if method and seed not in study.seeds and not tunes:
+            continue
+        if not method or len(settings) == 1 or tunes:
             yield from (each.seeded(seed) for each in settings)
             continue
         tuned_by = {
-            known[method, tuned, each.setting].seeded(study.seeds[0]).config_hash: each.seeded(seed)
+            known[method, tuned, each.setting].seeded(study.tuned_with).config_hash: each.seeded(
+                seed
+            )
             for each in settings
         }
         first = next(iter(tuned_by.values()))
@@ -486,12 +498,18 @@ def plan(study: Study) -> list[PlannedRun]:
                 follow = [key for key, value in determining(config).items() if value != values[key]]
                 found[experiment].append(Unseeded(run, follow, method, place, tuple(of_method)))
 
-    every_seed = {*study.seeds, *study.extension_seeds, *chain.from_iterable(own_seeds.values())}
+    every_seed = {
+        study.tuned_with,
+        *study.seeds,
+        *study.extension_seeds,
+        *chain.from_iterable(own_seeds.values()),
+    }
     runs: list[PlannedRun] = []
     for seed in sorted(every_seed):
         for experiment, planned in found.items():
             seeds = [
                 *(study.seeds if experiment in study.experiments else []),
+                *([study.tuned_with] if experiment in study.experiments and study.methods else []),
                 *(study.extension_seeds if experiment in study.extensions else []),
             ]
             if seed in (own_seeds[experiment] or seeds):

@@ -6,11 +6,12 @@ validation images.
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
+from typing import Annotated
 
 import torch
 from omegaconf import DictConfig
-from pydantic import validate_call
+from pydantic import Field, FiniteFloat, validate_call
 from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 from torch.nn import functional
@@ -22,7 +23,8 @@ from mnist_imbalance.losses import Weight
 from mnist_imbalance.methods import frequencies
 from mnist_imbalance.metrics import balanced_accuracy
 
-STRENGTHS = tuple(step / 10 for step in range(31))  # τ from 0, which changes nothing, to 3
+STRENGTHS = [step / 10 for step in range(31)]  # τ from 0, which changes nothing, to 3
+Tau = Annotated[FiniteFloat, Field(ge=0)]
 TEMPERATURES = (0.05, 20.0)
 
 
@@ -98,10 +100,21 @@ def last_layer(model: nn.Module) -> nn.Linear:
     return layers[-1]
 
 
-def best_strength(adjusted: Mapping[float, Tensor], labels: Tensor) -> float:
-    """Return the smallest τ whose logits, given by τ, have the highest balanced accuracy."""
-    scored = {tau: balanced_accuracy(logits, labels).item() for tau, logits in adjusted.items()}
-    return max(scored, key=lambda tau: (round(scored[tau], 6), -tau))
+def best_strength(
+    tau: float | Sequence[float], adjust: Callable[[float], Tensor], labels: Tensor
+) -> tuple[float, str]:
+    """Return the smallest τ with the highest balanced accuracy, and what the screen says of it.
+
+    Args:
+        tau: The one to take, or those to choose from.
+        adjust: τ → the logits (N, C) of the validation images.
+        labels: (N,) of these.
+    """
+    grid = sorted(tau) if isinstance(tau, Sequence) else [tau]
+    scores = {tau: round(balanced_accuracy(adjust(tau), labels).item(), 6) for tau in grid}
+    best = max(grid, key=scores.__getitem__)
+    at_end = len(grid) > 1 and best == grid[-1]
+    return best, f"τ={best:g}" + (", the largest of those tried" if at_end else "")
 
 
 def best_temperature(logits: Tensor, labels: Tensor) -> float:
@@ -115,17 +128,29 @@ def best_temperature(logits: Tensor, labels: Tensor) -> float:
     return math.exp(found.x)
 
 
-def logit_adjustment(model: nn.Module, data: MNISTData) -> Adjusted:
+@validate_call(config={"arbitrary_types_allowed": True})
+def logit_adjustment(
+    model: nn.Module,
+    data: MNISTData,
+    *,
+    tau: Tau | Annotated[list[Tau], Field(min_length=1)] | None = None,
+) -> Adjusted:
     """Take τ log π from the logits, π being each label's part of the training images.
 
     Menon et al., 2021, "Long-tail learning via logit adjustment", the post-hoc form.
+
+    Args:
+        model: Left as it is.
+        data: Of its training.
+        tau: τ, 1 being the paper's; or some to choose from; None is 0, 0.1, … 3.
     """
     model = copy.deepcopy(model).eval()
     images, labels = data.val
     logits = logits_of(model, images)
     prior = frequencies(data.class_counts).log().float()
-    tau = best_strength({tau: logits - tau * prior for tau in STRENGTHS}, labels)
-    return Adjusted(model, f"τ={tau:g}", offsets=-tau * prior)
+    grid = STRENGTHS if tau is None else tau
+    best, told = best_strength(grid, lambda tau: logits - tau * prior, labels)
+    return Adjusted(model, told, offsets=-best * prior)
 
 
 def normalized(model: nn.Module, tau: float, keep_bias: bool) -> nn.Module:
@@ -140,22 +165,32 @@ def normalized(model: nn.Module, tau: float, keep_bias: bool) -> nn.Module:
 
 
 @validate_call(config={"arbitrary_types_allowed": True})
-def tau_normalized(model: nn.Module, data: MNISTData, *, keep_bias: bool) -> Adjusted:
-    """Divide each label's last weights by their norm^τ, τ being at most 1, where norms are alike.
+def tau_normalized(
+    model: nn.Module,
+    data: MNISTData,
+    *,
+    keep_bias: bool,
+    tau: Tau | Annotated[list[Tau], Field(min_length=1)] = STRENGTHS[:11],  # of earlier records
+) -> Adjusted:
+    """Divide each label's last weights by their norm^τ; at τ = 1 all norms are alike.
 
-    Kang et al., 2020, "Decoupling representation and classifier for long-tailed recognition", whose
-    classifier has no bias.
+    Kang et al., 2020, "Decoupling representation and classifier for long-tailed recognition", who
+    train with a bias and drop it here.
 
     Args:
         model: Its last linear layer maps to the logits.
         data: Of its training.
         keep_bias: Leave the bias as it is, or else set it to 0.
+        tau: τ, or some to choose from.
     """
     images, labels = data.val
-    scaled = {tau: logits_of(normalized(model, tau, keep_bias), images) for tau in STRENGTHS[:11]}
-    tau = best_strength(scaled, labels)
-    told = "bias kept" if keep_bias else "no bias"
-    return Adjusted(normalized(model, tau, keep_bias), f"τ={tau:g}, {told}")
+
+    def scaled(tau: float) -> Tensor:
+        return logits_of(normalized(model, tau, keep_bias), images)
+
+    best, told = best_strength(tau, scaled, labels)
+    bias = "bias kept" if keep_bias else "no bias"
+    return Adjusted(normalized(model, best, keep_bias), f"{told}, {bias}")
 
 
 def temperature(model: nn.Module, data: MNISTData) -> Adjusted:

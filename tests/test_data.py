@@ -91,6 +91,16 @@ def test_data_seed_chooses_and_order_seed_orders() -> None:
     assert not torch.equal(base.sum(dim=0), other_choice.sum(dim=0))
 
 
+def test_copies_can_fill_up_to_the_other_labels() -> None:
+    filled = prepared("data=augmented_100", "data.fill=true", "data.keep=0.01")
+    assert filled.class_counts[:5] == [100 * count for count in filled.counts["subsampled"][:5]]
+    noisy = filled.train[0][filled.train[1] == 0].unflatten(0, (100, -1))[5::10]
+    assert not torch.equal(noisy[0], noisy[1])  # each copy's noise is its own
+    assert len(filled.sample()) == 5 * 10
+    plain, same = (prepared("data=augmented_100", f"data.fill={fill}") for fill in (False, True))
+    assert torch.equal(plain.train[0], same.train[0])  # at 10 % the ten copies fill up already
+
+
 def test_copies_are_augmented_images_of_the_kept_ones() -> None:
     data = prepared("data=augmented_40")
     original, noisy, left, right = data.sample().unflatten(0, (4, 5)).float()

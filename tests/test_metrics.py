@@ -43,6 +43,11 @@ def test_they_are_scikit_learns(scored: tuple[torch.Tensor, torch.Tensor]) -> No
     assert g_mean(*scored).item() == pytest.approx(math.prod(recalls) ** 0.25, abs=1e-5)
 
 
+def test_a_label_without_images_is_left_out() -> None:
+    logits = torch.tensor([[3.0, 0, 1], [2, 1, 1], [0, 2, 1], [1, 3, 1]])
+    assert auroc(logits, torch.tensor([0, 0, 1, 1])).item() == 1
+
+
 def test_calibration_worked_out_by_hand() -> None:
     logits = torch.log(torch.tensor([[0.9, 0.1], [0.9, 0.1], [0.3, 0.7], [0.3, 0.7]]))
     labels = torch.tensor([0, 1, 1, 1])

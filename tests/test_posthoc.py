@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import composed
+from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -115,14 +116,30 @@ def test_the_strength_is_the_best_on_validation_images(run: TrainedRun) -> None:
     logits = logits_of(model, images)
     scores = [balanced_accuracy(logits - each * log_prior, labels) for each in STRENGTHS]
     assert reached == max(scores) > scores[0]
-    assert adjusted.told == f"τ={STRENGTHS[scores.index(max(scores))]:g}"
+    assert adjusted.told.startswith(f"τ={STRENGTHS[scores.index(max(scores))]:g}")
+
+
+def test_the_strength_can_be_asked_for_and_an_end_of_the_grid_is_said(run: TrainedRun) -> None:
+    model, data = run.classifier.model, run.data
+    log_prior = frequencies(data.class_counts).log().float()
+    asked = logit_adjustment(model, data, tau=1)
+    torch.testing.assert_close(asked.offsets, -log_prior)
+    assert asked.told == "τ=1"
+    ended = logit_adjustment(model, data, tau=[0, 0.01])
+    assert ended.told in {"τ=0", "τ=0.01, the largest of those tried"}
+    with pytest.raises(ValidationError, match="tau"):
+        logit_adjustment(model, data, tau=-1)
 
 
 def test_norms_are_alike_at_full_strength(run: TrainedRun) -> None:
     layer = last_layer(normalized(run.classifier.model, 1, keep_bias=False))
     torch.testing.assert_close(layer.weight.norm(dim=1), torch.ones(10))
     assert not layer.bias.any()
-    kept = tau_normalized(run.classifier.model, run.data, keep_bias=True)
+    grid = [step / 10 for step in range(21)]  # of the authors' tau_norm.py
+    assert composed("posthoc=tau_normalized").posthoc.tau == grid
+    chosen = tau_normalized(run.classifier.model, run.data, keep_bias=False, tau=grid)
+    assert not last_layer(chosen).bias.any()
+    kept = tau_normalized(run.classifier.model, run.data, keep_bias=True, tau=1)
     before = last_layer(run.classifier.model)
     assert torch.equal(last_layer(kept).bias, before.bias)
     assert "bias kept" in kept.told

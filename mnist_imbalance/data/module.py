@@ -100,6 +100,8 @@ class MNISTData(lightning.LightningDataModule):
             than the second, and for those between, instead of minority and majority.
         copies: What is done to each copy of a kept image; one copy at least.
         copied: The labels whose images are copied: ``minority``, or ``all``.
+        fill: Repeat the list of copies until the copied labels have about as many images as the
+            others have on average; each copy with noise has noise of its own.
         redraw: Draw the copies' noise anew for every epoch.
         batch_size: Images a batch.
         source: ``dir`` → all images and labels.
@@ -129,6 +131,7 @@ class MNISTData(lightning.LightningDataModule):
         shots: tuple[PositiveInt, PositiveInt] | None = None,
         copies: Annotated[Sequence[Copy], Field(min_length=1)] = (UNCHANGED,),
         copied: Literal["minority", "all"] = "minority",
+        fill: bool = False,
         redraw: bool = False,
         batch_size: PositiveInt = 128,
         source: Callable[[Path], Images] = MNIST,
@@ -145,6 +148,7 @@ class MNISTData(lightning.LightningDataModule):
         self.shots = shots
         self.copies = copies
         self.copied = copied
+        self.fill = fill
         self.redraw = redraw
         self.batch_size = batch_size
         self.source = source
@@ -219,7 +223,16 @@ class MNISTData(lightning.LightningDataModule):
         images, labels = self.kept
         copied = list(range(self.num_classes)) if self.copied == "all" else self.minority
         noise = generator("noise", self.seed, epoch)
-        return expand(images, labels, is_among(labels, copied), self.copies, noise)
+        chosen = is_among(labels, copied)
+        return expand(images, labels, chosen, [*self.copies] * self._repeats(chosen), noise)
+
+    def _repeats(self, copied: Tensor) -> int:
+        """Return how often the list of copies is gone through, given which images are copied."""
+        labels = self.kept[1]
+        if not self.fill or copied.all() or not copied.any():
+            return 1
+        others, own = (int(part.sum()) / len(labels[part].unique()) for part in (~copied, copied))
+        return max(1, round(others / (own * len(self.copies))))
 
     def to(self, device: torch.device) -> None:
         """Move all sets to a device."""
@@ -297,6 +310,7 @@ class MNISTData(lightning.LightningDataModule):
         """
         images, labels = self.train
         shown = is_among(labels, self.shown)
-        copies = torch.stack(images[shown].chunk(len(self.copies)))
-        of_each = labels[shown].chunk(len(self.copies))[0]
+        size = int(is_among(self.kept[1], self.shown).sum())
+        copies = torch.stack(images[shown].split(size)[: len(self.copies)])
+        of_each = labels[shown][:size]
         return copies[:, first_of_each(of_each, self.shown)].flatten(0, 1)

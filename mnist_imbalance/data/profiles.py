@@ -27,11 +27,10 @@ def exponential(available: Sequence[int], ratio: Ratio) -> list[int]:
 
 
 @validate_call
-def pareto(available: Sequence[int], ratio: Ratio) -> list[int]:
-    """Return counts that fall by a power of the label's rank, n · (i + 1)^−a.
+def zipf(available: Sequence[int], ratio: Ratio) -> list[int]:
+    """Return counts that fall by a power of the label's rank, n · (i + 1)^−a (Zipf's law).
 
-    The long tail of Liu et al., 2019, "Large-scale long-tailed recognition in an open world", whose
-    counts follow a Pareto distribution; a is chosen so that the last label has n / ratio.
+    The power a is chosen so that the last label has n / ratio.
 
     Args:
         available: Images of each label, (C,).
