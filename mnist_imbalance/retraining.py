@@ -22,7 +22,6 @@ from mnist_imbalance.data.samplers import by_frequency
 from mnist_imbalance.data.transforms import transform_each
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.methods import Smoothing, label_aware_smoothing
-from mnist_imbalance.models.heads import CosineLinear
 from mnist_imbalance.posthoc import Adjusted, last_layer, logits_of
 from mnist_imbalance.seeds import Seed, derive, generator
 
@@ -138,10 +137,8 @@ def crt(
     ``smoothing`` is the part of every target that is spread over all labels.
 
     Raises:
-        ConfigError: The layer's outputs are not the logits, or cosines; or the loss diverges.
+        ConfigError: The layer's outputs are not the logits, or the loss diverges.
     """
-    if isinstance(last_layer(model), CosineLinear):
-        raise ConfigError("model.head: must be linear for posthoc=crt, cosines are too small")
     loss = nn.CrossEntropyLoss(label_smoothing=smoothing)
     return retrained(model, data, loss, seed, training, layer_rate=1, anew=True)
 

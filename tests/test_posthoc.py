@@ -398,7 +398,6 @@ MISTAKES = {  # what is written, and how its error begins
     "posthoc=lws posthoc._target_=builtins.dict": "posthoc: ",
     "posthoc=lws posthoc.weight_decay=-1": "posthoc.weight_decay: Input should be greater",
     "posthoc=label_shift posthoc.prior=[1,0]": "posthoc.prior.1: Input should be greater than 0",
-    "posthoc=crt model.head=cosine model.output_bias=null model.output_relu=false": "model.head: ",
 }
 
 
