@@ -24,8 +24,8 @@ def main() -> None:
         from rich.table import Table
 
         from mnist_imbalance.load import load_run
-        from mnist_imbalance.metrics import Of, balanced_accuracy, ece, nll, part
-        from mnist_imbalance.posthoc import adjusted, logits_of, told_of
+        from mnist_imbalance.methods.metrics import Of, balanced_accuracy, ece, nll, part
+        from mnist_imbalance.methods.posthoc import adjusted, logits_of, told_of
 
         run = load_run(folder)
         if run.result is None:

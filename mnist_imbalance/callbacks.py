@@ -10,10 +10,10 @@ import torch
 from tqdm import tqdm
 
 from mnist_imbalance.data import MNISTData
+from mnist_imbalance.data.seeds import derive
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.files import as_seen_from_here
 from mnist_imbalance.provenance import code, describe
-from mnist_imbalance.seeds import derive
 
 
 def epochs_to_come(trainer: lightning.Trainer) -> int:

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from mnist_imbalance.errors import ConfigError
-from mnist_imbalance.mixes import Mix
+from mnist_imbalance.methods.mixes import Mix
 from mnist_imbalance.scores import Groups, Scores
 
 Batch = tuple[Tensor, Tensor]  # images and labels
@@ -138,7 +138,7 @@ class Classifier(Staged):
         make_scheduler: Maps the optimizer and the number of all its steps to what changes its rate
             after every step; None leaves it as it is.
         mix: Maps a training batch, images in [0, 1] and labels, to mixed images, their first and
-            second labels and λ, see `mnist_imbalance.mixes`; the loss is then λ times that of the
+            second labels and λ, see `mnist_imbalance.methods.mixes`; the loss is then λ times that of the
             first and 1 − λ times that of the second labels. None mixes nothing.
         processes: How many are given the same batches, each to compute its part of the logits.
 

@@ -27,8 +27,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from mnist_imbalance.data.seeds import Seed
 from mnist_imbalance.errors import ConfigError, as_config_error, naming
-from mnist_imbalance.seeds import Seed
 
 PACKAGE = Path(__file__).resolve().parent
 CONF = next(  # in an installed package, or in the repository

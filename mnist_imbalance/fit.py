@@ -43,7 +43,7 @@ from mnist_imbalance.data.imbalance import first_of_each
 from mnist_imbalance.devices import check_model, in_processes, rank
 from mnist_imbalance.errors import ConfigError, naming
 from mnist_imbalance.files import write_whole
-from mnist_imbalance.posthoc import adjusted, told_of
+from mnist_imbalance.methods.posthoc import adjusted, told_of
 from mnist_imbalance.provenance import describe, versions
 from mnist_imbalance.runs import (
     Result,

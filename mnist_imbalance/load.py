@@ -11,7 +11,7 @@ from mnist_imbalance.config import check
 from mnist_imbalance.data import MNISTData
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.fit import build_parts
-from mnist_imbalance.posthoc import adjusted
+from mnist_imbalance.methods.posthoc import adjusted
 from mnist_imbalance.runs import Result, RunFolder
 
 

@@ -26,9 +26,9 @@ from mnist_imbalance.conditions import (
     named_choices,
 )
 from mnist_imbalance.config import compose_with, take_apart
+from mnist_imbalance.data.seeds import Seed
 from mnist_imbalance.errors import ConfigError, as_config_error
 from mnist_imbalance.runs import WITHOUT_EFFECT, Result, determining, hash_config
-from mnist_imbalance.seeds import Seed
 from mnist_imbalance.selection import CHOSEN, Sweeps, best_balanced, best_weights, sweeps_of
 
 Seeds = Annotated[list[Seed], Field(min_length=1)]

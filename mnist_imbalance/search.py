@@ -20,12 +20,12 @@ from rich.console import Console
 
 from mnist_imbalance.commandline import one_line_errors, start
 from mnist_imbalance.config import CONF, compose_with
+from mnist_imbalance.data.seeds import Seed
 from mnist_imbalance.errors import ConfigError, as_config_error
 from mnist_imbalance.files import as_seen_from_here
 from mnist_imbalance.jobs import Outcome, check_launcher, launch, processes
 from mnist_imbalance.plan import Seeds
 from mnist_imbalance.runs import RunFolder, determining, hash_config
-from mnist_imbalance.seeds import Seed
 from mnist_imbalance.summary import tabulate_sweep
 from mnist_imbalance.trials import (
     Setting,

@@ -19,9 +19,9 @@ from optuna.trial import FrozenTrial, TrialState
 from pydantic import BaseModel, FiniteFloat
 from sqlalchemy.exc import SQLAlchemyError
 
+from mnist_imbalance.data.seeds import derive
 from mnist_imbalance.errors import ConfigError, naming
 from mnist_imbalance.jobs import Outcome
-from mnist_imbalance.seeds import derive
 
 Space = dict[str, BaseDistribution]  # by key of the training config
 Setting = Mapping[str, Any]  # a value for each of these keys

@@ -21,7 +21,7 @@ from mnist_imbalance.batched.lstm import MappableLSTM
 from mnist_imbalance.batched.stacked import Stacked
 from mnist_imbalance.config import compose_with, take_apart
 from mnist_imbalance.fit import fit_run
-from mnist_imbalance.losses import MinorityWeightedCrossEntropy
+from mnist_imbalance.methods.losses import MinorityWeightedCrossEntropy
 from mnist_imbalance.models.cnn import LeNet5
 from mnist_imbalance.models.lstm import RowLSTM
 from mnist_imbalance.runs import Result, RunFolder

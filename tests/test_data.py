@@ -20,9 +20,9 @@ from mnist_imbalance.data.imbalance import (
     scored_groups,
     subsample,
 )
-from mnist_imbalance.data.source import Images, load
+from mnist_imbalance.data.sources import Images, load
 from mnist_imbalance.errors import ConfigError
-from mnist_imbalance.seeds import generator
+from mnist_imbalance.data.seeds import generator
 
 MAJORITY_COUNTS = [4921, 5418, 5765, 5351, 5449]
 V2 = "torchvision.transforms.v2"

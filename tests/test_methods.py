@@ -17,8 +17,8 @@ from mnist_imbalance.batched.launch import program
 from mnist_imbalance.config import build, compose_with
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.fit import fit_run
-from mnist_imbalance.losses import AdjustedCrossEntropy, GroupDRO
-from mnist_imbalance.methods import (
+from mnist_imbalance.methods.losses import AdjustedCrossEntropy, GroupDRO
+from mnist_imbalance.methods.losses import (
     class_balanced,
     focal,
     inverse_frequency,

@@ -9,7 +9,7 @@ from sklearn import metrics as theirs
 from torch.nn import functional
 
 from mnist_imbalance.config import build
-from mnist_imbalance.metrics import (
+from mnist_imbalance.methods.metrics import (
     auroc,
     balanced_accuracy,
     ece,

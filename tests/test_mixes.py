@@ -11,9 +11,9 @@ from torch import nn
 from torch.nn import functional
 
 from mnist_imbalance.classifier import Classifier
-from mnist_imbalance.data.source import load
-from mnist_imbalance.losses import WeightedCrossEntropy
-from mnist_imbalance.mixes import CutMix, Mixup, Remix
+from mnist_imbalance.data.sources import load
+from mnist_imbalance.methods.losses import WeightedCrossEntropy
+from mnist_imbalance.methods.mixes import CutMix, Mixup, Remix
 from mnist_imbalance.runs import RunFolder
 
 COUNTS = [300, 100, 99, 30]  # κ = 3: 0 has far more than all others, 1 and 2 than 3

@@ -19,9 +19,9 @@ from mnist_imbalance.batched.launch import program
 from mnist_imbalance.config import CONF, compose_with
 from mnist_imbalance.data.samplers import by_frequency
 from mnist_imbalance.load import TrainedRun, load_run
-from mnist_imbalance.methods import frequencies
-from mnist_imbalance.metrics import balanced_accuracy, part
-from mnist_imbalance.posthoc import (
+from mnist_imbalance.methods.losses import frequencies
+from mnist_imbalance.methods.metrics import balanced_accuracy, part
+from mnist_imbalance.methods.posthoc import (
     STRENGTHS,
     Adjusted,
     best_offsets,
@@ -34,9 +34,9 @@ from mnist_imbalance.posthoc import (
     tau_normalized,
     temperature,
 )
-from mnist_imbalance.retraining import NearestMean, crt, features_of, lws, mislas
+from mnist_imbalance.methods.posthoc import NearestMean, crt, features_of, lws, mislas
 from mnist_imbalance.runs import Result, RunFolder, determining
-from mnist_imbalance.seeds import derive, generator
+from mnist_imbalance.data.seeds import derive, generator
 
 SHORT = ("data/source=debug", "trainer=cpu", "optimizer=adam", "optimizer.lr=0.003")
 CNN = (*SHORT, "model=cnn", "trainer.max_epochs=15")

@@ -30,7 +30,7 @@ from mnist_imbalance.classifier import Classifier, Staged, tally, to_metrics
 from mnist_imbalance.config import compose_with
 from mnist_imbalance.data import MNISTData
 from mnist_imbalance.data.module import Slices
-from mnist_imbalance.data.source import Batch
+from mnist_imbalance.data.sources import Batch
 from mnist_imbalance.errors import ConfigError, explain
 from mnist_imbalance.files import remove_if_empty, write_whole
 from mnist_imbalance.fit import (

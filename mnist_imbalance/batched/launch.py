@@ -70,9 +70,9 @@ def program(config: DictConfig) -> str | None:
     room = str(values["loss._target_"]).rpartition(".")[0]
     if room == "mnist_imbalance.methods":  # one formula, whose numbers are tensors
         own = OWN | {key for key in values if key.startswith("loss.")} - {"loss.normalize"}
-    elif values["loss._target_"] == "mnist_imbalance.losses.GroupDRO":
+    elif values["loss._target_"] == "mnist_imbalance.methods.losses.GroupDRO":
         return None  # its weights change within a step
-    elif room != "mnist_imbalance.losses":
+    elif room != "mnist_imbalance.methods.losses":
         own = OWN - OF_LOSSES  # another loss may keep them as numbers, which one program shares
     shared = {key: value for key, value in values.items() if key not in own}
     if room == "mnist_imbalance.methods":

@@ -6,8 +6,8 @@ import torch
 from pydantic import FiniteFloat, PositiveInt, validate_call
 from torch import Tensor
 
-from mnist_imbalance.seeds import Seed
-from mnist_imbalance.seeds import generator as derived
+from mnist_imbalance.data.seeds import Seed
+from mnist_imbalance.data.seeds import generator as derived
 
 
 class Sampler(Protocol):

@@ -1,8 +1,10 @@
 """Where images come from: torchvision's data sets, scikit-learn's digits, folders of images."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -58,42 +60,26 @@ class Images:
                 )
 
 
-def get(dir: Path, name: str, files: str, read: Callable[[bool], Any]) -> Any:
-    """Return a data set of torchvision's, downloaded by one process at a time if it is missing.
-
-    Args:
-        dir: The folder that torchvision is given.
-        name: Of the data set.
-        files: The files to put into it by hand, for the error.
-        read: Returns the data set; downloads it if asked to.
+@contextmanager
+def downloading(dir: Path, name: str, files: str) -> Iterator[None]:
+    """Let one process at a time download to a folder, and name the files if it fails.
 
     Raises:
         ConfigError: The files are missing or damaged and cannot be downloaded.
     """
+    lock = dir / ".download.lock"
     try:
-        return read(False)
-    except UNREADABLE:
-        missing = next((part for part in (dir, *dir.parents) if part.exists()), dir) != dir
         dir.mkdir(parents=True, exist_ok=True)
-        lock = dir / ".download.lock"
-        try:
-            with FileLock(lock):
-                try:
-                    return read(False)  # another process may have unpacked it meanwhile
-                except UNREADABLE:
-                    for archive in dir.rglob("*-ubyte.gz"):
-                        archive.with_suffix("").unlink(missing_ok=True)  # perhaps half-unpacked
-                    return read(True)
-        except (*UNREADABLE, OSError) as error:
-            reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(":")
-            raise ConfigError(
-                f"data.dir: no whole {name} files in {dir.absolute()}, and torchvision cannot get "
-                f"them ({reason}); put there {files}"
-            ) from error
-        finally:
-            lock.unlink(missing_ok=True)
-            if missing and not any(dir.iterdir()):
-                dir.rmdir()
+        with FileLock(lock):
+            yield
+    except (*UNREADABLE, OSError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(":")
+        raise ConfigError(
+            f"data.dir: no whole {name} files in {dir.absolute()}, and torchvision cannot get "
+            f"them ({reason}); put there {files}"
+        ) from error
+    finally:
+        lock.unlink(missing_ok=True)
 
 
 def load(folder: Path, train: bool, kind: type[MNIST] = MNIST) -> Batch:
@@ -104,9 +90,14 @@ def load(folder: Path, train: bool, kind: type[MNIST] = MNIST) -> Batch:
         train: The training images, or else the test images.
         kind: torchvision's class.
     """
-    names = ", ".join(name for name, _ in kind.resources)
-    raw = folder / kind.__name__ / "raw"
-    data = get(raw, kind.__name__, names, lambda download: kind(folder, train, download=download))
+    try:
+        data = kind(folder, train)
+    except UNREADABLE:
+        raw = folder / kind.__name__ / "raw"
+        with downloading(raw, kind.__name__, ", ".join(name for name, _ in kind.resources)):
+            for archive in raw.glob("*-ubyte.gz"):
+                archive.with_suffix("").unlink(missing_ok=True)  # perhaps half-unpacked
+            data = kind(folder, train, download=True)
     return data.data.unsqueeze(1), data.targets
 
 
@@ -152,7 +143,8 @@ def read(dir: Path, name: Literal["EMNIST", "QMNIST", "USPS", "CIFAR10", "CIFAR1
             which["split"] = "balanced"
         if name == "QMNIST":
             which = {"what": "train" if train else "test10k"}
-        data = get(dir, name, files, lambda download, which=which: kind(dir, **which, download=True))
+        with downloading(dir, name, files):
+            data = kind(dir, **which, download=True)
         images = torch.as_tensor(data.data, dtype=torch.uint8)
         images = images.unsqueeze(1) if images.ndim == 3 else images.movedim(-1, 1)
         images = images.transpose(2, 3) if name == "EMNIST" else images
@@ -160,7 +152,7 @@ def read(dir: Path, name: Literal["EMNIST", "QMNIST", "USPS", "CIFAR10", "CIFAR1
         labels = labels if labels.ndim == 1 else labels[:, 0]  # QMNIST has more columns
         parts.append((images.contiguous(), labels.contiguous()))
     classes = len(getattr(data, "classes", ())) or int(parts[0][1].max()) + 1
-    return Images(*parts, num_classes=classes)
+    return Images(parts[0], parts[1], classes)
 
 
 def read_digits(dir: Path) -> Images:
@@ -178,7 +170,7 @@ def read_digits(dir: Path) -> Images:
         indices = (labels == label).nonzero().flatten()
         in_test[indices[-(len(indices) // 5) :]] = True
     train, test = ((images[part], labels[part]) for part in (~in_test, in_test))
-    return Images(train, test, num_classes=len(digits.target_names))
+    return Images(train, test, len(digits.target_names))
 
 
 @validate_call
@@ -196,9 +188,8 @@ def read_folder(dir: Path, size: PositiveInt = 28, colours: Literal[1, 3] = 1) -
     in_colours = v2.Grayscale() if colours == 1 else v2.RGB()
     steps = [v2.PILToTensor(), in_colours, v2.Resize(size, antialias=True), v2.CenterCrop(size)]
     try:
-        train, test = (
-            ImageFolder(str(dir / split), transform=v2.Compose(steps)) for split in ("train", "test")
-        )
+        read = partial(ImageFolder, transform=v2.Compose(steps))
+        train, test = (read(str(dir / split)) for split in ("train", "test"))
     except FileNotFoundError as error:
         raise ConfigError(f"data.dir: {' '.join(str(error).split())}") from error
     if train.classes != test.classes:
@@ -207,4 +198,4 @@ def read_folder(dir: Path, size: PositiveInt = 28, colours: Literal[1, 3] = 1) -
     for split in (train, test):
         images, labels = zip(*split, strict=True)
         batches.append((torch.stack(images), torch.tensor(labels)))
-    return Images(*batches, num_classes=len(train.classes))
+    return Images(batches[0], batches[1], len(train.classes))

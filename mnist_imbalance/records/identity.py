@@ -30,7 +30,10 @@ NEW_KEYS = {  # keys added later, at the value that all earlier runs had: left o
     "model.head": "linear",
     "model.hidden_size": 64,
     "model.scale": 30,
+    "posthoc.smoothing": 0,
     "posthoc.tau": None,
+    "posthoc.transforms": False,
+    "posthoc.weight_decay": 0,
     "trainer.max_steps": -1,
 }
 WITHOUT_EFFECT = {  # on the numbers, but for rounding; a run that max_time stops has no result
@@ -50,8 +53,11 @@ MOVED = {  # (module today, module when the first record of its parts was writte
     ),
     ("methods.metrics", "metrics"): "auroc balanced_accuracy ece g_mean nll worst_label",
     ("methods.mixes", "mixes"): "CutMix Mixup Remix",
-    ("methods.posthoc", "posthoc"): "logit_adjustment tau_normalized temperature",
-    ("methods.posthoc", "retraining"): "crt lws",
+    (
+        "methods.posthoc",
+        "posthoc",
+    ): "label_shift logit_adjustment tau_normalized temperature thresholds",
+    ("methods.posthoc", "retraining"): "crt lws mislas ncm",
 }
 RENAMED = {  # dotted path of a part today → the path that is hashed
     f"mnist_imbalance.{today}.{name}": f"mnist_imbalance.{first}.{name}"

@@ -48,7 +48,7 @@ def read_idx(archive: Path, first: int = -1) -> Pixels:
 
 
 def copy_of(image: Pixels, angle: float, noise: float, random: numpy.random.Generator) -> Pixels:
-    """Return a copy as the augmentation makes it, see `mnist_imbalance.data.augment`.
+    """Return a copy as the augmentation makes it, see `mnist_imbalance.data.copies`.
 
     Args:
         image: (H, W).

@@ -1,10 +1,8 @@
-"""Mixes: what makes a training batch of mixed images, each with the labels of two.
+"""Mixes: a training batch → a batch of mixed images, each with two labels.
 
-A mix is given images (N, C, H, W) in [0, 1] and labels (N,), and returns as many mixed images,
-their first and second labels (N,) and λ in [0, 1], the first labels' share of the loss. Like a
-loss, it is given ``class_counts``, ``minority``, ``num_classes`` or ``image_shape`` if it has such
-a parameter. What it draws comes from PyTorch's global generator on the CPU, which is seeded for
-every epoch.
+A mix maps images (N, C, H, W) in [0, 1] and labels (N,) to mixed images, their first and second
+labels (N,), and λ in [0, 1], the first labels' share of the loss. It draws from PyTorch's global
+CPU generator, which is seeded for every epoch, and is given what it declares, as a loss is.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,10 +22,7 @@ class Mixup(nn.Module):
     """Weighted means of pairs of images, λ x + (1 − λ) x', and of their labels' losses.
 
     Zhang et al., 2018, "mixup: Beyond empirical risk minimization": λ is drawn from
-    Beta(alpha, alpha), once a batch, and the partners are the same batch in another order.
-
-    Args:
-        alpha: 1 draws every λ alike; the less, the more batches are almost unmixed.
+    Beta(alpha, alpha) once per batch, and the partners are the same batch in another order.
     """
 
     @validate_call
@@ -43,11 +38,11 @@ class Mixup(nn.Module):
 
 
 class CutMix(Mixup):
-    """A box of each image is another image's, λ being the part that is left of the first.
+    """A box of each image is replaced by its partner's; λ is the remaining share of the area.
 
     Yun et al., 2019, "CutMix: Regularization strategy to train strong classifiers with localizable
-    features": the box has the image's shape, a part 1 − λ of its area, and a centre drawn
-    uniformly; what lies outside the image is cut off, and λ is what is left then.
+    features": the box has the image's shape, a share 1 − λ of its area and a uniform centre; it is
+    cut at the image's edges, and λ is what remains then.
     """
 
     def forward(self, images: Tensor, labels: Tensor) -> Mixed:
@@ -66,23 +61,14 @@ class CutMix(Mixup):
 
 
 class Remix(nn.Module):
-    """Mixup in which an image of a frequent and a rare label may have the rare label alone.
+    """Mixup in which a pair of a frequent and a rare label may have the rare label alone.
 
     Chou et al., 2020, "Remix: Rebalanced mixup", section 3: for an image of label i mixed with one
-    of label j, which have n_i and n_j training images, the first label's share is
-
-    - 0 if n_i / n_j ≥ κ and λ < τ: both labels are then j,
-    - 1 if n_i / n_j ≤ 1 / κ and 1 − λ < τ: both labels are then i,
-    - λ otherwise, as in `Mixup`, which a κ above all n_i / n_j leads back to.
-
-    Args:
-        class_counts: Training images of each label.
-        alpha: As in `Mixup`.
-        kappa: κ.
-        tau: τ.
+    of label j, which have n_i and n_j training images, the first label's share of the loss is
+    0 if n_i / n_j ≥ κ and λ < τ; 1 if n_i / n_j ≤ 1 / κ and 1 − λ < τ; else λ, as in `Mixup`.
     """
 
-    far_more: Tensor
+    much_more: Tensor
 
     @validate_call
     def __init__(
@@ -96,15 +82,15 @@ class Remix(nn.Module):
         self.mixup = Mixup(alpha)
         self.tau = tau
         counts = torch.tensor(class_counts, dtype=torch.float64)
-        far_more = counts.unsqueeze(1) >= kappa * counts  # (C, C): of row's label, than column's
-        self.register_buffer("far_more", far_more, persistent=False)
+        much_more = counts.unsqueeze(1) >= kappa * counts  # (C, C): label i against label j
+        self.register_buffer("much_more", much_more, persistent=False)
 
     def forward(self, images: Tensor, labels: Tensor) -> Mixed:
         """Mix images (N, C, H, W) and labels (N,)."""
         mixed, own, others, share = self.mixup(images, labels)
         first, second = own, others
         if share < self.tau:
-            first = torch.where(self.far_more[own, others], others, own)
+            first = torch.where(self.much_more[own, others], others, own)
         if 1 - share < self.tau:
-            second = torch.where(self.far_more[others, own], own, others)
+            second = torch.where(self.much_more[others, own], own, others)
         return mixed, first, second, share
