@@ -95,9 +95,12 @@ def load(folder: Path, train: bool, kind: type[MNIST] = MNIST) -> Batch:
     except UNREADABLE:
         raw = folder / kind.__name__ / "raw"
         with downloading(raw, kind.__name__, ", ".join(name for name, _ in kind.resources)):
-            for archive in raw.glob("*-ubyte.gz"):
-                archive.with_suffix("").unlink(missing_ok=True)  # perhaps half-unpacked
-            data = kind(folder, train, download=True)
+            try:
+                data = kind(folder, train)  # unpacked by another process meanwhile
+            except UNREADABLE:
+                for archive in raw.glob("*-ubyte.gz"):
+                    archive.with_suffix("").unlink(missing_ok=True)  # perhaps half-unpacked
+                data = kind(folder, train, download=True)
     return data.data.unsqueeze(1), data.targets
 
 
