@@ -165,7 +165,7 @@ def vs(
 
 @validate_call
 def label_aware_smoothing(
-    class_counts: Counts, most: Smoothing = 0.4, least: Smoothing = 0.1, deferred: Fraction = 0
+    class_counts: Counts, most: Smoothing = 0.3, least: Smoothing = 0, deferred: Fraction = 0
 ) -> AdjustedCrossEntropy:
     """Return cross-entropy whose target is smoothed the more, the more images a label has.
 

@@ -19,6 +19,7 @@ from torch.nn import functional
 from mnist_imbalance.config import build
 from mnist_imbalance.data import MNISTData
 from mnist_imbalance.errors import ConfigError, naming
+from mnist_imbalance.losses import Weight
 from mnist_imbalance.methods import frequencies
 from mnist_imbalance.metrics import balanced_accuracy
 
@@ -201,3 +202,51 @@ def temperature(model: nn.Module, data: MNISTData) -> Adjusted:
     images, labels = data.val
     found = best_temperature(logits_of(model, images), labels)
     return Adjusted(model, f"T={found:.3g}", scales=1 / found)
+
+
+@validate_call(config={"arbitrary_types_allowed": True})
+def label_shift(model: nn.Module, data: MNISTData, *, prior: list[Weight] | None) -> Adjusted:
+    """Take log π from the logits, as `logit_adjustment` with τ = 1, and add the log test prior.
+
+    Hong et al., 2021, "Disentangling label distribution for long-tailed visual recognition"
+    (LADE), its post-compensated softmax. ``prior`` None means equal parts of all labels.
+
+    Raises:
+        ConfigError: The prior has more or fewer parts than there are labels.
+    """
+    labels = len(data.class_counts)
+    if prior and len(prior) != labels:
+        raise ConfigError(f"posthoc.prior: must have {labels} parts, got {len(prior)}")
+    parts = torch.tensor(prior or [1.0] * labels, dtype=torch.float64)
+    offsets = (parts / parts.sum() / frequencies(data.class_counts)).log()
+    summary = "stated prior" if prior else "equal prior"
+    return Adjusted(copy.deepcopy(model).eval(), summary, offsets=offsets)
+
+
+def best_offsets(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return offsets (C,) with the best balanced accuracy that ten rounds over the labels find.
+
+    A round sets one offset after the other to the middle of its best interval between images.
+    """
+    logits = logits.double()
+    offsets = torch.zeros_like(logits[0])
+    worth = 1 / labels.bincount()[labels].double()
+    for label in [*range(len(offsets))] * 10:
+        rivals = (logits + offsets).index_fill(1, torch.tensor(label), -math.inf)
+        highest, predicted = rivals.max(dim=1)
+        wins_from, order = (highest - logits[:, label]).sort()
+        gains = torch.where(labels == label, worth, -worth * (predicted == labels))[order]
+        reached = functional.pad(gains.cumsum(0), (1, 0))
+        best = reached.argmax()
+        if reached[best] > reached[(wins_from < offsets[label]).sum()] + 1e-9:
+            ends = torch.cat([wins_from[:1] - 1, wins_from, wins_from[-1:] + 1])
+            offsets[label] = ends[best : best + 2].mean()
+    return offsets
+
+
+def thresholds(model: nn.Module, data: MNISTData) -> Adjusted:
+    """Add an offset to each label's logit, chosen for balanced accuracy on validation images."""
+    model = copy.deepcopy(model).eval()
+    images, labels = data.val
+    offsets = best_offsets(logits_of(model, images), labels)
+    return Adjusted(model, f"{offsets.min():.3g} to {offsets.max():.3g}", offsets=offsets)

@@ -53,6 +53,9 @@ NEW_KEYS = {  # the value that all runs had before there was such a key: it chan
     "model.scale": 30,
     "posthoc.tau": None,
     "model.hidden_size": 64,
+    "posthoc.smoothing": 0,
+    "posthoc.transforms": False,
+    "posthoc.weight_decay": 0,
     "trainer.max_steps": -1,
 }
 WITHOUT_EFFECT = {  # on what is trained, but for rounding: where and how it is made and told
