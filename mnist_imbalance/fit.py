@@ -256,6 +256,7 @@ def build_parts(config: DictConfig) -> tuple[MNISTData, Classifier]:
     classifier = build_classifier(config, data)
     few = copy.copy(data)  # an image of each label, to try what comes after training
     few.train, few.val = map(first_of_each_label, (data.train, data.val))
+    few.transforms = ()  # tried before, and slow for a second stage
     adjusted(config, few, classifier.model)
     return data, classifier
 

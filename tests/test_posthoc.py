@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -193,7 +194,7 @@ def test_second_stages_are_their_authors(run: TrainedRun, method: Callable[..., 
     layer = copy.deepcopy(last_layer(model))
     features = features_of(model, last_layer(model), images)
     scales = nn.Parameter(torch.ones(10))
-    keys = {"steps": 3, "lr": 0.1, "batch_size": 32, "weight_decay": 0.01}
+    keys: dict[str, Any] = {"steps": 3, "lr": 0.1, "batch_size": 32, "weight_decay": 0.01}
     smooth = torch.zeros(10)
     if method is crt:
         with torch.random.fork_rng(devices=[]):
@@ -219,7 +220,7 @@ def test_second_stages_are_their_authors(run: TrainedRun, method: Callable[..., 
         with torch.no_grad():
             for value, momentum, gradient in zip(values, momenta, gradients, strict=True):
                 momentum.mul_(0.9).add_(gradient + 0.01 * value)
-                value -= factors[value is scales] * rate * momentum
+                value.sub_(factors[value is scales] * rate * momentum)
     made = method(model, data, seed=5, **keys)
     torch.testing.assert_close(made.scales, scales.detach())
     for found, value in zip(last_layer(made.model).parameters(), values, strict=False):
@@ -231,7 +232,7 @@ def test_a_second_stage_transforms_the_images_it_draws(run: TrainedRun) -> None:
     turned, flipped = copy.copy(run.data), copy.copy(run.data)
     images, labels = run.data.train
     turned.transforms, flipped.train = [lambda image: image.flip(2)], (images.flip(3), labels)
-    keys = {"seed": 0, "steps": 3, "lr": 0.1, "batch_size": 32}
+    keys: dict[str, Any] = {"seed": 0, "steps": 3, "lr": 0.1, "batch_size": 32}
     first, second, other, plain = (
         last_layer(crt(model, data, **keys, transforms=redrawn)).weight
         for data, redrawn in (
