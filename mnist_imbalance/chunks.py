@@ -1,14 +1,13 @@
 """What a job of a cluster does: one run, or several side by side."""
 
-from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from hydra.core.singleton import Singleton
 from hydra.core.utils import setup_globals
+from omegaconf import DictConfig
 
-from mnist_imbalance.conditions import SEEDS
 from mnist_imbalance.jobs import Outcome, as_outcome
 from mnist_imbalance.launcher import SetUpLauncher
 
@@ -27,29 +26,19 @@ def chunks(launcher: SetUpLauncher, numbered: Mapping[int, list[str]]) -> list[C
     """
     if launcher.side_by_side == 1:
         return [{number: overrides} for number, overrides in numbered.items()]
-    from mnist_imbalance.batched.fit import begun_together  # heavy imports
-    from mnist_imbalance.batched.launch import as_run, program
+    from mnist_imbalance.batched.launch import as_run  # heavy imports
+    from mnist_imbalance.sweeps.batched import Job, similar
 
     setup_globals()
     number_of = {tuple(overrides): number for number, overrides in numbered.items()}
-    left = dict(numbered)
-    made: list[Chunk] = []
-    for begun in begun_together(Path(launcher.config.hydra.sweep.dir)):
-        numbers = [number_of.get(tuple(overrides), -1) for overrides in begun]
-        if left.keys() >= {*numbers}:
-            made.append({number: left.pop(number) for number in numbers})
-    known: dict[tuple[str, ...], str | None] = {}  # programs, in which runs may differ in seeds
-    programs: dict[str | int, list[int]] = defaultdict(list)
-    for number, overrides in left.items():
-        unseeded = tuple(each for each in overrides if each.partition("=")[0] not in SEEDS)
-        if unseeded not in known:
-            known[unseeded] = program(as_run(launcher.compose(overrides, number)).config)
-        programs[known[unseeded] or number].append(number)
-    return made + [
-        {number: numbered[number] for number in numbers[first : first + launcher.side_by_side]}
-        for numbers in programs.values()
-        for first in range(0, len(numbers), launcher.side_by_side)
-    ]
+
+    def compose(job: Job) -> DictConfig:
+        return as_run(launcher.compose(job, number_of[job])).config
+
+    groups = similar(
+        list(number_of), compose, Path(launcher.config.hydra.sweep.dir), launcher.side_by_side
+    )
+    return [{number_of[job]: [*job] for job in group} for group in groups]
 
 
 def lost(launcher: SetUpLauncher, chunk: Chunk, reason: str) -> dict[int, Outcome]:

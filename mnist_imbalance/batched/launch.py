@@ -1,6 +1,5 @@
 """Which jobs of a sweep share a program, and the doing of them all."""
 
-import json
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
@@ -13,72 +12,15 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, setup_globals
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from mnist_imbalance.batched.fit import Run, fit_side_by_side
-from mnist_imbalance.config import check, take_apart
-from mnist_imbalance.errors import STOPPED, ConfigError, explain
+from mnist_imbalance.config import take_apart
+from mnist_imbalance.errors import STOPPED, explain
 from mnist_imbalance.jobs import as_outcome, own_overrides, tell
 from mnist_imbalance.launcher import SetUpLauncher, returned
-from mnist_imbalance.runs import Result, RunFolder, determining
+from mnist_imbalance.runs import Result, RunFolder
+from mnist_imbalance.sweeps.batched import Run, fit_together, program
 
 if TYPE_CHECKING:
     from hydra_plugins.mnist_imbalance_batched import BatchedLauncher
-
-OF_LOSSES = {"loss.minority_weight", "loss.weights"}  # tensors of the losses in losses.py
-OWN = OF_LOSSES | {  # keys in which the runs of one program may differ
-    "seed",
-    "data.seed",
-    "data.order_seed",
-    "data.copies",
-    "optimizer.lr",
-    "optimizer.weight_decay",
-}
-ELEMENTWISE = {f"torch.optim.{name}" for name in ("SGD", "Adam", "AdamW", "RMSprop", "NAdam")}
-OF_EACH_RATE = {  # schedulers that change each parameter group's rate from its own, step by step
-    f"torch.optim.lr_scheduler.{name}"
-    for name in ("CosineAnnealingLR", "StepLR", "MultiStepLR", "ExponentialLR", "LinearLR")
-}
-TRAINER = {  # all that a shared program can heed
-    "trainer.max_epochs",
-    "trainer.max_steps",
-    "trainer.deterministic",
-    "trainer._target_",
-    "trainer.accelerator",
-    "trainer.devices",
-    "trainer.enable_progress_bar",
-}
-LIMITS = {f"trainer.limit_{stage}_batches" for stage in ("train", "val", "test")}
-
-
-def program(config: DictConfig) -> str | None:
-    """Name the program that a run can share with others; None where it must be trained alone."""
-    try:
-        check(config)
-    except ConfigError:
-        return None  # alone it tells the mistake
-    values = determining(config)
-    trainer = {f"trainer.{key}" for key in config.trainer}
-    if values.get("optimizer._target_") not in ELEMENTWISE or trainer - TRAINER - LIMITS:
-        return None
-    if config.get("scheduler") and str(values.get("scheduler._target_")) not in OF_EACH_RATE:
-        return None
-    if any(map(config.get, ("mix", "callbacks", "posthoc"))) or config.trainer.devices > 1:
-        return None
-    if set(config.get("logger") or ()) != {"tensorboard"}:
-        return None
-    copies = values.get("data.copies")
-    own = OWN
-    room = str(values["loss._target_"]).rpartition(".")[0]
-    if room == "mnist_imbalance.methods":  # one formula, whose numbers are tensors
-        own = OWN | {key for key in values if key.startswith("loss.")} - {"loss.normalize"}
-    elif room != "mnist_imbalance.losses":
-        own = OWN - OF_LOSSES  # another loss may keep them as numbers, which one program shares
-    shared = {key: value for key, value in values.items() if key not in own}
-    if room == "mnist_imbalance.methods":
-        shared = {"loss.normalize": "count"} | shared | {"loss": room}
-    shared["images"] = len(copies) if isinstance(copies, list) else 0
-    where = [config.data.dir, config.threads, OmegaConf.to_container(config.trainer)]
-    where.append(OmegaConf.to_container(config.metrics))
-    return json.dumps([shared, where], sort_keys=True, default=str)
 
 
 def on_gpu(config: DictConfig) -> bool:
@@ -147,7 +89,7 @@ def as_run(config: DictConfig) -> Run:
     folder = Path(config.hydra.sweep.dir).absolute() / config.hydra.sweep.subdir
     with read_write(config.hydra.runtime), open_dict(config.hydra.runtime):
         config.hydra.runtime.output_dir = str(folder)
-    return Run(*take_apart(config), RunFolder(folder))
+    return Run(*take_apart(config), RunFolder(folder), tuple(config.hydra.overrides.task))
 
 
 def do_together(runs: Sequence[Run]) -> list[tuple[Run, Result | str]]:
@@ -156,17 +98,7 @@ def do_together(runs: Sequence[Run]) -> list[tuple[Run, Result | str]]:
     Returns:
         Every run and its result, or why it has none.
     """
-    once: dict[Path, Run] = {}
-    for run in runs:
-        once.setdefault(run.folder.path, run)
     try:
-        outcomes = fit_side_by_side(list(once.values()), show_progress=True)
+        return list(zip(runs, fit_together(runs), strict=True))
     except SystemExit:  # Lightning's answer to SIGINT and SIGTERM
         sys.exit(STOPPED)
-    ended = []
-    for run in runs:
-        reached = outcomes[run.folder.path]
-        if once[run.folder.path].config_hash != run.config_hash:
-            reached = f"runs_dir: {run.folder.path} is the folder of another run of this sweep, too"
-        ended.append((run, reached))
-    return ended
