@@ -112,7 +112,7 @@ def run_chunk(place: Path, common: Sequence[str], chunk: Chunk) -> list[Outcome]
     for job in chunk:
         try:
             config, hydra = take_apart(compose_job(common, job))
-            runs[job] = Run(config, hydra, RunFolder(Path(hydra.runtime.output_dir)))
+            runs[job] = Run(config, hydra, RunFolder(Path(hydra.runtime.output_dir)), job)
         except Exception as error:
             outcomes.append(Outcome(job, failure=explain(error)))
     try:
