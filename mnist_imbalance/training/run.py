@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torch.utils import deterministic
 
-from mnist_imbalance.config import build, build_part, check, part_of, parts_of
+from mnist_imbalance.config import build, build_part, check, compose_with, part_of, parts_of
 from mnist_imbalance.data import MNISTData
 from mnist_imbalance.data.imbalance import first_of_each
 from mnist_imbalance.errors import ConfigError, naming
@@ -233,12 +233,14 @@ def assemble(
     )
 
 
-def fields_of(config: DictConfig, hydra: HydraConf) -> dict[str, Any]:
+def fields_of(
+    config: DictConfig, hydra: HydraConf, compose: Callable[..., DictConfig] = compose_with
+) -> dict[str, Any]:
     """Return the fields of a run's record that are known before training."""
     values, choices = identity.determining(config), hydra.runtime.choices
     return {
         "config_hash": identity.hash_config(values),
-        "condition": identity.condition_of(values, choices),
+        "condition": identity.condition_of(values, choices, compose),
         **{group: choices[group] for group in identity.CHOICES},
         "seed": config.seed,
         "data_seed": config.data.seed,
