@@ -192,19 +192,23 @@ def accuracies(runs: pandas.DataFrame, split: str) -> pandas.DataFrame:
     return pandas.concat(tables[1:] or tables).reindex(runs.index)
 
 
-def pack(runs: pandas.DataFrame, file: Path) -> None:
-    """Write runs with their epochs and predictions to one Parquet file."""
-    rows = ({**run, **row} for run, row in kept(runs, [*KEPT]))
-    content = io.BytesIO()
+def write(rows: Iterable[Row], file: Path) -> None:
+    """Write rows, with what is kept beside the records, to one Parquet file."""
+    content, iterator = io.BytesIO(), iter(rows)
     options = {"compression": "zstd", "write_page_checksum": True}
     with parquet.ParquetWriter(content, SCHEMA, **options) as writer:
-        while batch := list(islice(rows, ROWS)):
+        while batch := list(islice(iterator, ROWS)):
             for row in batch:
                 row |= {name: json.dumps(row[name]) for name in JSON}
                 row |= {name: row[name].tolist() for name in CONFUSIONS}
                 row["data_sha256"] = None if pandas.isna(row["data_sha256"]) else row["data_sha256"]
             writer.write_table(pyarrow.Table.from_pylist(batch, SCHEMA))
     write_whole(file, content.getvalue())
+
+
+def pack(runs: pandas.DataFrame, file: Path) -> None:
+    """Write runs with their epochs and predictions to one Parquet file."""
+    write(({**run, **row} for run, row in kept(runs, [*KEPT])), file)
 
 
 def check_kept(run: Row, row: Row) -> None:
