@@ -97,7 +97,7 @@ def one_line(error: BaseException) -> str:
     return " ".join(text.partition("object_type=")[0].split())
 
 
-def explain(error: Exception) -> str:
+def describe_failure(error: Exception) -> str:
     """Return why a job failed, in one line; print the traceback of what is no user error."""
     if not is_user_error(error):
         traceback.print_exception(error)

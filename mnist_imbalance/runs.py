@@ -46,7 +46,6 @@ from mnist_imbalance.schema_1 import complete
 from mnist_imbalance.scores import Epochs, Groups, Predictions, Scores, Validated
 
 MOST_IMAGES = 10**9  # what is more is no count of images
-PACKED = "records.parquet"  # many runs in one file, see `packed`
 Value = TypeVar("Value")
 NonNegative = Annotated[FiniteFloat, Field(ge=0)]
 
@@ -186,13 +185,6 @@ class Kept(Protocol):
 
     def validated(self, labels: int, epochs: int) -> Validated | None:
         """Return the accuracies on the held-out images of a run of so many labels and epochs."""
-
-
-class WithRecord(Protocol):
-    """A run in a file of many."""
-
-    def record(self) -> dict[str, Any]:
-        """Return the values of its `Result`."""
 
 
 class OnDemand(Mapping[str, Value]):
@@ -513,24 +505,13 @@ class RunFolder:
 
 
 def files_of_records(root: str | Path) -> list[Path]:
-    """Return every ``result.json`` and every file of packed records below a folder, in order."""
-    found = (Path(root).rglob(name) for name in ("result.json", PACKED))
-    return sorted(chain.from_iterable(found))
+    """Return every ``result.json`` below a folder, in order."""
+    return sorted(Path(root).rglob("result.json"))
 
 
 def held(value: Value) -> Value:
     """Return what is in memory, see `OnDemand`."""
     return value
-
-
-def result_in(run: WithRecord) -> Result:
-    """Return the result of a run in a file of many, which was checked when it was packed."""
-    record = run.record()
-    parts: dict[str, Any] = {
-        split: Scores.model_construct(**record[split]) for split in ("train", "val", "test")
-    }
-    parts["seconds"] = Seconds.model_construct(**record["seconds"])
-    return Result.model_construct(**{**record, **parts})
 
 
 def find_records(roots: Iterable[str | Path]) -> Records:
@@ -541,13 +522,6 @@ def find_records(roots: Iterable[str | Path]) -> Records:
     damaged = []
     for file in chain.from_iterable(map(files_of_records, roots)):
         try:
-            if file.name == PACKED:
-                from mnist_imbalance.packed import packed_runs  # slow to import
-
-                for key, run in packed_runs(file).items():
-                    if key not in made:
-                        made[key], kept[key] = partial(result_in, run), run
-                continue
             result = RunFolder(file.parent).result()
         except ConfigError as error:
             damaged.append(str(error))

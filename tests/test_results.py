@@ -7,7 +7,6 @@ from conftest import REPOSITORY
 
 from mnist_imbalance.plan import read_study
 from mnist_imbalance.report.write import write_report
-from mnist_imbalance.runs import find_records
 
 
 @pytest.fixture(scope="module")
@@ -34,16 +33,3 @@ def test_the_readme_opens_with_the_finding_and_the_ranking(rebuilt: Path) -> Non
     ranking = (rebuilt / "ranking.md").read_text()
     assert f"mnist_imbalance.report -->\n{ranking}<!-- end of" in readme
     assert readme.index(finding) < readme.index(ranking) < readme.index("## ")
-
-
-def test_the_committed_records_are_whole() -> None:
-    records = find_records([REPOSITORY / "results"])
-    assert records.damaged == []
-    assert records.results
-    for key, result in records.results.items():
-        epochs = (records.folders[key] / "metrics.csv").read_text().splitlines()
-        assert len(epochs) == 1 + 2 * result.epochs
-        assert {path.name for path in records.folders[key].iterdir()} >= {
-            "metrics.csv",
-            "result.json",
-        }

@@ -27,11 +27,12 @@ def main() -> None:
         from mnist_imbalance.records import table  # slow to import; --help does not wait for it
 
         if arguments.command == "check":
-            count, wrong = table.check(arguments.folders)
-            print(*wrong, sep="\n", end="\n" if wrong else "")
+            runs, wrong = table.check(arguments.folders)
+            for line in wrong:
+                print(line)
             if wrong:
                 raise ConfigError(f"records: {len(wrong)} damaged or disagreeing, named above")
-            print(f"{count} runs, all whole")
+            print(f"{runs.config_hash.nunique()} runs, all whole")
         else:
             count, again = table.merge(arguments.folders, arguments.into)
             print(f"{count} runs" + (f", {again} found again and equal" if again else ""))

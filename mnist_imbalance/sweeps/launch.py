@@ -25,7 +25,7 @@ from pydantic import BaseModel, Field, FiniteFloat, PositiveInt
 from tqdm import tqdm
 
 from mnist_imbalance.config import compose_with, take_apart
-from mnist_imbalance.errors import STOPPED, ConfigError, explain, naming
+from mnist_imbalance.errors import STOPPED, ConfigError, describe_failure, naming
 
 Job = tuple[str, ...]  # a training command line
 Chunk = Sequence[Job]  # runs that one process trains, side by side if there are several
@@ -112,9 +112,9 @@ def run_chunk(place: Path, common: Sequence[str], chunk: Chunk) -> list[Outcome]
     for job in chunk:
         try:
             config, hydra = take_apart(compose_job(common, job))
-            runs[job] = Run(config, hydra, RunFolder(Path(hydra.runtime.output_dir)))
+            runs[job] = Run(config, hydra, RunFolder(Path(hydra.runtime.output_dir)), job)
         except Exception as error:
-            outcomes.append(Outcome(job, failure=explain(error)))
+            outcomes.append(Outcome(job, failure=describe_failure(error)))
     try:
         in_main_process = multiprocessing.parent_process() is None
         results = fit_together([*runs.values()], show_progress=in_main_process)

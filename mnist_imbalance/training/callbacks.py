@@ -2,7 +2,6 @@
 
 import os
 from typing import Any
-from zipfile import BadZipFile, ZipFile
 
 import lightning
 import torch
@@ -17,9 +16,8 @@ class Bar(TQDMProgressBar):
     """Lightning's bar, without the logger's version, which is the same for all runs."""
 
     def get_metrics(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Return what stands behind the bar."""
-        metrics: dict[str, Any] = super().get_metrics(*args, **kwargs)
-        return {name: value for name, value in metrics.items() if name != "v_num"}
+        """Return the values behind the bar."""
+        return {k: v for k, v in super().get_metrics(*args, **kwargs).items() if k != "v_num"}
 
 
 class Origin(lightning.Callback):
@@ -33,11 +31,7 @@ class Origin(lightning.Callback):
         return self.checksums
 
     def load_state_dict(self, state_dict: dict[str, str]) -> None:
-        """Compare with a checkpoint.
-
-        Raises:
-            ConfigError: The run began with other data or other code.
-        """
+        """Compare with a checkpoint's."""
         for name, checksum in self.checksums.items():
             if state_dict[name] != checksum:
                 raise ConfigError(
@@ -61,15 +55,12 @@ class SeedEveryEpoch(lightning.Callback):
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint whole or not at all; Lightning copies it through another file system."""
+    """Writes a checkpoint whole or not at all; Lightning may copy it from another file system."""
 
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
-    ) -> None:
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, **keys: Any) -> None:
         """Write beside the path, then move there at once."""
-        part = f"{os.fspath(path)}.part"
-        super().save_checkpoint(checkpoint, part, storage_options)
-        os.replace(part, path)
+        super().save_checkpoint(checkpoint, f"{path}.part", **keys)
+        os.replace(f"{path}.part", path)
 
     def load_checkpoint(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Read a checkpoint of a whole epoch as one that the next epoch follows.
@@ -88,16 +79,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return the contents of a checkpoint, on the CPU.
-
-    Raises:
-        ConfigError: The file is damaged.
-    """
+    """Return the contents of a checkpoint, on the CPU."""
     try:
-        with ZipFile(path) as archive:  # torch.load reads past a wrong checksum
-            if damaged := archive.testzip():
-                raise BadZipFile(damaged)
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        return {"epoch": state["epoch"], "history": state["history"], **state}
+        return {"history": state["history"], **state}
     except Exception as error:  # torch.load fails in many ways
         raise ConfigError(f"runs_dir: {path} is damaged; delete it and restart the run") from error

@@ -10,42 +10,32 @@ from typing import Any
 import lightning
 import numpy
 import torch
+import torchmetrics
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torchmetrics import Metric
 
 from mnist_imbalance.config import build_part, inject
 from mnist_imbalance.errors import ConfigError, naming
 from mnist_imbalance.records.result import Groups, Scores
 
 Batch = tuple[Tensor, Tensor]  # images and labels
-Score = Callable[[Tensor, Tensor], Any]  # logits (N, C) and labels (N,) of a split → a number
+History = Mapping[str, Mapping[int, Scores]]  # scores by split and epoch
+Metric = Callable[[Tensor, Tensor], Any]  # logits (N, C) and labels (N,) of a split → a number
 Part = Mapping[str, Any]  # a class or function by ``_target_``, with arguments, as in conf/
 SGD = partial(torch.optim.SGD, lr=0.001, momentum=0.9, weight_decay=0.0001)  # AI3607's
-IN_BAR = ("val/loss", "val/accuracy")
 
 
 def to_metrics(split: str, scores: Scores, groups: Groups) -> dict[str, float]:
     """Return scores by the names that loggers show, ``val/loss`` or ``val_per_label/3``."""
+    named = {f"{split}/{name}": value for name, value in scores.named(groups).items()}
     per_label = enumerate(scores.accuracy_per_label)
-    return {
-        **{f"{split}/{name}": value for name, value in scores.named(groups).items()},
-        **{f"{split}_per_label/{label}": value for label, value in per_label},
-    }
-
-
-def score(metric: Score, logits: Tensor, labels: Tensor) -> float | None:
-    """Return a metric of a whole split; None where it is not finite."""
-    value = float(metric(logits, labels))
-    if isinstance(metric, Metric):
-        metric.reset()  # torchmetrics' classes accumulate, but this was the whole split
-    return value if math.isfinite(value) else None
+    return named | {f"{split}_per_label/{label}": value for label, value in per_label}
 
 
 def tally(
-    logits: Tensor, labels: Tensor, losses: Tensor, metrics: Sequence[Mapping[str, Score]]
+    logits: Tensor, labels: Tensor, losses: Tensor, metrics: Sequence[Mapping[str, Metric]]
 ) -> tuple[list[Scores], numpy.ndarray]:
     """Score whole passes of several runs over a split, with few waits for the device.
 
@@ -65,14 +55,12 @@ def tally(
     pairs = torch.bincount((rows * size + predicted).flatten(), minlength=runs * size**2)
     positive = logits > 0
     own = rows[positive.gather(2, labels.unsqueeze(2)).squeeze(2)]
-    fields = zip(
+    by_run = zip(
         pairs.view(runs, size, size).tolist(),
         losses.tolist(),
         positive.sum(dim=1).tolist(),
         torch.bincount(own, minlength=runs * size).view(runs, size).tolist(),
-        metrics,
-        logits.cpu(),  # where any metric works
-        labels.cpu(),
+        zip(metrics, logits.cpu(), labels.cpu(), strict=True),  # any metric works there
         strict=True,
     )
     scores = [
@@ -81,11 +69,19 @@ def tally(
             loss=loss,
             positive=above,
             positive_of_own=own_above,
-            metrics={name: score(metric, *outputs) for name, metric in more.items()},
+            metrics={name: score(metric, *outputs) for name, metric in named.items()},
         )
-        for confusion, loss, above, own_above, more, *outputs in fields
+        for confusion, loss, above, own_above, (named, *outputs) in by_run
     ]
     return scores, predicted.to(torch.uint8).cpu().numpy()
+
+
+def score(metric: Metric, logits: Tensor, labels: Tensor) -> float | None:
+    """Return a metric of a whole split; None where it is not finite."""
+    value = float(metric(logits, labels))
+    if isinstance(metric, torchmetrics.Metric):
+        metric.reset()  # or it would add up the epochs
+    return value if math.isfinite(value) else None
 
 
 def built(name: str, part: Any, kind: Any) -> Any:
@@ -174,28 +170,26 @@ class Classifier(Staged):
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | Part | None = None,
         scheduler: Callable[[Optimizer], LRScheduler] | Part | None = None,
         mix: Callable[..., Any] | Part | None = None,
-        metrics: Mapping[str, Score | Part] | None = None,
+        metrics: Mapping[str, Metric | Part] | None = None,
         groups: Groups | None = None,
     ) -> None:
         super().__init__()
-        given = {"model": model, "loss": loss, "optimizer": optimizer, "scheduler": scheduler}
-        configs: dict[str, Any] = {
-            name: part for name, part in (given | {"mix": mix}).items() if isinstance(part, Mapping)
-        }
-        configs["groups"] = {name: list(labels) for name, labels in (groups or {}).items()}
-        if all(isinstance(part, Mapping) for part in (metrics or {}).values()):
+        parts: dict[str, Any] = {"model": model, "loss": loss, "optimizer": optimizer}
+        parts |= {"scheduler": scheduler, "mix": mix}
+        configs = {name: part for name, part in parts.items() if isinstance(part, Mapping)}
+        self.groups: Groups = {name: list(labels) for name, labels in (groups or {}).items()}
+        if all(isinstance(metric, Mapping) for metric in (metrics or {}).values()):
             configs["metrics"] = dict(metrics or {})
-        self.save_hyperparameters(configs, logger=False)
+        self.save_hyperparameters(configs | {"groups": self.groups}, logger=False)
         self.model: nn.Module = built("model", model, nn.Module)
         self.loss: nn.Module = built("loss", loss or nn.CrossEntropyLoss(), nn.Module)
         self.make_optimizer = built("optimizer", optimizer or SGD, Callable)
         self.make_scheduler = scheduler
-        self.mix = built("mix", mix, Callable) if mix else None
-        self.metrics: dict[str, Score] = {
+        self.metrics: dict[str, Metric] = {
             name: built(f"metrics.{name}", metric, Callable)
             for name, metric in (metrics or {}).items()
         }
-        self.groups: Groups = configs["groups"]
+        self.mix = built("mix", mix, Callable)
         self.scores: dict[str, Scores] = {}
         self.predictions: dict[str, numpy.ndarray] = {}
         self.history: dict[str, dict[int, Scores]] = defaultdict(dict)
@@ -208,17 +202,17 @@ class Classifier(Staged):
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer of all parameters, with its scheduler if there is one."""
-        steps = int(self.trainer.estimated_stepping_batches) if self.make_scheduler else 0
-        return self.optimized(self.parameters(), steps)
+        return self.optimized(self.parameters(), self.trainer)
 
-    def optimized(self, parameters: Iterable[Any], steps: int) -> Any:
-        """Return an optimizer of parameters, or groups of them, for so many steps."""
+    def optimized(self, parameters: Iterable[Any], trainer: lightning.Trainer | None) -> Any:
+        """Return an optimizer of parameters, or groups of them; without a trainer for one step."""
         with naming("optimizer"):
             optimizer = self.make_optimizer(parameters)
             if not isinstance(optimizer, Optimizer):
                 raise TypeError(f"must make an Optimizer, makes {type(optimizer).__name__}")
         if not self.make_scheduler:
             return optimizer
+        steps = int(trainer.estimated_stepping_batches) if trainer else 1
         with naming("scheduler"):
             part = inject(self.make_scheduler, {"T_max": steps, "total_steps": steps})
             scheduler = built("scheduler", part, Callable)(optimizer)
@@ -228,8 +222,7 @@ class Classifier(Staged):
 
     def start_epoch(self) -> None:
         """Pass the fraction of training that is done to a loss that has ``start_epoch``."""
-        hook: Any = getattr(self.loss, "start_epoch", None)
-        if hook:
+        if hook := getattr(self.loss, "start_epoch", None):
             hook(self.fraction_done)
 
     def step(self, batch: Batch, split: str) -> Tensor:
@@ -249,25 +242,19 @@ class Classifier(Staged):
         """Score the split's batches and log the scores."""
         logits, labels = (torch.cat(parts) for parts in zip(*self._batches[split], strict=True))
         self._batches[split].clear()
-        fitting = self.trainer.state.fn == TrainerFn.FITTING
         loss = self.loss(logits, labels)
-        [scores], [predicted] = tally(
-            logits.unsqueeze(0), labels.unsqueeze(0), loss.unsqueeze(0), [self.metrics]
-        )
-        self.keep(split, scores, predicted, self.current_epoch, in_history=fitting)
+        [scores], [predicted] = tally(logits[None], labels[None], loss[None], [self.metrics])
+        self.keep(split, scores, predicted, self.trainer)
         for name, value in to_metrics(split, scores, self.groups).items():
-            self.log(name, value, prog_bar=name in IN_BAR)
-        if fitting:
+            self.log(name, value, prog_bar=name in ("val/loss", "val/accuracy"))
+        if self.trainer.state.fn == TrainerFn.FITTING:
             self.log("step", float(self.current_epoch))  # of the x-axis
 
     def keep(
-        self, split: str, scores: Scores, predicted: numpy.ndarray, epoch: int, in_history: bool
+        self, split: str, scores: Scores, predicted: numpy.ndarray, trainer: lightning.Trainer
     ) -> None:
-        """Keep the scores and predictions of a whole pass over a split.
-
-        Raises:
-            ConfigError: The loss is not finite.
-        """
+        """Keep the scores and predictions of a whole pass over a split; refuse an infinite loss."""
+        epoch = trainer.current_epoch
         if not math.isfinite(scores.loss):
             raise ConfigError(
                 f"optimizer.lr: the {split} loss is {scores.loss} in epoch {epoch}; "
@@ -275,7 +262,7 @@ class Classifier(Staged):
             )
         self.scores[split] = scores
         self.predictions[split] = predicted
-        if in_history:
+        if trainer.state.fn == TrainerFn.FITTING:
             self.history[split][epoch] = scores
 
     def close_history(self) -> None:
@@ -296,11 +283,7 @@ class Classifier(Staged):
             self.scores[split] = self.history[split][max(epochs)]
 
     def try_out(self, image_shape: Sequence[int]) -> None:
-        """Call all parts once, on two black images.
-
-        Raises:
-            ConfigError: One cannot be called, or the loss is no scalar.
-        """
+        """Call all parts once, on two black images; refuse a loss that is no scalar."""
         images, labels = torch.zeros(2, *image_shape), torch.zeros(2, dtype=torch.long)
         self.eval()
         with torch.inference_mode():
@@ -309,13 +292,13 @@ class Classifier(Staged):
             with naming("loss"):
                 loss = self.loss(logits, labels)
                 if loss.numel() != 1:
-                    raise ValueError(f"must give one number for a batch, gives {loss.numel()} for two")
+                    raise ValueError(f"must give one number for a batch, gives {loss.numel()}")
             for name, metric in self.metrics.items():
                 with naming(f"metrics.{name}"):
                     score(metric, logits, labels)
-            if self.mix:
-                with naming("mix"):
+            with naming("mix"):
+                if self.mix:
                     images, _, others, share = self.mix(images, labels)
                     float(share * loss + (1 - share) * self.loss(self(images), others))
         self.train()
-        self.optimized(self.parameters(), steps=1)
+        self.optimized(self.parameters(), None)

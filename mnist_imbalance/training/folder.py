@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import lightning
 import torch
@@ -17,8 +16,6 @@ import torchvision
 from filelock import FileLock, Timeout
 from hydra.conf import HydraConf
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 import mnist_imbalance
 from mnist_imbalance.errors import ConfigError
@@ -27,7 +24,7 @@ from mnist_imbalance.records.result import Result, read_record, write_whole
 from mnist_imbalance.training.callbacks import read_checkpoint
 
 PACKAGE = Path(mnist_imbalance.__file__).parent
-TRAINS = ("data", "models", "methods", "training")  # the folders whose code training depends on
+TRAINS = ("data", "models", "methods", "training")  # folders with the code that trains
 
 
 class RunFolder:
@@ -36,22 +33,15 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.last_checkpoint = path / "checkpoints" / "last.ckpt"
-        self.tensorboard = path / "tensorboard"
         self.result_file = path / "result.json"
         self.config_file = path / ".hydra" / "config.yaml"
-        self.ids_file = path / "loggers.json"  # the runs of loggers that have their own ids
         self.kept: set[Path] | None = None  # entries before `begin`
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Keep other processes out of the folder.
-
-        Raises:
-            ConfigError: Another process is at work in it.
-        """
+        """Keep other processes out of the folder."""
         self.path.mkdir(parents=True, exist_ok=True)
-        lock_file = self.path / ".lock"
-        lock = FileLock(lock_file)
+        lock = FileLock(self.path / ".lock")
         try:
             lock.acquire(timeout=0)
         except Timeout as error:
@@ -59,7 +49,7 @@ class RunFolder:
         try:
             yield
         finally:
-            lock_file.unlink(missing_ok=True)
+            (self.path / ".lock").unlink(missing_ok=True)
             lock.release()
 
     def result(self) -> Result | None:
@@ -67,11 +57,7 @@ class RunFolder:
         return read_record(self.path)
 
     def result_of(self, config: DictConfig) -> Result | None:
-        """Read the result of this config's run; None if it is not complete.
-
-        Raises:
-            ConfigError: Another config's run is here, or a damaged one.
-        """
+        """Read the result of this config's run; refuse another config's run."""
         result = self.result()
         if not result and not self.config_file.exists():
             return None
@@ -90,26 +76,15 @@ class RunFolder:
         return result
 
     def config(self) -> DictConfig:
-        """Read the config that the run was begun with.
-
-        Raises:
-            ConfigError: The file is damaged.
-        """
-        try:
-            config = OmegaConf.load(self.config_file)
-            if not isinstance(config, DictConfig) or "data" not in config:
-                raise ValueError("it is no run's config")
-            determining(config)
-        except (YAMLError, OmegaConfBaseException, ValueError, OSError) as error:
-            raise ConfigError(
-                f"runs_dir: {self.config_file} is damaged ({' '.join(str(error).split())}); delete "
-                "its folder and start the run again"
-            ) from error
+        """Read the config that the run was begun with."""
+        config = OmegaConf.load(self.config_file)
+        if not isinstance(config, DictConfig):
+            raise ConfigError(f"runs_dir: {self.config_file} is damaged; delete its folder")
         return config
 
     def begin(self, config: DictConfig, hydra: HydraConf) -> None:
         """Write ``.hydra/``: the config, Hydra's own and the overrides."""
-        self.kept = set(self.path.iterdir()) if self.path.exists() else set()
+        self.kept = set(self.path.iterdir())
         for name, values in (("hydra", hydra), ("overrides", hydra.overrides.task)):
             write_whole(self.config_file.with_name(f"{name}.yaml"), OmegaConf.to_yaml(values))
         write_whole(self.config_file, OmegaConf.to_yaml(config))
@@ -122,18 +97,12 @@ class RunFolder:
             shutil.rmtree(place) if place.is_dir() else place.unlink()
 
     def epochs_done(self) -> int:
-        """Return the number of epochs before the last checkpoint; 0 without one.
-
-        Raises:
-            ConfigError: Training cannot resume from it.
-        """
+        """Return the number of epochs before the last checkpoint; 0 without one."""
         if not self.last_checkpoint.exists():
             return 0
         state = read_checkpoint(self.last_checkpoint)
-        if not (state.get("optimizer_states") and state.get("loops")):
-            raise ConfigError(
-                f"runs_dir: {self.last_checkpoint} is no checkpoint of a training; delete it"
-            )
+        if not state.get("optimizer_states"):
+            raise ConfigError(f"runs_dir: no training can resume from {self.last_checkpoint}")
         return int(state["epoch"]) + 1
 
 
@@ -158,8 +127,8 @@ def code() -> str:
 
 
 @cache
-def commit() -> str | None:
-    """Return the git commit of the code, with "+" if it was changed since; None without git."""
+def commit() -> str:
+    """Return the git commit of the code, with "+" if it was changed since; "" without git."""
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(PACKAGE.parent), *arguments]
@@ -167,16 +136,16 @@ def commit() -> str | None:
 
     try:
         if not git("ls-files", "--", f"{PACKAGE.name}/__init__.py"):
-            return None
+            return ""
         changed = git("status", "--porcelain", "--", PACKAGE.name, "conf", "hydra_plugins")
         return git("rev-parse", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):
-        return None
+        return ""
 
 
 def versions() -> dict[str, str]:
     """Return the versions that a run's numbers depend on, by name."""
-    known: dict[str, Any] = {
+    known = {
         "python": platform.python_version(),
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
@@ -184,4 +153,4 @@ def versions() -> dict[str, str]:
         "mnist_imbalance": mnist_imbalance.__version__,
         "code": code(),
     }
-    return known | ({"git": at} if (at := commit()) else {})
+    return known | ({"git": commit()} if commit() else {})
