@@ -12,7 +12,7 @@ COMMANDS = {
     "report": "mnist_imbalance.report.__main__",
     "counts": "mnist_imbalance.counts",
     "adjust": "mnist_imbalance.adjust",
-    "records": "mnist_imbalance.records",
+    "records": "mnist_imbalance.records.__main__",
 }
 
 

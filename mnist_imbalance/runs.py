@@ -1,7 +1,6 @@
 """What a run folder holds: write it, read it, find it again."""
 
 import csv
-import hashlib
 import io
 import json
 import shutil
@@ -33,41 +32,19 @@ from yaml import YAMLError
 
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.files import write_whole
+from mnist_imbalance.records.identity import (
+    WITHOUT_EFFECT as WITHOUT_EFFECT,
+)
+from mnist_imbalance.records.identity import (
+    determining,
+    hash_config,
+)
+from mnist_imbalance.records.identity import (
+    is_cut_short as is_cut_short,
+)
 from mnist_imbalance.schema_1 import complete
 from mnist_imbalance.scores import Epochs, Groups, Predictions, Scores, Validated
 
-NEW_KEYS = {  # the value that all runs had before there was such a key: it changes no hash
-    "data.copied": "minority",
-    "data.minority": [0, 1, 2, 3, 4],
-    "data.shots": None,
-    "data.sampler._partial_": True,
-    "data.sampler._target_": "mnist_imbalance.data.samplers.shuffle",
-    "data.source._partial_": True,
-    "data.source._target_": "mnist_imbalance.data.source.read_torchvision",
-    "data.source.name": "MNIST",
-    "data.transforms": [],
-    "model.channels": [6, 16],
-    "model.features": [120, 84],
-    "model.head": "linear",
-    "model.hidden_size": 64,
-    "trainer.max_steps": -1,
-}
-WITHOUT_EFFECT = {  # on what is trained, but for rounding: where and how it is made and told
-    "logger",
-    "metrics",
-    "runs_dir",
-    "threads",
-    "data.dir",
-    "trainer._target_",
-    "trainer.accelerator",
-    "trainer.devices",
-    "trainer.enable_progress_bar",
-    "trainer.max_time",  # only a whole training has a result
-    "trainer.profiler",
-}
-
-
-CUT_SHORT = ("trainer.limit_", "trainer.overfit_batches", "trainer.fast_dev_run")
 MOST_IMAGES = 10**9  # what is more is no count of images
 PACKED = "records.parquet"  # many runs in one file, see `packed`
 Value = TypeVar("Value")
@@ -265,37 +242,6 @@ class Records:
     kept: Mapping[str, Kept]
     folders: Mapping[str, Path]
     damaged: list[str]
-
-
-def determining(config: DictConfig) -> dict[str, Any]:
-    """Flatten what determines a run's result, ``{"data.keep": 0.1, ...}``, in order of key."""
-
-    def flatten(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-        flat = {}
-        for key, value in values.items():
-            name = f"{prefix}{key}"
-            flat.update(flatten(value, f"{name}.") if isinstance(value, dict) else {name: value})
-        return flat
-
-    values: Any = OmegaConf.to_container(config, resolve=True)
-    flat = flatten(values, "")
-    first = [".".join(key.split(".")[:2]) for key in flat]  # max_time may be a table of units
-    determine = {
-        key
-        for key, part in zip(flat, first, strict=True)
-        if not {part, part.partition(".")[0]} & WITHOUT_EFFECT
-    }
-    return {key: flat[key] for key in sorted(determine) if flat[key] != NEW_KEYS.get(key, ...)}
-
-
-def hash_config(determining: Mapping[str, Any]) -> str:
-    """Give the sha256, in hex, of what determines a run's result."""
-    return hashlib.sha256(json.dumps(determining, sort_keys=True).encode()).hexdigest()
-
-
-def is_cut_short(determining: Mapping[str, Any]) -> bool:
-    """Return whether a run sees only a part of its images, on trial, as its config says."""
-    return any(key.startswith(CUT_SHORT) for key, value in determining.items() if value)
 
 
 def tabulate_epochs(history: Mapping[str, Mapping[int, Scores]], groups: Groups) -> str:

@@ -14,26 +14,26 @@ def main() -> None:
     for name, does in (
         ("pack", "write all runs below a folder to one file"),
         ("merge", "write all runs below several folders to one file, equal ones once"),
-        ("check", "read every record, and name what is damaged or disagrees"),
+        ("check", "read every record, and name damaged and disagreeing ones"),
     ):
         command = commands.add_parser(name, help=does, description=does)
         several = 1 if name == "pack" else "+"
         command.add_argument("folders", nargs=several, type=Path, metavar="folder")
         if name != "check":
-            command.add_argument("--into", type=Path, required=True, help="folder of the new file")
-    given = parser.parse_args()
+            new = "the new file, *.parquet, or the folder of a new records.parquet"
+            command.add_argument("--into", type=Path, required=True, help=new)
+    arguments = parser.parse_args()
     with one_line_errors():
-        from mnist_imbalance import merging  # slow to import; --help does not wait for it
+        from mnist_imbalance.records import table  # slow to import; --help does not wait for it
 
-        if given.command == "check":
-            count, wrong = merging.check(given.folders)
-            for line in wrong:
-                print(line)
+        if arguments.command == "check":
+            count, wrong = table.check(arguments.folders)
+            print(*wrong, sep="\n", end="\n" if wrong else "")
             if wrong:
                 raise ConfigError(f"records: {len(wrong)} damaged or disagreeing, named above")
             print(f"{count} runs, all whole")
         else:
-            count, again = merging.merge(given.folders, given.into)
+            count, again = table.merge(arguments.folders, arguments.into)
             print(f"{count} runs" + (f", {again} found again and equal" if again else ""))
 
 

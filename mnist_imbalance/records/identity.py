@@ -1,0 +1,183 @@
+"""What determines a run's result: its hash, and the name of its condition."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+CHOICES = ("model", "data", "loss", "optimizer")  # config groups that a record names
+NAMED_IF_CHANGED = ("scheduler", "mix", "callbacks", "posthoc", "data/")
+BUDGET = {"trainer.max_epochs", "trainer.max_steps"}  # length of training is no condition
+SEEDS = {"seed", "data.seed", "data.order_seed"}
+CUT_SHORT = ("trainer.limit_", "trainer.overfit_batches", "trainer.fast_dev_run")
+NEW_KEYS = {  # keys added later, at the value that all earlier runs had: left out of the hash
+    "data.copied": "minority",
+    "data.minority": [0, 1, 2, 3, 4],
+    "data.shots": None,
+    "data.sampler._partial_": True,
+    "data.sampler._target_": "mnist_imbalance.data.samplers.shuffle",
+    "data.source._partial_": True,
+    "data.source._target_": "mnist_imbalance.data.source.read_torchvision",
+    "data.source.name": "MNIST",
+    "data.transforms": [],
+    "model.channels": [6, 16],
+    "model.features": [120, 84],
+    "model.head": "linear",
+    "model.hidden_size": 64,
+    "trainer.max_steps": -1,
+}
+WITHOUT_EFFECT = {  # on the numbers, but for rounding
+    "logger",
+    "metrics",
+    "runs_dir",
+    "threads",
+    "data.dir",
+    "trainer._target_",
+    "trainer.accelerator",
+    "trainer.devices",
+    "trainer.enable_progress_bar",
+    "trainer.max_time",  # a run that it stops has no result yet
+    "trainer.profiler",
+}
+MOVED = {  # module today → where it lay when its first record was written, and what moved
+    "data.imbalance": {"data.profiles": "exactly exponential pareto"},
+    "data.sources": {
+        "data.source": "read_torchvision",
+        "data.torchvision_sets": "read",
+        "data.digits": "read_digits",
+        "data.folder": "read_folder",
+    },
+    "methods.losses": {
+        "losses": "MinorityWeightedCrossEntropy WeightedCrossEntropy",
+        "methods": "class_balanced focal inverse_frequency label_aware_smoothing ldam vs",
+    },
+    "methods.metrics": {"metrics": "auroc balanced_accuracy ece g_mean nll worst_label"},
+    "methods.mixes": {"mixes": "Mixup Remix"},
+    "methods.posthoc": {
+        "posthoc": "logit_adjustment tau_normalized temperature",
+        "retraining": "crt lws",
+    },
+}
+RENAMED = {  # dotted path of a part today → the path that is hashed
+    f"mnist_imbalance.{today}.{name}": f"mnist_imbalance.{first}.{name}"
+    for today, origins in MOVED.items()
+    for first, names in origins.items()
+    for name in names.split()
+}
+
+
+def rename(values: Any, names: Mapping[str, str]) -> Any:
+    """Return nested values in which every string that is one of the names is replaced."""
+    if isinstance(values, dict):
+        return {key: rename(value, names) for key, value in values.items()}
+    if isinstance(values, list):
+        return [rename(value, names) for value in values]
+    return names.get(values, values) if isinstance(values, str) else values
+
+
+def to_current(config: DictConfig) -> DictConfig:
+    """Return a config, perhaps of an earlier version, with the paths that its parts have today."""
+    today = {first: path for path, first in RENAMED.items()}
+    current: DictConfig = OmegaConf.create(rename(OmegaConf.to_container(config), today))
+    return current
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested values by dotted key."""
+    flat = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        flat.update(flatten(value, f"{name}.") if isinstance(value, dict) else {name: value})
+    return flat
+
+
+def determining(config: DictConfig) -> dict[str, Any]:
+    """Return the values that determine a run's result, ``{"data.keep": 0.1, ...}``, sorted."""
+    values: Any = OmegaConf.to_container(config, resolve=True)
+    flat = flatten(rename(values, RENAMED))
+    found = {}
+    for key in sorted(flat):
+        group, *rest = key.split(".")[:2]  # max_time may be a table of units
+        if {group, ".".join([group, *rest])} & WITHOUT_EFFECT or flat[key] == NEW_KEYS.get(
+            key, ...
+        ):
+            continue
+        found[key] = flat[key]
+    return found
+
+
+def hash_config(values: Mapping[str, Any]) -> str:
+    """Return the sha256, in hex, of the values that determine a run's result."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def is_cut_short(values: Mapping[str, Any]) -> bool:
+    """Return whether a run's config limits it to a part of its images."""
+    return any(key.startswith(CUT_SHORT) for key, value in values.items() if value)
+
+
+def changes(values: Mapping[str, Any], plain: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values, by dotted key, that differ from a run of the same choices.
+
+    Args:
+        values: All that determines the run.
+        plain: All that determines a run of the same choices without other overrides.
+    """
+    keys = sorted((values.keys() | plain.keys()) - BUDGET - SEEDS)
+    return {
+        key: values.get(key)
+        for key in keys
+        if values.get(key) != plain.get(key) and plain.get(key) != "???"  # a required value
+    }
+
+
+def named_choices(chosen: Mapping[str, str], usual: Mapping[str, str]) -> dict[str, str]:
+    """Return the choices that name a run, by config group.
+
+    Args:
+        chosen: The name chosen in each config group.
+        usual: The same for a plain run of its data; `NAMED_IF_CHANGED` are compared with it.
+    """
+    changed = {
+        group: choice
+        for group, choice in chosen.items()
+        if group.startswith(NAMED_IF_CHANGED) and choice != usual[group]
+    }
+    return {group: chosen[group] for group in CHOICES} | changed
+
+
+def name_condition(choices: Mapping[str, str], changed: Mapping[str, Any]) -> str:
+    """Return a condition's name, such as ``weighted, loss.minority_weight=3``.
+
+    The data is left out if it is ``imbalanced`` and the loss is not ``plain``, a ``plain`` loss
+    always.
+    """
+    data, loss = choices["data"], choices["loss"]
+    parts = [] if data == "imbalanced" and loss != "plain" else [data]
+    parts += [] if loss == "plain" else [loss]
+    parts += [f"{group}={choices[group]}" for group in sorted(choices.keys() - set(CHOICES))]
+    return ", ".join([*parts, *(f"{key}={value}" for key, value in changed.items())])
+
+
+def condition_of(
+    values: Mapping[str, Any],
+    choices: Mapping[str, str],
+    compose: Callable[..., DictConfig] | None = None,
+) -> str:
+    """Return the name of a run's condition.
+
+    Args:
+        values: All that determines the run.
+        choices: The name chosen in each config group, those below ``data`` among them.
+        compose: `config.compose_with`, or a version that remembers.
+    """
+    if compose is None:
+        from mnist_imbalance.config import compose_with  # slow to import
+
+        compose = compose_with
+    usual = compose((f"data={choices['data']}",), with_hydra=True).hydra.runtime.choices
+    named = named_choices(choices, usual)
+    plain = determining(compose(tuple(f"{group}={choice}" for group, choice in named.items())))
+    return name_condition(named, changes(values, plain))
