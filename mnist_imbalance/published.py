@@ -14,7 +14,7 @@ GROUPS = {"0-4": [*range(5)], "5-9": [*range(5, 10)], "all": [*range(10)]}
 @cache
 def published() -> dict[str, Any]:
     """Return AI3607's numbers."""
-    text = (resources.files("mnist_imbalance") / "published.yaml").read_text(encoding="utf-8")
+    text = (resources.files("mnist_imbalance.report") / "published.yaml").read_text(encoding="utf-8")
     numbers: dict[str, Any] = yaml.safe_load(text)
     return numbers
 

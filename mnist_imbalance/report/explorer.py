@@ -1,103 +1,91 @@
-"""What the page's explorer shows: curves, confusion matrices and images that are taken for others.
+"""The data of the page's explorer, and images and confusion matrices for the figures."""
 
-Of each condition with a model and an optimizer on one ground, all seeds together, the curves of the
-first ones and the images of one.
-"""
-
-from itertools import chain
+from collections.abc import Sequence
 from typing import Any
 
-import numpy
-import pandas
+import numpy as np
+import pandas as pd
+import torch
+from torchvision.transforms.v2.functional import to_pil_image
+from torchvision.utils import make_grid
 
-from mnist_imbalance.report.figures import GROUP_COLORS, data_url
-from mnist_imbalance.report.gather import GROUNDS, Gathered
-from mnist_imbalance.report.images import Images
-from mnist_imbalance.report.names import (
-    condition_title,
-    group_title,
-    model_title,
-    optimizer_title,
-)
-from mnist_imbalance.report.tables import learned, summed
+from mnist_imbalance.data.augment import Copy, expand
+from mnist_imbalance.data.source import Images
+from mnist_imbalance.records import table as records
+from mnist_imbalance.report import tables
+from mnist_imbalance.report.figures import SPARE, data_url
+from mnist_imbalance.report.words import group, title
 
-ROW = 40  # images in a row of the picture that holds them all
-OF_EACH = 2  # images of each label
-CURVES = 20  # seeds, the smallest, of which the learning curve is drawn
-
-
-def mistaken(
-    gathered: Gathered, runs: pandas.DataFrame, images: Images
-) -> tuple[int | None, list[tuple[int, int, int]]]:
-    """Return some mistakes of a condition's run with the smallest seed that has predictions.
-
-    Returns:
-        The seed, None without predictions, and (image, label, predicted label) of each mistake.
-    """
-    for seed, key in sorted(zip(runs.seed.tolist(), runs.config_hash, strict=True)):
-        predicted = gathered.predicted(key, images.labels)
-        if predicted is not None:
-            wrong = numpy.flatnonzero(predicted != images.labels)
-            labels = images.labels[wrong]
-            first = [wrong[labels == label][:OF_EACH] for label in numpy.unique(labels)]
-            chosen = numpy.concatenate(first) if first else wrong
-            told = zip(chosen, images.labels[chosen], predicted[chosen], strict=True)
-            return seed, [(int(image), int(label), int(other)) for image, label, other in told]
-    return None, []
+ROW = 40  # digits in a row of the picture that holds all of them
+SHOWN = 2  # mistakes for each label
+CURVES = 20  # the smallest seeds, whose learning curves are drawn
 
 
-def explorer(gathered: Gathered, images: Images | None) -> dict[str, Any]:
-    """Return what is shown, for JSON.
+def confusion(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the summed confusion matrices of the reference conditions, a row a cell."""
+    shown, rows = tables.on(runs, tables.EPOCHS), []
+    shown = shown[shown.condition.isin([tables.ORIGINAL, tables.REFERENCE])]
+    labels = {label: name for name, own in tables.groups_of(runs).items() for label in own}
+    for keys, own in shown.groupby(tables.NAME, sort=False):
+        counts = sum(map(np.stack, own.test_confusion))
+        totals = counts.sum(axis=1)
+        for true, name in labels.items():
+            cells = enumerate(counts[true].tolist() if totals[true] else [])
+            rows += [(*keys, name, true, predicted, n, totals[true]) for predicted, n in cells]
+    columns = [*tables.NAME, "group", "true label", "predicted label", "count", "total"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def samples(runs: pd.DataFrame, images: Images, copies: Sequence[Copy]) -> pd.DataFrame:
+    """Return the first training image of each rare label in all its copies."""
+    (pixels, known), rare = images.train, tables.rare_and_frequent(runs)[0]
+    first = [int((known == n).int().argmax()) for n in tables.groups_of(runs).get(rare, [])]
+    every, noise = torch.ones(len(first), dtype=torch.bool), torch.Generator().manual_seed(0)
+    made, labels = expand(pixels[first], known[first], every, copies, noise)
+    rows = [copy.model_dump() for copy in copies for _ in first]
+    addresses = [data_url(to_pil_image(image)) for image in made]
+    return pd.DataFrame(rows).assign(label=labels.tolist(), image=addresses)
+
+
+def explorer(runs: pd.DataFrame, images: Images | None) -> dict[str, Any]:
+    """Return for JSON every condition with curves, confusion matrix and mistakes.
 
     Args:
-        gathered: Finished runs.
+        runs: Of `tables.on_grounds`.
         images: Of the data set; None where they cannot be had.
-
-    Returns:
-        ``groups``, their titles, and ``colors``; ``rare``, the first group's labels; ``digits``,
-        the address of a picture of `ROW` images a row; and ``sets``: ground, optimizer, model,
-        condition, n, steps, curves (by group and seed the accuracies in thousandths), confusion,
-        seed and mistaken, (place in the picture, label, predicted label).
     """
-    places: dict[int, int] = {}
-    sets = []
-    groups = [gathered.rare, gathered.frequent]
-    found = [
-        (ground, keys, runs, runs.nsmallest(CURVES, "seed", keep="first").sort_index().config_hash)
-        for ground in GROUNDS
-        for keys, runs in gathered.runs_on(ground).groupby(
-            ["optimizer", "model", "condition"], sort=False
-        )
-    ]
-    curves_of = learned(gathered, chain.from_iterable(drawn for *_, drawn in found))
-    for ground, (optimizer, model, condition), runs, drawn in found:
-        curves = [curves_of[key] for key in drawn if key in curves_of]
-        curves = [curve for curve in curves if curve.accuracies.keys() >= {*groups}]
-        seed, wrong = mistaken(gathered, runs, images) if images else (None, [])
-        shown = {
-            "ground": ground,
-            "optimizer": optimizer_title(optimizer),
-            "model": model_title(model),
-            "condition": condition_title(condition),
-            "n": len(runs),
-            "steps": min((curve.steps.tolist() for curve in curves), key=len, default=[]),
-            "curves": [
-                [[*map(round, (1000 * curve.accuracies[group]).tolist())] for curve in curves]
-                for group in groups
-            ],
-            "confusion": summed(gathered, runs.config_hash).tolist(),
-            "seed": seed,
-            "mistaken": [(places.setdefault(i, len(places)), *of) for i, *of in wrong],
-        }
-        sets.append(shown)
-    titles = [*map(group_title, groups)]
-    made = {"groups": titles, "colors": GROUP_COLORS[: len(titles)], "row": ROW, "sets": sets}
-    made["rare"] = gathered.groups[gathered.rare]
-    if images and places:
-        height, width = images.test.shape[1:]
-        rows = -(-len(places) // ROW)
-        picture = numpy.zeros((rows * ROW, height, width), numpy.uint8)
-        picture[: len(places)] = images.test[list(places)]
-        grid = picture.reshape(rows, ROW, height, width).swapaxes(1, 2)
-        made["digits"] = data_url(grid.reshape(rows * height, ROW * width))
-    return made
+    groups, curves = [*dict.fromkeys(tables.rare_and_frequent(runs))], tables.curves(runs)
+    labels = images.test[1].numpy() if images else np.array([])
+    right, predicted = tables.correct(runs, labels), records.predictions(runs)
+    sets, digits = [], dict[int, int]()
+    for ground in tables.GROUNDS:
+        by = tables.on(runs, ground).groupby(["optimizer", "model", "condition"], sort=False)
+        for names, own in by:
+            first = own.nsmallest(CURVES, "seed").config_hash
+            drawn = curves[curves.config_hash.isin(first)]
+            drawn = drawn.assign(accuracy=(1000 * drawn.accuracy).round().astype(int))
+            wide = drawn.pivot(index="step", columns=["label", "seed"], values="accuracy").dropna()
+            mistakes = pd.DataFrame(columns=["image", "label", "predicted"])
+            known = own[own.config_hash.isin(right)].sort_values("seed").head(1)
+            for key in known.config_hash:
+                wrong = np.flatnonzero(~right[key])
+                cells = {"image": wrong, "label": labels[wrong], "predicted": predicted[key][wrong]}
+                mistakes = pd.DataFrame(cells).groupby("label").head(SHOWN).sort_values("label")
+            mistakes["image"] = [digits.setdefault(i, len(digits)) for i in mistakes.image]
+            optimizer, model, condition = map(title, names)
+            sets.append(
+                {
+                    **{"ground": ground, "optimizer": optimizer, "model": model},
+                    **{"condition": condition, "n": len(own), "steps": wide.index.tolist()},
+                    "curves": [wide[name].T.to_numpy().tolist() for name in groups if len(wide)],
+                    "confusion": sum(map(np.stack, own.test_confusion)).tolist(),
+                    "seed": None if known.empty else int(known.seed.iloc[0]),
+                    "mistakes": mistakes.to_numpy().tolist(),
+                }
+            )
+    found = {"groups": [*map(group, groups)], "colors": SPARE[: len(groups)], "row": ROW}
+    found |= {"rare": tables.groups_of(runs).get(groups[0], []), "sets": sets}
+    if images and digits:
+        grid = make_grid(images.test[0][[*digits]], nrow=ROW, padding=0)[: images.shape[0]]
+        found["digits"] = data_url(to_pil_image(grid))
+    return found

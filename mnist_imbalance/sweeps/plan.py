@@ -307,7 +307,7 @@ def with_choices(
 
     def chosen(run: PlannedRun) -> PlannedRun:
         if run.tuned:
-            if not found.index.isin(run.tuned).sum() == len(run.tuned):
+            if found.index.isin(run.tuned).sum() != len(run.tuned):
                 return run
             best = max(run.tuned, key=lambda key: round(accuracies(key).mean(), 6))
             return run.tuned[best]
