@@ -70,7 +70,7 @@ def explorer(runs: pd.DataFrame, images: Images | None) -> dict[str, Any]:
             for key in known.config_hash:
                 wrong = np.flatnonzero(~right[key])
                 cells = {"image": wrong, "label": labels[wrong], "predicted": predicted[key][wrong]}
-                mistakes = pd.DataFrame(cells).groupby("label").head(SHOWN).sort_values("label")
+                mistakes = pd.DataFrame(cells).groupby("label").head(SHOWN).sort_values("label", kind="stable")
             mistakes["image"] = [digits.setdefault(i, len(digits)) for i in mistakes.image]
             optimizer, model, condition = map(title, names)
             sets.append(

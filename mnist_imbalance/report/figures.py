@@ -83,7 +83,7 @@ def described(
         rows[[name for name in [*FACTS, quantity, INTERVAL] if name in rows]].astype(str).fillna("")
     )
     lines = [name + ": " + facts[name].str.removesuffix(".0") for name in facts]
-    return rows.assign(hover=["\n".join(cells) for cells in zip(*lines, strict=True)])
+    return rows.assign(hover=["\n".join(mark) for mark in zip(*lines, strict=True)])
 
 
 def panels(layers: list[alt.Chart], rows: pd.DataFrame, layout: Layout, height: int) -> Figure:
