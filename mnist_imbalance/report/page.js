@@ -125,7 +125,7 @@ function drawMatrix({ confusion }) {
   return drawn;
 }
 function digit([image, label, predicted]) {
-  const [left, top] = [image % explored.row, Math.floor(image / explored.row)].map((each) => -56 * each);
+  const at = explored.images.indexOf(image), [left, top] = [at % explored.row, Math.floor(at / explored.row)].map((each) => -56 * each);
   return `<span data-tip="true label: ${label}\npredicted label: ${predicted}"><i style="background-position:${left}px ${top}px;background-size:${56 * explored.row}px auto"></i>${label} → ${predicted}</span>`;
 }
 function explore(form) {
