@@ -36,7 +36,7 @@ def method_of(run: PlannedRun) -> str:
 
 def test_every_method_is_planned_for_both_models_and_imbalances() -> None:
     keys, runs = study_of("study=methods")
-    assert len(keys.study.methods) == 23
+    assert len(keys.study.methods) == 35
     assert len(runs) == 576
     for experiment, steps in (("methods_cnn", 5825), ("methods_lstm", 2330)):
         of_model = [run for run in runs if run.experiment == experiment]
