@@ -12,7 +12,7 @@ from torchvision.datasets import MNIST
 from mnist_imbalance import counts
 from mnist_imbalance.classifier import Classifier
 from mnist_imbalance.config import build
-from mnist_imbalance.data import MNISTData
+from mnist_imbalance.data.module import MNISTData
 from mnist_imbalance.data.imbalance import (
     hold_out,
     kept_counts,

@@ -1,10 +1,12 @@
 """Random number generators that depend on nothing but their seeds."""
 
 import hashlib
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 from pydantic import Field
+
+if TYPE_CHECKING:
+    import torch
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
@@ -15,6 +17,8 @@ def derive(purpose: str, *seeds: int) -> int:
     return int.from_bytes(digest[:8])
 
 
-def generator(purpose: str, *seeds: int) -> torch.Generator:
+def generator(purpose: str, *seeds: int) -> "torch.Generator":
     """Return a CPU generator from a derived seed."""
+    import torch  # here, for --help and plans need seeds but no torch
+
     return torch.Generator().manual_seed(derive(purpose, *seeds))

@@ -59,7 +59,8 @@ MOVED = {  # (module today, module when the first record of its parts was writte
     ): "label_shift logit_adjustment tau_normalized temperature thresholds",
     ("methods.posthoc", "retraining"): "crt lws mislas ncm",
 }
-RENAMED = {  # dotted path of a part today → the path that is hashed
+RENAMED = {"mnist_imbalance.data.module.MNISTData": "mnist_imbalance.data.MNISTData"}
+RENAMED |= {  # dotted path of a part today → the path that is hashed
     f"mnist_imbalance.{today}.{name}": f"mnist_imbalance.{first}.{name}"
     for (today, first), names in MOVED.items()
     for name in names.split()

@@ -31,7 +31,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from mnist_imbalance.config import check, compose_with
-from mnist_imbalance.data import MNISTData
+from mnist_imbalance.data.module import MNISTData
 from mnist_imbalance.data.module import Slices
 from mnist_imbalance.errors import ConfigError, describe_failure, naming
 from mnist_imbalance.methods.losses import AdjustedCrossEntropy
