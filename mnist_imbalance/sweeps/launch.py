@@ -85,6 +85,12 @@ def sigint_blocked() -> Iterator[None]:
         ended.set()
 
 
+def quoted(key: str, value: str) -> str:
+    """Return ``key=value`` as Hydra reads it, whatever the value holds."""
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"{key}='{escaped}'"
+
+
 def compose_job(common: Sequence[str], job: Job) -> DictConfig:
     """Compose a job as Hydra composes the jobs of a sweep, with Hydra's part and the run folder."""
     config = compose_with(["hydra.mode=MULTIRUN", *common, *job], with_hydra=True)
