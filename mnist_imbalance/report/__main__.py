@@ -1,4 +1,4 @@
-"""Write the report from finished runs, without training."""
+"""Rebuild AI3607's tables, figures and claims from finished runs, without training."""
 
 from mnist_imbalance.commandline import hush_libraries, one_line_errors, overrides_from_arguments
 from mnist_imbalance.config import compose_with, take_apart

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ from mnist_imbalance.data import MNISTData
 from mnist_imbalance.data.augment import Copy
 from mnist_imbalance.data.source import Images
 from mnist_imbalance.errors import ConfigError
-from mnist_imbalance.files import write_whole
 from mnist_imbalance.records import table as records
+from mnist_imbalance.records.result import write_whole
 from mnist_imbalance.report import explorer, figures, tables
 from mnist_imbalance.report.words import render
 
@@ -27,7 +27,7 @@ BLOCKS = {  # that page.js fills
 }
 
 
-def read_images(overrides: Iterable[str]) -> tuple[Images, Sequence[Copy]]:
+def read_images(overrides: Iterable[str]) -> tuple[Images, list[Copy]]:
     """Return the images of a study, and the copies that AI3607 makes of the rare ones.
 
     Args:
@@ -38,7 +38,9 @@ def read_images(overrides: Iterable[str]) -> tuple[Images, Sequence[Copy]]:
     """
     own = [override for override in overrides if override.lstrip("+~").startswith("data")]
     data: MNISTData = build(compose_with(["data=augmented_100", *own]), "data")
-    return data.source(data.dir), data.copies
+    if not data.dir.is_dir():
+        raise ConfigError(f"data.dir: there is no folder {data.dir}")  # and none is downloaded
+    return data.source(data.dir), [*data.copies]
 
 
 def page(text: str, drawn: dict[str, str], explored: dict[str, Any]) -> str:
@@ -71,7 +73,7 @@ def contents(runs: pd.DataFrame, damaged: list[str], overrides: Iterable[str]) -
         damaged: A line for each damaged record.
         overrides: Of every run of the study, which tell where its images are.
     """
-    images, copies, no_images = None, [], ""
+    images, no_images, copies = None, "", list[Copy]()
     try:
         images, copies = read_images(overrides)
     except ConfigError as error:
@@ -107,7 +109,7 @@ def write_report(config: DictConfig) -> Path:
     own = any(Path(config.runs_dir).rglob("result.json"))
     folder = Path(config.study.report_dir or (f"{config.runs_dir}/report" if own else "report"))
     with Console(stderr=True).status("writing the report"):
-        runs, damaged = records.read(map(Path, roots))
+        runs, damaged = records.read(roots)
         if runs.empty:
             also = f", and {len(damaged)} damaged ones" if damaged else ""
             raise ConfigError(f"runs_dir, records_dirs: no result below {', '.join(roots)}{also}")
