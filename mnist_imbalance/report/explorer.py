@@ -74,7 +74,8 @@ def explorer(runs: pd.DataFrame, images: Images | None) -> dict[str, Any]:
         sets.append(shown)
     found = {"groups": [*map(group, groups)], "colors": SPARE[: len(groups)], "row": ROW}
     found |= {"rare": tables.groups_of(runs).get(groups[0], []), "sets": sets, "images": []}
-    if chosen := sorted({image for shown in sets for image, *_ in shown["mistakes"]}):
+    chosen = sorted({image for shown in sets for image, *_ in shown["mistakes"]})
+    if images and chosen:
         grid = make_grid(images.test[0][chosen], nrow=ROW, padding=0)[: images.shape[0]]
         found |= {"images": chosen, "digits": data_url(to_pil_image(grid))}
     return found

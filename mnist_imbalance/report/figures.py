@@ -302,5 +302,6 @@ def draw(tables: Mapping[str, pd.DataFrame]) -> dict[str, Figure]:
 def svg(figure: Figure) -> str:
     """Return a figure as the content of an SVG file, two decimals a coordinate."""
     drawn = vl_convert.vegalite_to_svg(figure.to_dict(validate=False))
+    drawn = re.sub(' aria-label="Title text [^"]*"', "", drawn)  # what is read there anyway
     places = r' (?:d|transform|[xy][12])="[^"]*"'
     return re.sub(places, lambda at: re.sub(r"(?<=\.\d\d)\d+", "", at[0]), drawn)

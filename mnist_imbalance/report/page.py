@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ BLOCKS = {  # that page.js fills
 }
 
 
-def read_images(overrides: Iterable[str]) -> tuple[Images, Sequence[Copy]]:
+def read_images(overrides: Iterable[str]) -> tuple[Images, list[Copy]]:
     """Return the images of a study, and the copies that AI3607 makes of the rare ones.
 
     Args:
@@ -38,7 +38,9 @@ def read_images(overrides: Iterable[str]) -> tuple[Images, Sequence[Copy]]:
     """
     own = [override for override in overrides if override.lstrip("+~").startswith("data")]
     data: MNISTData = build(compose_with(["data=augmented_100", *own]), "data")
-    return data.source(data.dir), data.copies
+    if not data.dir.is_dir():
+        raise ConfigError(f"data.dir: there is no folder {data.dir}")  # and none is downloaded
+    return data.source(data.dir), [*data.copies]
 
 
 def page(text: str, drawn: dict[str, str], explored: dict[str, Any]) -> str:
@@ -71,7 +73,7 @@ def contents(runs: pd.DataFrame, damaged: list[str], overrides: Iterable[str]) -
         damaged: A line for each damaged record.
         overrides: Of every run of the study, which tell where its images are.
     """
-    images, copies, no_images = None, [], ""
+    images, no_images, copies = None, "", list[Copy]()
     try:
         images, copies = read_images(overrides)
     except ConfigError as error:
