@@ -1,9 +1,9 @@
-"""What can follow training: functions of a trained model and its data that return a new model.
+"""Steps after training: functions of a trained model and its data that return a new model.
 
-They choose on the validation images, and leave the given model as it is. Second stages (Kang et
-al., 2020, "Decoupling representation and classifier for long-tailed recognition") train the end of
-the model on as many images of each label; what is frozen is computed once if there are no
-transforms, and a step then costs no more than a linear layer.
+Choices are made on the validation images. Second stages (Kang et al., 2020, "Decoupling
+representation and classifier for long-tailed recognition") train the end of the model on as many
+images of each label; without transforms the frozen part is computed once, and a step costs no more
+than a linear layer.
 """
 
 import copy
@@ -21,8 +21,8 @@ from torch.optim import SGD
 from torch.optim.lr_scheduler import CosineAnnealingLR
 from typing_extensions import TypedDict
 
-from mnist_imbalance.data.module import MNISTData
 from mnist_imbalance.data.copies import transform_each
+from mnist_imbalance.data.module import MNISTData
 from mnist_imbalance.data.samplers import by_frequency
 from mnist_imbalance.data.seeds import Seed, derive, generator
 from mnist_imbalance.errors import ConfigError
@@ -33,17 +33,11 @@ STRENGTHS = [step / 10 for step in range(31)]  # τ from 0, which changes nothin
 TEMPERATURES = (0.05, 20.0)
 Tau = Annotated[FiniteFloat, Field(ge=0)]
 Rate = Annotated[FiniteFloat, Field(gt=0)]
+checked = validate_call(config={"arbitrary_types_allowed": True})
 
 
 class Adjusted(nn.Module):
-    """A model whose logits (N, C) are scaled, then shifted, by numbers for each label or one.
-
-    Args:
-        model: Maps images to logits.
-        summary: The chosen values, for the screen.
-        scales: (C,) or one number.
-        offsets: (C,) or one number.
-    """
+    """A model whose logits (N, C) are scaled, then shifted, by one number or one for each label."""
 
     scales: Tensor
     offsets: Tensor
@@ -51,7 +45,7 @@ class Adjusted(nn.Module):
     def __init__(
         self,
         model: nn.Module,
-        summary: str,
+        summary: str,  # of what was chosen
         scales: Tensor | float = 1.0,
         offsets: Tensor | float = 0.0,
     ) -> None:
@@ -74,11 +68,7 @@ def logits_of(model: nn.Module, images: Tensor) -> Tensor:
 
 
 def last_layer(model: nn.Module) -> nn.Linear:
-    """Return the last linear layer of a model.
-
-    Raises:
-        ConfigError: There is none.
-    """
+    """Return the last linear layer of a model; none is a `ConfigError`."""
     layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
     if not layers:
         raise ConfigError("model: has no linear layer whose weights could be changed")
@@ -90,10 +80,7 @@ def best_strength(
 ) -> tuple[float, str]:
     """Return the smallest τ with the highest balanced accuracy, and a summary.
 
-    Args:
-        tau: The one to take, or those to choose from.
-        adjust: τ → the logits (N, C) of the validation images.
-        labels: (N,) of these.
+    ``adjust`` maps τ to the logits (N, C) of the validation images.
     """
     grid = sorted(tau) if isinstance(tau, Sequence) else [tau]
     scores = {tau: round(balanced_accuracy(adjust(tau), labels).item(), 6) for tau in grid}
@@ -113,21 +100,17 @@ def best_temperature(logits: Tensor, labels: Tensor) -> float:
     return math.exp(found.x)
 
 
-@validate_call(config={"arbitrary_types_allowed": True})
+@checked
 def logit_adjustment(
     model: nn.Module,
     data: MNISTData,
     *,
     tau: Tau | Annotated[list[Tau], Field(min_length=1)] | None = None,
 ) -> Adjusted:
-    """Take τ log π from the logits, π being each label's part of the training images.
+    """Take τ log π from the logits, π being each label's share of the training images.
 
-    Menon et al., 2021, "Long-tail learning via logit adjustment", the post-hoc form.
-
-    Args:
-        model: Left as it is.
-        data: Of its training.
-        tau: τ, 1 being the paper's; or some to choose from; None is 0, 0.1, … 3.
+    Menon et al., 2021, "Long-tail learning via logit adjustment", the post-hoc form, where τ is 1.
+    None is the best of 0, 0.1, … 3.
     """
     model = copy.deepcopy(model).eval()
     images, labels = data.val
@@ -149,7 +132,7 @@ def normalized(model: nn.Module, tau: float, keep_bias: bool) -> nn.Module:
     return copied
 
 
-@validate_call(config={"arbitrary_types_allowed": True})
+@checked
 def tau_normalized(
     model: nn.Module,
     data: MNISTData,
@@ -157,16 +140,9 @@ def tau_normalized(
     keep_bias: bool,
     tau: Tau | Annotated[list[Tau], Field(min_length=1)] = STRENGTHS[:11],  # of earlier records
 ) -> Adjusted:
-    """Divide each label's last weights by their norm^τ; at τ = 1 all norms are alike.
+    """Divide each label's last weights by their norm^τ; at τ = 1 all norms are equal.
 
-    Kang et al., 2020, "Decoupling representation and classifier for long-tailed recognition", who
-    train with a bias and drop it here.
-
-    Args:
-        model: Its last linear layer maps to the logits.
-        data: Of its training.
-        keep_bias: Leave the bias as it is, or else set it to 0.
-        tau: τ, or some to choose from.
+    Kang et al., 2020, who train with a bias and drop it here.
     """
     images, labels = data.val
 
@@ -189,15 +165,12 @@ def temperature(model: nn.Module, data: MNISTData) -> Adjusted:
     return Adjusted(model, f"T={found:.3g}", scales=1 / found)
 
 
-@validate_call(config={"arbitrary_types_allowed": True})
+@checked
 def label_shift(model: nn.Module, data: MNISTData, *, prior: list[Weight] | None) -> Adjusted:
     """Take log π from the logits, as `logit_adjustment` with τ = 1, and add the log test prior.
 
     Hong et al., 2021, "Disentangling label distribution for long-tailed visual recognition"
-    (LADE), its post-compensated softmax. ``prior`` None means equal parts of all labels.
-
-    Raises:
-        ConfigError: The prior has more or fewer parts than there are labels.
+    (LADE), its post-compensated softmax. ``prior`` None means equal shares of all labels.
     """
     labels = len(data.class_counts)
     if prior and len(prior) != labels:
@@ -248,19 +221,18 @@ class Training(TypedDict, total=False):
 
 
 def features_of(model: nn.Module, layer: nn.Linear, images: Tensor) -> Tensor:
-    """Return what a model's last layer is given for images (N, C, H, W) uint8, (N, F).
+    """Return the inputs (N, F) of a model's last layer for images (N, C, H, W) uint8.
 
-    Raises:
-        ConfigError: The layer's outputs are not the model's logits.
+    A `ConfigError` says so if the layer's outputs are not the model's logits.
     """
     features: list[Tensor] = []
     outputs: list[Tensor] = []
 
-    def look(_: nn.Module, given: tuple[Tensor], output: Tensor) -> None:
-        features.append(given[0])
+    def keep(_: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+        features.append(inputs[0])
         outputs.append(output)
 
-    with torch.no_grad(), layer.register_forward_hook(look):
+    with torch.no_grad(), layer.register_forward_hook(keep):
         for part in torch.split(images, 1000):
             if model(part / 255) is not outputs.pop():
                 raise ConfigError(
@@ -277,21 +249,13 @@ def retrained(
     seed: int,
     training: Training,
     *,
-    layer_rate: float = 0,
-    scaled: bool = False,
-    anew: bool = False,
+    layer_rate: float = 0,  # of the last linear layer, times the rate; 0 freezes it
+    scaled: bool = False,  # train one factor a label, of its logit
+    anew: bool = False,  # draw the layer's weights anew
 ) -> Adjusted:
     """Train the end of a model by SGD with momentum 0.9 and a rate that falls to 0 as a cosine.
 
-    Args:
-        model: Left as it is.
-        data: Its training images are drawn, every label being as likely.
-        loss: Maps logits (N, C) and labels (N,) to a scalar.
-        seed: Of the draws and of new weights.
-        training: Rate, steps and the like.
-        layer_rate: Of the last linear layer, times the rate; 0 leaves the layer as it is.
-        scaled: Train one factor a label, by which its logit is multiplied.
-        anew: Draw the layer's weights anew.
+    Batches are drawn from the training images, every label being as likely.
 
     Raises:
         ConfigError: The layer's outputs are not the logits, or the loss diverges.
@@ -332,33 +296,27 @@ def retrained(
     return Adjusted(model, f"{steps} steps", scales=scales.detach())
 
 
-@validate_call(config={"arbitrary_types_allowed": True})
+@checked
 def crt(
     model: nn.Module,
     data: MNISTData,
     *,
     seed: Seed,
-    smoothing: Fraction = 0,
+    smoothing: Fraction = 0,  # part of every target that is spread over all labels
     **training: Unpack[Training],
 ) -> Adjusted:
-    """Draw the last linear layer anew and train it alone (classifier re-training, cRT).
-
-    ``smoothing`` is the part of every target that is spread over all labels.
-
-    Raises:
-        ConfigError: The layer's outputs are not the logits, or the loss diverges.
-    """
+    """Draw the last linear layer anew and train it alone (classifier re-training, cRT)."""
     loss = nn.CrossEntropyLoss(label_smoothing=smoothing)
     return retrained(model, data, loss, seed, training, layer_rate=1, anew=True)
 
 
-@validate_call(config={"arbitrary_types_allowed": True})
+@checked
 def lws(model: nn.Module, data: MNISTData, *, seed: Seed, **training: Unpack[Training]) -> Adjusted:
     """Train one factor a label, of its logit, bias included (learnable weight scaling, LWS)."""
     return retrained(model, data, nn.CrossEntropyLoss(), seed, training, scaled=True)
 
 
-@validate_call(config={"arbitrary_types_allowed": True})
+@checked
 def mislas(
     model: nn.Module,
     data: MNISTData,
