@@ -102,8 +102,7 @@ class AdjustedCrossEntropy(nn.Module):
         super().__init__()
         if unknown := numbers.keys() - NEUTRAL.keys():
             raise TypeError(f"no numbers of the formula: {', '.join(unknown)}")
-        self.normalize = normalize
-        self.deferred = deferred
+        self.normalize, self.deferred = normalize, deferred
         plain = {name: torch.full((num_classes,), number) for name, number in NEUTRAL.items()}
         plain["gamma"] = torch.tensor(0.0)
         numbers["gamma"] = torch.tensor(gamma)
@@ -155,9 +154,9 @@ def focal(
 ) -> AdjustedCrossEntropy:
     """Return the focal loss, −w_y (1 − p_y)^γ log p_y: correct images count less.
 
-    Lin et al., 2017, "Focal loss for dense object detection", equations 4 and 5, with softmax, as
-    in Cao et al.'s code, where Lin et al. have a sigmoid for every label; ``weights`` is their α.
-    With β the weights are those of `class_balanced` (Cui et al., 2019).
+    Lin et al., 2017, "Focal loss for dense object detection", equations 4 and 5, with softmax as in
+    Cao et al.'s code, where Lin et al. have a sigmoid; ``weights`` is their α. With β the weights
+    are those of `class_balanced` (Cui et al., 2019).
     """
     if weights is not None:
         check_number(weights, num_classes)

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Annotated, Any, Required, Unpack
 
 import torch
-from pydantic import Field, FiniteFloat, PositiveInt, validate_call
+from pydantic import Field, FiniteFloat, PositiveInt, validate_call, with_config
 from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 from torch.nn import functional
@@ -32,6 +32,7 @@ from mnist_imbalance.methods.metrics import balanced_accuracy
 STRENGTHS = [step / 10 for step in range(31)]  # τ from 0, which changes nothing, to 3
 TEMPERATURES = (0.05, 20.0)
 Tau = Annotated[FiniteFloat, Field(ge=0)]
+Grid = Annotated[list[Tau], Field(min_length=1)]
 Rate = Annotated[FiniteFloat, Field(gt=0)]
 checked = validate_call(config={"arbitrary_types_allowed": True})
 
@@ -89,23 +90,9 @@ def best_strength(
     return best, f"τ={best:g}" + (", the largest of those tried" if at_end else "")
 
 
-def best_temperature(logits: Tensor, labels: Tensor) -> float:
-    """Return the temperature T at which softmax(logits / T) is likeliest."""
-    low, high = (math.log(end) for end in TEMPERATURES)
-    found = minimize_scalar(
-        lambda log_t: functional.cross_entropy(logits / math.exp(log_t), labels).item(),
-        bounds=(low, high),
-        method="bounded",
-    )
-    return math.exp(found.x)
-
-
 @checked
 def logit_adjustment(
-    model: nn.Module,
-    data: MNISTData,
-    *,
-    tau: Tau | Annotated[list[Tau], Field(min_length=1)] | None = None,
+    model: nn.Module, data: MNISTData, *, tau: Tau | Grid | None = None
 ) -> Adjusted:
     """Take τ log π from the logits, π being each label's share of the training images.
 
@@ -138,7 +125,7 @@ def tau_normalized(
     data: MNISTData,
     *,
     keep_bias: bool,
-    tau: Tau | Annotated[list[Tau], Field(min_length=1)] = STRENGTHS[:11],  # of earlier records
+    tau: Tau | Grid = STRENGTHS[:11],  # of earlier records
 ) -> Adjusted:
     """Divide each label's last weights by their norm^τ; at τ = 1 all norms are equal.
 
@@ -161,8 +148,13 @@ def temperature(model: nn.Module, data: MNISTData) -> Adjusted:
     """
     model = copy.deepcopy(model).eval()
     images, labels = data.val
-    found = best_temperature(logits_of(model, images), labels)
-    return Adjusted(model, f"T={found:.3g}", scales=1 / found)
+    logits = logits_of(model, images)
+    found = minimize_scalar(
+        lambda log_t: functional.cross_entropy(logits / math.exp(log_t), labels).item(),
+        bounds=[math.log(end) for end in TEMPERATURES],
+        method="bounded",
+    )
+    return Adjusted(model, f"T={math.exp(found.x):.3g}", scales=1 / math.exp(found.x))
 
 
 @checked
@@ -210,6 +202,7 @@ def thresholds(model: nn.Module, data: MNISTData) -> Adjusted:
     return Adjusted(model, f"{offsets.min():.3g} to {offsets.max():.3g}", offsets=offsets)
 
 
+@with_config(extra="forbid")
 class Training(TypedDict, total=False):
     """The keys of every second stage; configs of earlier runs have the first three."""
 
@@ -221,25 +214,20 @@ class Training(TypedDict, total=False):
 
 
 def features_of(model: nn.Module, layer: nn.Linear, images: Tensor) -> Tensor:
-    """Return the inputs (N, F) of a model's last layer for images (N, C, H, W) uint8.
-
-    A `ConfigError` says so if the layer's outputs are not the model's logits.
-    """
-    features: list[Tensor] = []
-    outputs: list[Tensor] = []
+    """Return the inputs (N, F) of a last layer, whose outputs must be the logits, for images."""
+    seen: list[tuple[Tensor, Tensor]] = []  # the layer's inputs and outputs
 
     def keep(_: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
-        features.append(inputs[0])
-        outputs.append(output)
+        seen.append((inputs[0], output))
 
     with torch.no_grad(), layer.register_forward_hook(keep):
         for part in torch.split(images, 1000):
-            if model(part / 255) is not outputs.pop():
+            if model(part / 255) is not seen[-1][1]:
                 raise ConfigError(
                     "model.output_relu: must be false for posthoc=crt, mislas and ncm, which need "
                     "the last linear layer's outputs as logits"
                 )
-    return torch.cat(features)
+    return torch.cat([features for features, _ in seen])
 
 
 def retrained(
@@ -255,10 +243,7 @@ def retrained(
 ) -> Adjusted:
     """Train the end of a model by SGD with momentum 0.9 and a rate that falls to 0 as a cosine.
 
-    Batches are drawn from the training images, every label being as likely.
-
-    Raises:
-        ConfigError: The layer's outputs are not the logits, or the loss diverges.
+    Batches are drawn from the training images, every label being equally likely.
     """
     model = copy.deepcopy(model).eval()
     layer, steps, size = last_layer(model), training["steps"], training["batch_size"]
