@@ -11,8 +11,7 @@ from pydantic import ValidationError
 from test_batched import make_run
 from torch.nn import functional
 
-from mnist_imbalance.batched.fit import fit_side_by_side
-from mnist_imbalance.batched.launch import program
+from mnist_imbalance.sweeps.batched import fit_together, program
 from mnist_imbalance.config import compose_with
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.fit import fit_run
@@ -156,7 +155,7 @@ def test_deferred_numbers_take_hold_after_their_fraction(tmp_path: Path, togethe
         """Return the confusion matrix of every epoch's training images, for each loss."""
         runs = [make_run(tmp_path, *SHORT, "trainer.max_epochs=4", *loss) for loss in losses]
         if together:
-            fit_side_by_side(runs, show_progress=False)
+            fit_together(runs, show_progress=False)
         else:
             for run in runs:
                 fit_run(run.config, run.hydra, run.folder, show_progress=False)

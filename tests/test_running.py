@@ -11,7 +11,7 @@ from conftest import composed
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mnist_imbalance import train
-from mnist_imbalance.batched.launch import program
+from mnist_imbalance.sweeps.batched import program
 from mnist_imbalance.classifier import Classifier
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.runs import Result, RunFolder, determining
