@@ -23,7 +23,6 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 
 from mnist_imbalance.errors import ConfigError, as_config_error, naming, one_line_errors
-from mnist_imbalance.seeds import Seed
 
 PACKAGE = Path(__file__).resolve().parent
 CONF = next(  # in an installed package, or in the repository
@@ -90,7 +89,7 @@ class TrainerKeys(Part):
 class Keys(BaseModel, strict=True, extra="forbid"):
     """A whole config; values of type Any are checked when they are built."""
 
-    seed: Seed
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
     threads: Annotated[int, Field(gt=0, le=4096)]
     runs_dir: Annotated[str, Field(min_length=1)]
     data: Part
