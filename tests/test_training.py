@@ -20,7 +20,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 import mnist_imbalance
 from mnist_imbalance import train
-from mnist_imbalance.data.source import load
+from mnist_imbalance.data.sources import load
 from mnist_imbalance.errors import STOPPED, ConfigError
 from mnist_imbalance.records.identity import determining
 from mnist_imbalance.records.result import read_predictions
