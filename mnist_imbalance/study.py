@@ -5,11 +5,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
-import pandas
-from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -17,7 +15,11 @@ from pydantic import BaseModel, ValidationError
 
 from mnist_imbalance.config import CONF, compose_with, start
 from mnist_imbalance.errors import ConfigError, as_config_error, one_line_errors
+from mnist_imbalance.sweeps.launch import check_launcher, launch, quoted
 from mnist_imbalance.sweeps.plan import PlannedRun, Study, plan, with_choices
+
+if TYPE_CHECKING:
+    import pandas
 
 
 class StudyKeys(BaseModel, strict=True, extra="forbid"):
@@ -30,7 +32,7 @@ class StudyKeys(BaseModel, strict=True, extra="forbid"):
 
 
 def check_study(config: DictConfig) -> StudyKeys:
-    """Check the values of a study and the folders that it reads and writes.
+    """Check the values of a study and its folders.
 
     Raises:
         ConfigError: One cannot work.
@@ -42,8 +44,8 @@ def check_study(config: DictConfig) -> StudyKeys:
     for folder in keys.records_dirs:
         if not Path(folder).is_dir():
             raise ConfigError(f"records_dirs: there is no folder {folder}; [] for none")
-    places = {"runs_dir": keys.runs_dir, "study.report_dir": keys.study.report_dir or keys.runs_dir}
-    for key, folder in places.items():
+    report_dir = keys.study.report_dir or keys.runs_dir
+    for key, folder in (("runs_dir", keys.runs_dir), ("study.report_dir", report_dir)):
         path = Path(folder).absolute()
         there = next(place for place in (path, *path.parents) if place.exists())
         if not there.is_dir() or not os.access(there, os.W_OK):
@@ -52,7 +54,7 @@ def check_study(config: DictConfig) -> StudyKeys:
 
 
 def check_runs(runs: Sequence[PlannedRun], study: Study) -> None:
-    """Build the parts of a run of each overlay, and of each choice of a study of methods.
+    """Build the parts of a run of each overlay, and of each choice of methods.
 
     Raises:
         ConfigError: A value cannot work.
@@ -68,46 +70,49 @@ def check_runs(runs: Sequence[PlannedRun], study: Study) -> None:
     )
 
 
-def seconds_left(runs: Sequence[PlannedRun], records: pandas.DataFrame) -> float:
-    """Estimate how long runs take one by one, from the records of the same model and data."""
-
-    def kind(config: Mapping[str, Any]) -> tuple[Any, ...]:
-        keep, copies = config.get("data.keep"), len(config["data.copies"])
-        return config["model._target_"], str(keep), copies, config.get("trainer.max_steps")
-
-    took = (records.seconds + records.test_seconds).groupby(records.config.map(kind)).mean()
-    every = (records.seconds + records.test_seconds).mean()
-    return float(sum(took.get(kind(run.config), every) for run in runs))
-
-
-def show_plan(runs: Sequence[PlannedRun], records: pandas.DataFrame) -> None:
-    """Print how many runs each overlay has and how many have a record, and those that have none."""
-    known = {*records.config_hash}
-    rows = [(run.experiment, run.waits, run.config_hash in known) for run in runs]
-    table = pandas.DataFrame(rows, columns=["overlay", "wait", "have a record"])
-    counts = table.groupby("overlay", sort=False).sum()
-    counts.insert(0, "runs", table.groupby("overlay", sort=False).size())
-    counts["missing"] = counts["runs"] - counts["have a record"]
-    print(counts.to_string())
-    missing = {run.config_hash: run for run in runs if run.config_hash not in known}
-    for run in missing.values():
-        print(f"missing: {title(run)}" + (" (waits for a choice)" if run.waits else ""))
-    print(f"{len(missing)} of {len({run.config_hash for run in runs})} runs are missing", end="")
-    if missing and len(records):
-        left = timedelta(seconds=round(seconds_left([*missing.values()], records)))
-        print(f"; about {left} one by one", end="")
-    print()
-
-
 def title(run: PlannedRun) -> str:
     """Return the name of a run for a line of the screen."""
     return " ".join(run.overrides).removeprefix("experiment=")
 
 
-def train_all(
-    runs: Sequence[PlannedRun], keys: StudyKeys, settings: HydraConf
-) -> tuple[int, list[str]]:
-    """Train the runs without a record; those that wait for a choice come after the runs they need.
+def unique(runs: Sequence[PlannedRun]) -> list[PlannedRun]:
+    """Return the runs without those that an earlier overlay has, too."""
+    return [*{run.config_hash: run for run in reversed(runs)}.values()][::-1]
+
+
+def estimate(runs: Sequence[PlannedRun], records: "pandas.DataFrame") -> timedelta:
+    """Return how long runs take one by one, by the records of as many epochs of such data."""
+
+    def kind(config: Mapping[str, Any]) -> str:
+        keys = ("model._target_", "data.keep", "trainer.max_epochs", "trainer.max_steps")
+        return str([*map(config.get, keys), len(config["data.copies"])])
+
+    seconds = records.seconds + records.test_seconds
+    means = seconds.groupby(records.config.map(kind)).mean()
+    return timedelta(
+        seconds=round(sum(means.get(kind(run.config), seconds.mean()) for run in runs))
+    )
+
+
+def show_plan(runs: Sequence[PlannedRun], records: "pandas.DataFrame") -> None:
+    """Print the runs of each overlay, how many have a record, those that have none, and the time."""
+    import pandas
+
+    recorded = {*records.config_hash}
+    table = pandas.DataFrame(
+        [(run.experiment, 1, run.config_hash in recorded) for run in runs],
+        columns=["overlay", "runs", "recorded"],
+    )
+    print(table.groupby("overlay", sort=False).sum().to_string())
+    missing = [run for run in unique(runs) if run.config_hash not in recorded]
+    for run in missing:
+        print(f"missing: {title(run)}" + (", which waits for others" if run.waits else ""))
+    took = f", {estimate(missing, records)} one by one" if missing and len(records) else ""
+    print(f"{len(missing)} of {len(unique(runs))} runs are missing{took}")
+
+
+def train_all(runs: Sequence[PlannedRun], keys: StudyKeys) -> tuple[int, list[str]]:
+    """Train the runs without a record, those that wait for a choice after those that decide it.
 
     Returns:
         The number of finished runs, and a line for each run that failed.
@@ -116,23 +121,59 @@ def train_all(
         ConfigError: Another study is at work in the same place.
     """
     from mnist_imbalance.records.table import read
-    from mnist_imbalance.sweeps.launch import launch
     from mnist_imbalance.training.folder import RunFolder
 
-    place = runs_dir_override(keys.runs_dir)
-    failures: dict[str, str] = {}  # by config hash
+    failed: dict[str, str] = {}  # by config hash
     while True:
         records, _ = read([keys.runs_dir, *keys.records_dirs])
-        ready = with_choices({run.config_hash: run for run in runs}.values(), records, keys.study.weights)
-        done = {*records.config_hash}
-        wave = [run for run in ready if not run.waits and run.config_hash not in done | failures.keys()]
-        finished = sum(run.config_hash in done for run in ready)
-        print(f"{finished} of {len(ready)} runs done, {len(ready)-finished-len(failures)} to come, {len(failures)} failed", flush=True)
+        recorded = {*records.config_hash}
+        ready = unique(with_choices(runs, records, keys.study.weights))
+        if keys.dry_run:
+            show_plan(with_choices(runs, records, keys.study.weights), records)
+            return 0, []
+        ended = recorded | failed.keys()
+        wave = [run for run in ready if not run.waits and run.config_hash not in ended]
+        to_come = sum(run.config_hash not in ended for run in ready)
+        done = len(ready) - to_come - len(failed)
+        print(f"{done} of {len(ready)} runs done, {to_come} to come, {len(failed)} failed")
         if not wave:
             break
+        sys.stdout.flush()
+        jobs = [(*run.overrides, quoted("runs_dir", keys.runs_dir)) for run in wave]
         with RunFolder(Path(keys.runs_dir)).lock():
-            outcomes = launch([(*run.overrides, place) for run in wave], settings)
+            outcomes = launch(jobs, HydraConfig.get())
+        recorded = {*read([keys.runs_dir])[0].config_hash}
         for run, outcome in zip(wave, outcomes, strict=True):
-            if outcome.failure:
-                failures[run.config_hash] = f"{title(run)}: {outcome.failure}"
-    ...
+            if run.config_hash not in recorded:
+                reason = outcome.failure or f"its record, in {outcome.folder}, is not here"
+                failed[run.config_hash] = f"{title(run)}: {reason}"
+    incomplete = "its weight sweep is not complete, or not in study.experiments"
+    return done, [*failed.values(), *(f"{title(run)}: {incomplete}" for run in ready if run.waits)]
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="study")
+def job(config: DictConfig) -> None:
+    """Train the runs of a study, then write its report."""
+    with one_line_errors():  # not later: Hydra would print the overrides first
+        if HydraConfig.get().mode != RunMode.RUN:
+            raise ConfigError("hydra.mode: a study has no sweep of its own; leave out -m")
+        check_launcher(HydraConfig.get())
+        keys = check_study(config)
+        runs = plan(keys.study)
+        check_runs(runs, keys.study)
+        finished, failures = train_all(runs, keys)
+        if finished:
+            from mnist_imbalance.report.page import write_report  # slow to import
+
+            write_report(config)
+    if failures:
+        sys.exit("\n".join([f"error: {len(failures)} runs failed", *failures]))
+
+
+def main() -> None:
+    """Run the command line."""
+    start(job)
+
+
+if __name__ == "__main__":
+    main()

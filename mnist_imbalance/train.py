@@ -36,7 +36,7 @@ def job(config: DictConfig) -> None:
         finally:
             remove_empty(folder.path, Path(settings.sweep.dir).absolute())
     title = f"{result.condition}, {result.model}, {result.optimizer}, {result.epochs} epochs"
-    table = Table("label", "test accuracy %", title=f"{title}, seed {result.seed}")
+    table = Table("label", "test accuracy %", title=f"{title}, seed {result.seed}", min_width=70)
     for label, accuracy in enumerate(result.test.accuracy_per_label):
         table.add_row(str(label), f"{100 * accuracy:.1f}")
     table.add_section()

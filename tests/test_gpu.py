@@ -8,7 +8,7 @@ import pytest
 import torch
 from test_batched import make_run
 
-from mnist_imbalance.data import MNISTData
+from mnist_imbalance.data.module import MNISTData
 from mnist_imbalance.models.lstm import RowLSTM
 from mnist_imbalance.records.result import Result
 from mnist_imbalance.sweeps.batched import (

@@ -1,20 +1,18 @@
 """Rebuild AI3607's tables, figures and claims from finished runs, without training."""
 
-import gc
-
-from mnist_imbalance.commandline import hush_libraries, one_line_errors, overrides_from_arguments
-from mnist_imbalance.plan import read_study
+from mnist_imbalance.config import compose_with, overrides_from_arguments, silence_warnings, take_apart
+from mnist_imbalance.errors import one_line_errors
 
 
 def main() -> None:
     """Run the command line."""
-    hush_libraries()
+    silence_warnings()
     with one_line_errors():
-        gc.disable()  # a sixth of the time; what is made here is needed to the end
-        keys = read_study(overrides_from_arguments(__doc__, "study"))
-        from mnist_imbalance.report.write import write_report  # --help does not wait for it
+        overrides = overrides_from_arguments(__doc__, "study")
+        config, _ = take_apart(compose_with(overrides, name="study", with_hydra=True))
+        from mnist_imbalance.report.page import write_report  # --help does not wait for it
 
-        write_report(keys)
+        write_report(config)
 
 
 if __name__ == "__main__":

@@ -1,103 +1,81 @@
-"""What the page's explorer shows: curves, confusion matrices and images that are taken for others.
+"""The data of the page's explorer; confusion matrices and images for the figures."""
 
-Of each condition with a model and an optimizer on one ground, all seeds together, the curves of the
-first ones and the images of one.
-"""
-
-from itertools import chain
+from collections.abc import Sequence
 from typing import Any
 
-import numpy
-import pandas
+import numpy as np
+import pandas as pd
+import torch
+from torchvision.transforms.v2.functional import to_pil_image
+from torchvision.utils import make_grid
 
-from mnist_imbalance.report.figures import GROUP_COLORS, data_url
-from mnist_imbalance.report.gather import GROUNDS, Gathered
-from mnist_imbalance.report.images import Images
-from mnist_imbalance.report.names import (
-    condition_title,
-    group_title,
-    model_title,
-    optimizer_title,
-)
-from mnist_imbalance.report.tables import learned, summed
+from mnist_imbalance.data.copies import Copy, expand
+from mnist_imbalance.data.sources import Images
+from mnist_imbalance.records import table as records
+from mnist_imbalance.report import tables
+from mnist_imbalance.report.figures import SPARE, data_url
+from mnist_imbalance.report.words import group, title
 
-ROW = 40  # images in a row of the picture that holds them all
-OF_EACH = 2  # images of each label
-CURVES = 20  # seeds, the smallest, of which the learning curve is drawn
+ROW = 40  # digits in a row of the picture that holds all of them
+SHOWN = 2  # mistakes for each label
 
 
-def mistaken(
-    gathered: Gathered, runs: pandas.DataFrame, images: Images
-) -> tuple[int | None, list[tuple[int, int, int]]]:
-    """Return some mistakes of a condition's run with the smallest seed that has predictions.
-
-    Returns:
-        The seed, None without predictions, and (image, label, predicted label) of each mistake.
-    """
-    for seed, key in sorted(zip(runs.seed.tolist(), runs.config_hash, strict=True)):
-        predicted = gathered.predicted(key, images.labels)
-        if predicted is not None:
-            wrong = numpy.flatnonzero(predicted != images.labels)
-            labels = images.labels[wrong]
-            first = [wrong[labels == label][:OF_EACH] for label in numpy.unique(labels)]
-            chosen = numpy.concatenate(first) if first else wrong
-            told = zip(chosen, images.labels[chosen], predicted[chosen], strict=True)
-            return seed, [(int(image), int(label), int(other)) for image, label, other in told]
-    return None, []
+def confusion(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the confusion matrices of the reference conditions, all seeds together, by cell."""
+    shown, parts = tables.on(runs, tables.EPOCHS), [pd.DataFrame(columns=tables.NAME)]
+    groups = {label: name for name, own in tables.groups_of(runs).items() for label in own}
+    shown = shown[shown.condition.isin([tables.ORIGINAL, tables.REFERENCE])]
+    for names, own in shown.groupby(tables.NAME, sort=False):
+        counts = pd.DataFrame(np.sum([*own.test_confusion], axis=0))
+        cells = counts.rename_axis(index="true label", columns="predicted label").stack()
+        part = cells.reset_index(name="count").assign(**dict(zip(tables.NAME, names, strict=True)))
+        parts.append(part.assign(total=part["true label"].map(counts.sum(axis=1))))
+    table = pd.concat(parts, ignore_index=True)
+    return table.assign(group=table.get("true label", table.condition).map(groups))
 
 
-def explorer(gathered: Gathered, images: Images | None) -> dict[str, Any]:
-    """Return what is shown, for JSON.
+def samples(runs: pd.DataFrame, images: Images, copies: Sequence[Copy]) -> pd.DataFrame:
+    """Return the first training image of each rare label in all its copies."""
+    (pixels, known), rare = images.train, tables.rare_and_frequent(runs)[0]
+    first = [int((known == n).int().argmax()) for n in tables.groups_of(runs).get(rare, [])]
+    every, noise = torch.ones(len(first), dtype=torch.bool), torch.Generator().manual_seed(0)
+    copied, labels = expand(pixels[first], known[first], every, copies, noise)
+    rows = pd.DataFrame([copy.model_dump() for copy in copies for _ in first])
+    return rows.assign(label=labels.tolist(), image=[data_url(to_pil_image(i)) for i in copied])
+
+
+def explorer(runs: pd.DataFrame, images: Images | None) -> dict[str, Any]:
+    """Return for JSON every condition with its curves, its confusion matrix and some mistakes.
 
     Args:
-        gathered: Finished runs.
+        runs: Of `tables.on_grounds`.
         images: Of the data set; None where they cannot be had.
-
-    Returns:
-        ``groups``, their titles, and ``colors``; ``rare``, the first group's labels; ``digits``,
-        the address of a picture of `ROW` images a row; and ``sets``: ground, optimizer, model,
-        condition, n, steps, curves (by group and seed the accuracies in thousandths), confusion,
-        seed and mistaken, (place in the picture, label, predicted label).
     """
-    places: dict[int, int] = {}
-    sets = []
-    groups = [gathered.rare, gathered.frequent]
-    found = [
-        (ground, keys, runs, runs.nsmallest(CURVES, "seed", keep="first").sort_index().config_hash)
-        for ground in GROUNDS
-        for keys, runs in gathered.runs_on(ground).groupby(
-            ["optimizer", "model", "condition"], sort=False
-        )
-    ]
-    curves_of = learned(gathered, chain.from_iterable(drawn for *_, drawn in found))
-    for ground, (optimizer, model, condition), runs, drawn in found:
-        curves = [curves_of[key] for key in drawn if key in curves_of]
-        curves = [curve for curve in curves if curve.accuracies.keys() >= {*groups}]
-        seed, wrong = mistaken(gathered, runs, images) if images else (None, [])
-        shown = {
-            "ground": ground,
-            "optimizer": optimizer_title(optimizer),
-            "model": model_title(model),
-            "condition": condition_title(condition),
-            "n": len(runs),
-            "steps": min((curve.steps.tolist() for curve in curves), key=len, default=[]),
-            "curves": [
-                [[*map(round, (1000 * curve.accuracies[group]).tolist())] for curve in curves]
-                for group in groups
-            ],
-            "confusion": summed(gathered, runs.config_hash).tolist(),
-            "seed": seed,
-            "mistaken": [(places.setdefault(i, len(places)), *of) for i, *of in wrong],
+    groups, curves = [*dict.fromkeys(tables.rare_and_frequent(runs))], tables.curves(runs)
+    curves["accuracy"] = (1000 * curves.accuracy).round().astype(int)
+    labels = images.test[1].numpy() if images else np.array([])
+    right, predicted = tables.correct(runs, labels), records.predictions(runs)
+    sets: list[dict[str, Any]] = []
+    names = ["ground", "optimizer", "model", "condition"]
+    parts = [tables.on(runs, ground).assign(ground=ground) for ground in tables.GROUNDS]
+    for keys, own in pd.concat(parts).groupby(names, sort=False):
+        wide = curves[curves.config_hash.isin(own.config_hash)]
+        wide = wide.pivot(index="step", columns=["label", "seed"], values="accuracy").dropna()
+        shown = dict(zip(names, map(title, keys), strict=True)) | {
+            **{"n": len(own), "steps": wide.index.tolist(), "seed": None, "mistakes": []},
+            "curves": [wide[name].T.to_numpy().tolist() for name in groups if len(wide)],
+            "confusion": np.sum([*own.test_confusion], axis=0).tolist(),
         }
+        for run in own[own.config_hash.isin(right)].sort_values("seed").head(1).itertuples():
+            wrong = np.flatnonzero(~right[run.config_hash])
+            cells = [wrong, labels[wrong], predicted[run.config_hash][wrong]]
+            first = pd.DataFrame(np.transpose(cells)).groupby(1).head(SHOWN)
+            shown |= {"seed": run.seed, "mistakes": first.sort_values([1, 0]).to_numpy().tolist()}
         sets.append(shown)
-    titles = [*map(group_title, groups)]
-    made = {"groups": titles, "colors": GROUP_COLORS[: len(titles)], "row": ROW, "sets": sets}
-    made["rare"] = gathered.groups[gathered.rare]
-    if images and places:
-        height, width = images.test.shape[1:]
-        rows = -(-len(places) // ROW)
-        picture = numpy.zeros((rows * ROW, height, width), numpy.uint8)
-        picture[: len(places)] = images.test[list(places)]
-        grid = picture.reshape(rows, ROW, height, width).swapaxes(1, 2)
-        made["digits"] = data_url(grid.reshape(rows * height, ROW * width))
-    return made
+    found = {"groups": [*map(group, groups)], "colors": SPARE[: len(groups)], "row": ROW}
+    found |= {"rare": tables.groups_of(runs).get(groups[0], []), "sets": sets, "images": []}
+    chosen = sorted({image for shown in sets for image, *_ in shown["mistakes"]})
+    if images and chosen:
+        grid = make_grid(images.test[0][chosen], nrow=ROW, padding=0)[: images.shape[0]]
+        found |= {"images": chosen, "digits": data_url(to_pil_image(grid))}
+    return found

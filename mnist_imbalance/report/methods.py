@@ -1,210 +1,222 @@
 """Which method is best: all methods of one plain training, ranked, paired by seed.
 
-The rules are those of ``docs/protocol_methods.md``. All tables are made from that of
-`method_runs.tabulate_methods`.
+The rules are those of ``docs/protocol_methods.md``. A method is what a run's condition says beside
+the fraction of images that is kept and the settings that were tuned.
 """
 
-import math
-from collections.abc import Iterable
+from collections.abc import Iterator, Mapping
 from itertools import combinations
 from typing import Any
 
-import pandas
+import numpy as np
+import pandas as pd
 
+from mnist_imbalance.records import table as records
+from mnist_imbalance.report import stats
 from mnist_imbalance.report.claims import margin_of
-from mnist_imbalance.report.method_runs import ORIGINAL, PLAIN, TRAINED
-from mnist_imbalance.report.statistics import estimate
-from mnist_imbalance.report.verdicts import TOLD, correct, judge, two_sided, with_verdicts
+from mnist_imbalance.report.words import place
 
-ORACLE = "test"
-RULES = ("balanced validation", "imbalanced validation", ORACLE)
-TOGETHER = 0.05  # of p, above which two methods are not told apart
+PLAIN, ORIGINAL = "plain", "original"
+TRAINED = ["model", "steps", "optimizer", "rate"]  # what all methods share
+TRAINING = ("scheduler", "optimizer.lr", "model.head", "data.keep")  # no part of a setting
+RULES = {"balanced validation": "val", "imbalanced validation": "imbalanced", "test": "test"}
+CUT_SHORT = ("trainer.limit_", "trainer.overfit_batches", "trainer.fast_dev_run")
+TOGETHER = 0.05  # of p, from which on two methods are not told apart
 
 
-def trainings(runs: pandas.DataFrame) -> pandas.DataFrame:
-    """Return how long and at which rate the plain loss was tried, for the first seed and imbalance.
+def is_cut_short(config: Mapping[str, Any]) -> bool:
+    """Tell whether a run was trained, or scored, on a part of its images."""
+    return any(key.startswith(CUT_SHORT) for key in config)
+
+
+def method_of(condition: str) -> tuple[str, str]:
+    """Return the method of a condition and its setting, as on the command line."""
+    parts = [part for part in condition.split(", ") if part.partition("=")[0] not in TRAINING]
+    setting = [part for part in parts if "." in part.partition("=")[0] and "=" in part]
+    named = [part for part in parts if part not in setting]
+    named = named[1:] if len(named) > 1 and named[0] == "imbalanced" else named
+    method = ", ".join(named)
+    return PLAIN if method == "imbalanced" else method, ", ".join(setting)
+
+
+def tabulate(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the runs in which methods can be compared: those whose rate follows a scheduler.
+
+    Args:
+        runs: Of `records.table.read`.
 
     Returns:
-        Columns of `TRAINED`, val (balanced validation accuracy) and chosen, whether the methods are
-        compared with this training.
+        Columns of `TRAINED`, keep, seed, method, setting; test and val (balanced accuracies), rare
+        and frequent (test accuracies of the first two groups), imbalanced (the validation accuracy
+        weighted as the training images are), seconds and metrics. Of equal runs the first counts.
     """
-    plain = tuning(runs)
-    plain = plain[(plain.method == PLAIN) & (plain.setting == "")]
-    compared = in_comparison(runs)[TRAINED].drop_duplicates().assign(chosen=True)
-    made = plain[[*TRAINED, "val"]].merge(compared, on=TRAINED, how="left")
-    return made.assign(chosen=made.chosen.notna())
-
-
-def in_comparison(runs: pandas.DataFrame) -> pandas.DataFrame:
-    """Return the runs of each model's training with which the most methods were trained."""
-    kept = []
-    for _, of_model in runs.groupby("model", sort=False):
-        counted = of_model.groupby(TRAINED[1:]).method.nunique()
-        if counted.max() > 1:
-            training = dict(zip(TRAINED[1:], counted.idxmax(), strict=True))
-            kept.append(of_model[(of_model[list(training)] == training).all(axis=1)])
-    return pandas.concat(kept) if kept else runs.iloc[:0]
-
-
-def tuning(runs: pandas.DataFrame) -> pandas.DataFrame:
-    """Return of each method the runs by which its setting is chosen.
-
-    They are those of the first seed where the most images were kept; first come the settings that
-    were trained most often, so that of equals the one that the study chose is found.
-    """
-    several = runs[runs.method != ORIGINAL]
-    of_method = several.groupby(["model", "method"])
-    first = (several.seed == of_method.seed.transform("min")) & (
-        several.keep == of_method.keep.transform("max")
+    whole = ["scheduler._target_" in c and not is_cut_short(c) for c in runs.config]
+    runs = runs[np.array(whole, bool) & (runs.seed == runs.data_seed)]
+    val, test = records.accuracies(runs, "val"), records.accuracies(runs, "test")
+    labels = [name for name in val if name.isdigit()]
+    counts = np.stack([*runs.train_counts]) if len(runs) else np.ones((0, len(labels)))
+    groups = [name for name in test if name not in (*labels, "all")]
+    none = pd.Series(np.nan, runs.index)
+    named = [method_of(condition) for condition in runs.condition]
+    table = runs[["model", "steps", "optimizer", "seed", "seconds"]].assign(
+        rate=[config.get("optimizer.lr") for config in runs.config],
+        keep=[config.get("data.keep") for config in runs.config],
+        method=[method for method, _ in named],
+        setting=[setting for _, setting in named],
+        test=test[labels].mean(axis=1, skipna=False),
+        rare=test[groups[0]] if groups else none,
+        frequent=test[groups[1]] if len(groups) > 1 else none,
+        val=val[labels].mean(axis=1, skipna=False),
+        imbalanced=(counts / counts.sum(axis=1, keepdims=True) * val[labels]).sum(axis=1),
+        metrics=runs.test_metrics,
     )
-    trained = several.groupby(["model", "method", "setting"]).seed.transform("size")
-    return several[first].loc[trained[first].sort_values(ascending=False, kind="stable").index]
+    table = table.drop_duplicates([*TRAINED, "keep", "seed", "method", "setting"])
+    order = ["keep", "seed", *TRAINED[1:]]
+    table = table.sort_values(order, ascending=[False, *[True] * 4])
+    return table.sort_values("model", key=place, kind="stable")
 
 
-def best(tried: pandas.DataFrame, column: str) -> pandas.Series:
+def in_comparison(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the runs of each model's training with which the most methods were trained."""
+    counted = table.groupby(TRAINED).method.nunique()
+    best = {*counted[counted > 1].groupby("model").idxmax()}
+    chosen = [key in best for key in table[TRAINED].itertuples(index=False, name=None)]
+    return table[np.array(chosen, bool)]
+
+
+def tuning(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the runs by which each method's setting is chosen, the most trained settings first.
+
+    They are those of the first seed where the most images were kept.
+    """
+    several = table[table.method != ORIGINAL]
+    same = several.groupby(["model", "method"])
+    tuned = several.seed == same.seed.transform("min")
+    tuned &= several.keep == same.keep.transform("max")
+    often = several.groupby(["model", "method", "setting"]).seed.transform("size")
+    return several.loc[often[tuned].sort_values(ascending=False, kind="stable").index]
+
+
+def best(tried: pd.DataFrame, column: str) -> pd.Series:
     """Return the row of the highest score, the first of equals."""
-    row: pandas.Series = tried.loc[tried[column].round(6).idxmax()]
+    row: pd.Series = tried.loc[tried[column].round(6).idxmax()]
     return row
 
 
-def chosen(runs: pandas.DataFrame) -> pandas.DataFrame:
-    """Return the runs with the setting of each method that is best on validation images."""
-    if runs.empty:
-        return runs
-    settings = {
-        key: best(tried, "val").setting
-        for key, tried in tuning(runs).groupby(["model", "method"], sort=False)
-    }
-    keys = zip(runs.model, runs.method, strict=True)
-    return runs[[settings.get(key, "") == own for key, own in zip(keys, runs.setting, strict=True)]]
+def places(table: pd.DataFrame) -> Iterator[tuple[str, float, pd.DataFrame]]:
+    """Go through models and imbalances, each method with its best setting on validation images.
 
-
-def places(runs: pandas.DataFrame) -> Iterable[tuple[str, float, pandas.DataFrame]]:
-    """Go through models and imbalances; the runs with all images stand beside each."""
-    for model, of_model in runs.groupby("model", sort=False):
-        all_images = of_model[of_model.method == ORIGINAL]
-        for keep, of_keep in of_model[of_model.method != ORIGINAL].groupby("keep", sort=False):
-            yield str(model), float(str(keep)), pandas.concat([of_keep, all_images])
-
-
-def ranked(runs: pandas.DataFrame) -> pandas.DataFrame:
-    """Rank the methods by balanced test accuracy, and compare each with the plain loss.
-
-    Returns:
-        Columns of `TRAINED`, keep, method, setting, tried (settings), rank (1 is best; nan for
-        `ORIGINAL`), seeds, mean, mean_low and mean_high (of the balanced test accuracy), rare and
-        frequent (means of the groups' accuracies), those of `verdicts.TOLD` (of the difference to
-        the plain loss; the family is all methods of one model and imbalance), and seconds.
+    The runs with all images stand beside each.
     """
-    runs = in_comparison(runs)
-    tried = tuning(runs).groupby(["model", "method"]).setting.nunique()
+    table = in_comparison(table)
+    tried = tuning(table).groupby(["model", "method"])
+    chosen = {key: best(rows, "val").setting for key, rows in tried}
+    own = [chosen.get(key, "") for key in zip(table.model, table.method, strict=True)]
+    for model, rows in table[table.setting == own].groupby("model", sort=False):
+        whole = rows.method == ORIGINAL
+        for keep, kept in rows[~whole].groupby("keep", sort=False):
+            yield model, keep, pd.concat([kept, rows[whole]])
+
+
+def by_seed(here: pd.DataFrame) -> pd.DataFrame:
+    """Return balanced test accuracies, a row a seed and a column a method, the best first."""
+    scores = here.pivot_table(index="seed", columns="method", values="test", sort=False)
+    return scores[scores.mean().sort_values(ascending=False, kind="stable").index]
+
+
+def ranked(table: pd.DataFrame) -> pd.DataFrame:
+    """Rank the methods by balanced test accuracy, and compare each with the plain loss."""
+    tried = tuning(in_comparison(table)).groupby(["model", "method"]).setting.nunique()
     rows: list[dict[str, Any]] = []
-    for model, keep, here in places(chosen(runs)):
-        by_seed = here.pivot_table(index="seed", columns="method", values="test", sort=False)
-        means = here.groupby("method", sort=False)[["rare", "frequent", "seconds"]].mean()
-        order = by_seed.mean().sort_values(ascending=False, kind="stable").index
-        competitors = [method for method in order if method != ORIGINAL]
+    for model, keep, here in places(table):
+        scores = by_seed(here)
+        competing = [method for method in scores if method != ORIGINAL]
         family = []
-        for method in order:
-            at = here[here.method == method].iloc[0]
-            competes = method in competitors
-            row: dict[str, Any] = {name: at[name] for name in (*TRAINED, "method", "setting")}
-            row |= {"keep": keep, "tried": int(tried.get((model, method), 1))}
-            row |= {"rank": competitors.index(method) + 1 if competes else math.nan}
-            seeds, mean, low, high = estimate(by_seed[method])
-            row |= {"seeds": seeds, "mean": mean, "mean_low": low, "mean_high": high}
-            row |= means.loc[method].to_dict()
-            known = competes and method != PLAIN and PLAIN in by_seed
-            effects = by_seed[method] - by_seed[PLAIN] if known else by_seed[method][:0]
-            family.append((row, judge(effects.dropna(), margin_of(model))))
-        rows += with_verdicts(family)
-    columns = [*TRAINED, "keep", "method", "setting", "tried", "rank", "seeds", "mean"]
-    columns += ["mean_low", "mean_high", "rare", "frequent", *TOLD, "seconds"]
-    return pandas.DataFrame(rows, columns=columns)
+        for method, accuracy in scores.items():
+            own = here[here.method == method]
+            row = own.iloc[0][[*TRAINED, "method", "setting"]].to_dict()
+            row |= {"keep": keep, "tried": tried.get((model, method), 1)}
+            row |= {"rank": competing.index(method) + 1 if method in competing else stats.NAN}
+            means = stats.estimate(accuracy)
+            row |= dict(zip(("seeds", "mean", "mean_low", "mean_high"), means, strict=True))
+            row |= own[["rare", "frequent", "seconds"]].mean().to_dict()
+            is_compared = method in competing and method != PLAIN and PLAIN in scores
+            effects = accuracy - scores[PLAIN] if is_compared else accuracy[:0]
+            family.append((row, stats.judge(effects, margin_of(model))))
+        rows += stats.judged(family)
+    columns = [*TRAINED, "keep", "method", "setting", "tried", "rank", "seeds", "mean", "mean_low"]
+    columns += ["mean_high", "rare", "frequent", *stats.JUDGED, "seconds"]
+    return pd.DataFrame(rows, columns=columns)
 
 
-def pairs(runs: pandas.DataFrame) -> pandas.DataFrame:
-    """Compare all methods pair by pair, the better one first.
-
-    Returns:
-        Columns model, keep, first, second, n (seeds of both), effect, low, high, p (two-sided) and
-        p_corrected (by Holm over all pairs of that model and imbalance).
-    """
-    rows = []
-    for model, keep, here in places(chosen(in_comparison(runs))):
-        here = here[here.method != ORIGINAL]
-        by_seed = here.pivot_table(index="seed", columns="method", values="test", sort=False)
-        order = by_seed.mean().sort_values(ascending=False, kind="stable").index
-        judged = [
-            (first, second, judge((by_seed[first] - by_seed[second]).dropna()))
-            for first, second in combinations(order, 2)
-        ]
-        corrected = correct([each for *_, each in judged])
-        rows += [
-            (model, keep, first, second, *each[:4], two_sided(each), in_family.p)
-            for (first, second, each), in_family in zip(judged, corrected, strict=True)
-        ]
+def pairs(table: pd.DataFrame) -> pd.DataFrame:
+    """Compare all methods pair by pair, the better one first, corrected within model and keep."""
+    rows: list[dict[str, Any]] = []
+    for model, keep, here in places(table):
+        scores = by_seed(here[here.method != ORIGINAL])
+        rows += stats.judged(
+            [
+                (
+                    {"model": model, "keep": keep, "first": first, "second": second},
+                    stats.judge(scores[first] - scores[second]),
+                )
+                for first, second in combinations(scores, 2)
+            ]
+        )
     columns = ["model", "keep", "first", "second", "n", "effect", "low", "high", "p", "p_corrected"]
-    return pandas.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=columns)
 
 
-def metrics(runs: pandas.DataFrame) -> pandas.DataFrame:
-    """Return the mean over seeds of what else was scored on the test set, a row a method.
+def metrics(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the mean over seeds of what else was scored on the test set."""
+    rows: list[dict[str, Any]] = []
+    for model, keep, here in places(table):
+        for method, own in here.groupby("method", sort=False).metrics:
+            scored = pd.DataFrame([scores for scores in own if scores], dtype=float)
+            row = {"model": model, "keep": keep, "method": method, "seeds": len(scored)}
+            rows += [row | scored.mean().to_dict()] if len(scored) else []
+    return pd.DataFrame(rows, columns=None if rows else ["model", "keep", "method", "seeds"])
 
-    Returns:
-        Columns model, keep, method, seeds (that have them) and the metrics by their names; methods
-        without any are left out.
-    """
+
+def rules(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the setting that each rule of selection chooses, and its balanced test accuracy."""
     rows = []
-    for model, keep, here in places(chosen(in_comparison(runs))):
-        for method, of_method in here.groupby("method", sort=False):
-            scored = [each for each in of_method.metrics if each]
-            means = pandas.DataFrame(scored, dtype=float)
-            if len(means):
-                row = {"model": model, "keep": keep, "method": method, "seeds": len(means)}
-                rows.append(row | means.mean().to_dict())
-    return pandas.DataFrame(rows, columns=None if rows else ["model", "keep", "method", "seeds"])
+    tried_by = tuning(in_comparison(table)).groupby(["model", "method"], sort=False)
+    for (model, method), tried in tried_by:
+        if len(tried) > 1:
+            found = {rule: best(tried, column) for rule, column in RULES.items()}
+            row = {"model": model, "method": method, "tried": len(tried)}
+            row |= {rule: chosen.setting for rule, chosen in found.items()}
+            rows.append(row | {f"{rule} scores": chosen.test for rule, chosen in found.items()})
+    columns = ["model", "method", "tried", *RULES, *(f"{rule} scores" for rule in RULES)]
+    return pd.DataFrame(rows, columns=columns)
 
 
-def cliques(of_place: pandas.DataFrame) -> list[tuple[str, str]]:
-    """Return the first and last method of every longest row of methods that are not told apart.
+def trainings(table: pd.DataFrame) -> pd.DataFrame:
+    """Return how long and at which rate the plain loss was tried, and what was chosen."""
+    plain = tuning(table)
+    plain = plain[(plain.method == PLAIN) & (plain.setting == "")]
+    chosen = in_comparison(table)[TRAINED].drop_duplicates().assign(chosen=True)
+    made = plain[[*TRAINED, "val"]].merge(chosen, on=TRAINED, how="left")
+    return made.assign(chosen=made.chosen.notna())
 
-    Demšar, 2006, "Statistical comparisons of classifiers over multiple data sets": its picture
-    joins them.
+
+def cliques(place: pd.DataFrame) -> list[tuple[str, str]]:
+    """Return the first and last method of every longest row that is not told apart (Demšar 2006).
 
     Args:
-        of_place: The rows of `pairs` of one model and imbalance, the methods in their order.
+        place: The rows of `pairs` of one model and imbalance, the methods in their order.
     """
-    order = list(dict.fromkeys([*of_place["first"], *of_place["second"]]))
-    apart = {(row.first, row.second) for row in of_place.itertuples() if row.p_corrected < TOGETHER}
+    order = [*dict.fromkeys([*place["first"], *place["second"]])]
+    close = place[~(place.p_corrected < TOGETHER)]
+    together = {*zip(close["first"], close["second"], strict=True)}
     found: list[tuple[int, int]] = []
     for start in range(len(order)):
         end = start
-        while end + 1 < len(order) and not any(
-            (order[each], order[end + 1]) in apart for each in range(start, end + 1)
+        while end + 1 < len(order) and all(
+            (order[at], order[end + 1]) in together for at in range(start, end + 1)
         ):
             end += 1
         if end > start and not (found and found[-1][1] >= end):
             found.append((start, end))
     return [(order[start], order[end]) for start, end in found]
-
-
-def rules(runs: pandas.DataFrame) -> pandas.DataFrame:
-    """Return which setting each of `RULES` chooses, and its balanced test accuracy.
-
-    Returns:
-        Columns model, method, tried, and for each rule its setting and, with " scores" behind its
-        name, the test accuracy; a row for each method that was tuned.
-    """
-    rows = []
-    runs = in_comparison(runs)
-    for (model, method), tried in tuning(runs).groupby(["model", "method"], sort=False):
-        if len(tried) > 1:
-            found = [best(tried, column) for column in ("val", "imbalanced", "test")]
-            settings = {rule: row.setting for rule, row in zip(RULES, found, strict=True)}
-            scores = {f"{rule} scores": row.test for rule, row in zip(RULES, found, strict=True)}
-            rows.append(
-                {"model": model, "method": method, "tried": len(tried), **settings, **scores}
-            )
-    columns = ["model", "method", "tried", *RULES, *(f"{rule} scores" for rule in RULES)]
-    return pandas.DataFrame(rows, columns=columns)

@@ -1,70 +1,118 @@
 const $ = (chosen, within = document) => [...within.querySelectorAll(chosen)];
+const byId = (id) => document.getElementById(id);
 const root = document.documentElement, dark = matchMedia("(prefers-color-scheme: dark)");
 const follow = () => { root.dataset.scheme = dark.matches ? "dark" : "light"; };
 follow();
 dark.addEventListener("change", follow);
-document.getElementById("scheme").onclick = () => { root.dataset.scheme = root.dataset.scheme === "dark" ? "light" : "dark"; };
+byId("scheme").onclick = () => { root.dataset.scheme = root.dataset.scheme === "dark" ? "light" : "dark"; };
 
-// what is said below the pointer, of marks of the figures and of lines
-const tip = document.getElementById("tip");
-function tell(event) {
-  const of = event.target.closest?.("[data-tip], .plot [aria-label]");
-  tip.style.visibility = of ? "visible" : "hidden";
-  if (!of) return;
-  tip.textContent = of.dataset.tip ?? of.getAttribute("aria-label");
-  const { left, bottom, top } = of.getBoundingClientRect(), { width, height } = tip.getBoundingClientRect();
+// the description of a mark or a line, below the pointer
+function describe(event) {
+  const mark = event.target.closest?.("[data-tip], .plot [aria-label]"), tip = byId("tip");
+  tip.style.visibility = mark ? "visible" : "hidden";
+  if (!mark) return;
+  tip.textContent = mark.dataset.tip ?? mark.getAttribute("aria-label");
+  const { left, bottom, top } = mark.getBoundingClientRect(), { width, height } = tip.getBoundingClientRect();
   const x = event.clientX || left, below = (event.clientY || bottom) + 16;
   tip.style.left = `${Math.max(8, Math.min(x + 12, innerWidth - width - 8))}px`;
   tip.style.top = `${below + height < innerHeight ? below : Math.max(8, (event.clientY || top) - height - 12)}px`;
 }
-for (const kind of ["pointermove", "pointerdown", "focusin"]) addEventListener(kind, tell);
-addEventListener("scroll", () => { tip.style.visibility = "hidden"; }, true);
+for (const kind of ["pointermove", "pointerdown", "focusin"]) addEventListener(kind, describe);
+addEventListener("scroll", () => { byId("tip").style.visibility = "hidden"; }, true);
 
 const links = new Map($("nav a").map((link) => [link.hash.slice(1), link]));
 const seen = new IntersectionObserver((entries) => {
-  for (const { target, isIntersecting } of entries) links.get(target.id)?.classList.toggle("here", isIntersecting);
+  for (const { target, isIntersecting } of entries) links.get(target.id).classList.toggle("here", isIntersecting);
 }, { rootMargin: "-20% 0px -75%" });
 $("section").forEach((section) => seen.observe(section));
 
-// claims: what is pressed within a key is shown, all of a key where nothing is
-const filters = $("#filters button");
-function filter() {
-  const wanted = {};
-  for (const { dataset } of filters.filter((button) => button.ariaPressed === "true")) (wanted[dataset.key] ??= []).push(dataset.value);
-  const lines = $("#claims-list .line[data-verdict]");
-  for (const line of lines) line.hidden = Object.entries(wanted).some(([key, values]) => !values.includes(line.dataset[key]));
-  for (const item of $("#claims-list li:not(.axis)")) item.hidden = !item.querySelector(".line:not([hidden])");
-  document.querySelector("#filters output").textContent = `${lines.filter((line) => !line.hidden).length} shown`;
+// tables: numbers to the right, verdicts in their colours
+const VERDICTS = ["holds", "contradicted", "no difference", "undecided"];
+const SHADES = { better: "holds", yes: "holds", worse: "contradicted", no: "contradicted", "?": "undecided" };
+const shade = (text) => (SHADES[text] ?? (VERDICTS.includes(text) ? text : "")).replace(" ", "-");
+for (const table of $("table")) {
+  const rows = [...table.rows].map((row) => [...row.cells]);
+  rows[0].forEach((head, column) => {
+    const cells = rows.slice(1).map((row) => row[column]);
+    const numeric = cells.every((cell) => /^([−+]?[\d.]|missing|$)/.test(cell.textContent));
+    for (const cell of [head, ...cells]) cell.className = numeric ? "n" : shade(cell.textContent);
+  });
 }
-for (const button of filters) button.onclick = () => { button.ariaPressed = button.ariaPressed !== "true"; filter(); };
+
+// claims: their tables as lines, by sentence; what is pressed within a key is shown
+const place = (effect) => Math.sign(effect) * Math.sqrt(Math.min(Math.abs(effect), 50) / 50) * 100;
+const strip = (drawn) => `<svg class="interval" viewBox="-112 0 224 14">${drawn}</svg>`;
+function drawClaims(list) {
+  const sentences = new Map(), keys = { verdict: VERDICTS, model: [], optimizer: [] };
+  for (const { dataset, nextElementSibling: box } of $("[data-optimizer]")) {
+    const [heads, ...rows] = $("tr", box.parentElement).map((row) => $("th, td", row).map((cell) => cell.textContent));
+    for (const cells of rows) {
+      const claim = Object.fromEntries(heads.map((head, at) => [head, cells[at]]));
+      const [effect, low, high] = (claim.effect.match(/[+−][\d.]+/g) ?? []).map((end) => place(end.replace("−", "-")));
+      let drawn = '<path d="M-45 2v10M-14 2v10M14 2v10M45 2v10"/><path class="zero" d="M0 0v14"/>';
+      if (low !== undefined) drawn += `<path class="range" d="M${low} 7H${high}"/>`;
+      if (effect !== undefined) drawn += `<circle cx="${effect}" cy="7" r="3.5"/>`;
+      const line = document.createElement("div");
+      line.className = `line ${shade(claim.verdict)}`;
+      line.tabIndex = 0;
+      Object.assign(line.dataset, { verdict: claim.verdict, model: claim.model, optimizer: dataset.optimizer });
+      line.dataset.tip = heads.slice(3).map((head, at) => `${head}: ${cells[at + 3]}`).join("\n");
+      line.innerHTML = `<span class="badge">${claim.verdict}</span><span class="who">${claim.model} · ${dataset.optimizer}</span>${strip(drawn)}<span class="effect">${claim.effect}</span>`;
+      sentences.set(claim.claim, [...sentences.get(claim.claim) ?? [], line]);
+      for (const key of ["model", "optimizer"]) if (!keys[key].includes(line.dataset[key])) keys[key].push(line.dataset[key]);
+    }
+  }
+  const lines = [...sentences.values()].flat();
+  list.innerHTML = `<div id="filters"></div><ol><li class="axis"><div class="line"><i></i><i></i>${strip(
+    [-50, -10, -1, 0, 1, 10, 50].map((tick) => `<text x="${place(tick)}" y="11">${tick < 0 ? "−" : ""}${Math.abs(tick)}</text>`).join(""))}<span>against ← 0 → for the claim, points</span></div></li></ol>`;
+  for (const [sentence, own] of sentences) {
+    const item = document.createElement("li");
+    item.innerHTML = `<h3>${sentence}</h3>`;
+    item.append(...own);
+    list.lastChild.append(item);
+  }
+  const count = document.createElement("output");
+  function filter() {
+    const pressed = $("[aria-pressed=true]", list).map((button) => button.dataset);
+    for (const line of lines) line.hidden = Object.keys(keys).some((key) => pressed.some((own) => own.key === key) && !pressed.some((own) => own.value === line.dataset[key]));
+    for (const item of $("li:not(.axis)", list)) item.hidden = !item.querySelector(".line:not([hidden])");
+    count.textContent = `${lines.filter((line) => !line.hidden).length} shown`;
+  }
+  for (const [key, values] of Object.entries(keys)) {
+    const group = byId("filters").appendChild(document.createElement("span"));
+    for (const value of values) {
+      const number = key === "verdict" ? ` <b>${lines.filter((line) => line.dataset.verdict === value).length}</b>` : "";
+      group.insertAdjacentHTML("beforeend", `<button type="button" aria-pressed="false" data-key="${key}" data-value="${value}" class="${shade(value)}">${value}${number}</button>`);
+      group.lastChild.onclick = ({ currentTarget: button }) => { button.ariaPressed = button.ariaPressed !== "true"; filter(); };
+    }
+  }
+  byId("filters").append(count);
+  filter();
+}
+if (byId("claims-list")) drawClaims(byId("claims-list"));
 
 // the explorer
-const explored = JSON.parse(document.getElementById("explored")?.textContent ?? "null");
+const explored = JSON.parse(byId("data").textContent), KEYS = ["model", "optimizer", "ground", "condition"];
 const percent = (part) => `${(100 * part).toFixed(1)} %`;
-const escaped = (text) => text.replace(/[&<"]/g, (sign) => `&#${sign.charCodeAt()};`);
-function curves({ steps, curves }) {
-  const means = curves.map((seeds) => steps.map((_, at) => seeds.reduce((sum, seed) => sum + seed[at] / seeds.length, 0) / 1000));
-  const lowest = Math.min(0.9, Math.floor(10 * Math.min(1, ...curves.flat(2).map((each) => each / 1000))) / 10);
+function drawCurves({ steps, curves }) {
+  const lowest = Math.min(0.9, Math.floor(Math.min(...curves.flat(2)) / 100) / 10);
   const last = steps.at(-1), x = (step) => 50 + 395 * step / last, y = (part) => 260 - 225 * (part - lowest) / (1 - lowest);
-  const path = (of) => "M" + of.map((part, at) => `${x(steps[at]).toFixed(1)} ${y(part).toFixed(1)}`).join("L");
-  const ticks = [0, 1, 2, 3, 4, 5].map((each) => lowest + (1 - lowest) * each / 5);
-  let drawn = ticks.map((part) => `<line x1="50" x2="445" y1="${y(part)}" y2="${y(part)}"/><text class="end" x="44" y="${y(part)}">${+(100 * part).toFixed(1)} %</text>`).join("");
+  const path = (parts) => "M" + parts.map((part, at) => `${x(steps[at]).toFixed(1)} ${y(part).toFixed(1)}`).join("L");
+  let drawn = [0, 1, 2, 3, 4, 5].map((each) => lowest + (1 - lowest) * each / 5).map((part) => `<line x1="50" x2="445" y1="${y(part)}" y2="${y(part)}"/><text class="end" x="44" y="${y(part)}">${+(100 * part).toFixed(1)} %</text>`).join("");
   drawn += [0, 0.5, 1].map((part) => `<text class="middle" x="${x(part * last) - 12 * (part === 1)}" y="274">${Math.round(part * last).toLocaleString("en")}</text>`).join("");
-  drawn += `<text class="middle" x="247" y="292">optimizer steps</text>`;
-  means.forEach((mean, group) => {
+  drawn += '<text class="middle" x="247" y="292">optimizer steps</text>';
+  curves.forEach((seeds, group) => {
     const color = explored.colors[group], title = explored.groups[group];
-    drawn += `<text class="key" style="fill:${color}" x="${60 + 110 * group}" y="18">${escaped(title)}</text>`;
-    for (const seed of curves[group]) drawn += `<path stroke="${color}" d="${path(seed.map((each) => each / 1000))}"/>`;
-    drawn += `<path class="mean" stroke="${color}" d="${path(mean)}"/>`;
-    mean.forEach((part, at) => {
-      drawn += `<circle r="5" fill="${color}" cx="${x(steps[at])}" cy="${y(part)}" data-tip="${escaped(title)}\nstep: ${steps[at]}\nvalidation accuracy: ${percent(part)}\nn: ${curves[group].length}"/>`;
-    });
+    const mean = steps.map((_, at) => seeds.reduce((sum, seed) => sum + seed[at] / seeds.length, 0) / 1000);
+    drawn += `<text class="key" style="fill:${color}" x="${60 + 110 * group}" y="18">${title}</text>`;
+    drawn += seeds.map((seed) => `<path stroke="${color}" d="${path(seed.map((part) => part / 1000))}"/>`).join("") + `<path class="mean" stroke="${color}" d="${path(mean)}"/>`;
+    drawn += mean.map((part, at) => `<circle r="5" fill="${color}" cx="${x(steps[at])}" cy="${y(part)}" data-tip="${title}\nstep: ${steps[at]}\nvalidation accuracy: ${percent(part)}\nn: ${seeds.length}"/>`).join("");
   });
   return drawn;
 }
-function matrix({ confusion }) {
+function drawMatrix({ confusion }) {
   const size = 300 / confusion.length, at = (label) => 32 + size * (label + 0.5);
-  let drawn = `<text x="182" y="10">predicted label</text><text transform="translate(8,182) rotate(-90)">true label</text>`;
+  let drawn = '<text x="182" y="10">predicted label</text><text transform="translate(8,182) rotate(-90)">true label</text>';
   confusion.forEach((row, label) => {
     const total = row.reduce((sum, count) => sum + count, 0), color = explored.colors[explored.rare.includes(label) ? 0 : 1] ?? explored.colors[0];
     drawn += `<text x="${at(label)}" y="24">${label}</text><text x="22" y="${at(label)}">${label}</text>`;
@@ -76,31 +124,33 @@ function matrix({ confusion }) {
   });
   return drawn;
 }
-function digit([place, label, predicted]) {
-  const [left, top] = [place % explored.row, Math.floor(place / explored.row)].map((each) => -56 * each);
+function digit([image, label, predicted]) {
+  const at = explored.images.indexOf(image), [left, top] = [at % explored.row, Math.floor(at / explored.row)].map((each) => -56 * each);
   return `<span data-tip="true label: ${label}\npredicted label: ${predicted}"><i style="background-position:${left}px ${top}px;background-size:${56 * explored.row}px auto"></i>${label} → ${predicted}</span>`;
 }
 function explore(form) {
-  const keys = ["model", "optimizer", "ground", "condition"];
   let left = explored.sets;
-  for (const key of keys) {
+  for (const key of KEYS) {
     const select = form.elements[key], values = [...new Set(left.map((set) => set[key]))];
     const chosen = values.includes(select.value) ? select.value : values.includes("imbalanced") ? "imbalanced" : values[0];
     select.replaceChildren(...values.map((value) => new Option(value, value, false, value === chosen)));
     left = left.filter((set) => set[key] === chosen);
   }
-  const [set] = left, [learned, taken, wrong] = $("#explore figcaption");
-  const title = `${set.model}, ${set.optimizer}, ${set.condition}`;
+  const [set] = left, [learned, taken, wrong] = $("#explore figcaption"), title = `${set.model}, ${set.optimizer}, ${set.condition}`;
   learned.textContent = set.steps.length ? `${title}: validation accuracy, ${set.curves[0].length} seeds and their mean.` : `${title}: no curves are kept.`;
-  document.getElementById("curves").innerHTML = set.steps.length ? curves(set) : "";
+  byId("curves").innerHTML = set.steps.length ? drawCurves(set) : "";
   taken.textContent = `Confusion matrix of the test set, % of the true label, n = ${set.n}.`;
-  document.getElementById("matrix").innerHTML = matrix(set);
-  wrong.textContent = set.seed === null ? "No predictions are kept." : `Test images that the run with seed ${set.seed} takes for another label: the first two of each label (true → predicted).`;
-  document.getElementById("digits").innerHTML = set.mistaken.map(digit).join("");
+  byId("matrix").innerHTML = drawMatrix(set);
+  wrong.textContent = set.seed === null ? "No predictions are kept." : `Mistakes on test images, seed ${set.seed}: the first two of each label (true → predicted).`;
+  byId("digits").innerHTML = set.mistakes.map(digit).join("");
 }
-if (explored) {
+if (byId("explore") && explored.sets.length) {
+  byId("explore").innerHTML = `<form>${KEYS.map((key) => `<label>${key === "ground" ? "compared at" : key} <select name="${key}"></select></label>`).join("")}</form>
+<figure><figcaption></figcaption><svg id="curves" viewBox="0 0 460 300" role="img" aria-label="learning curves"></svg></figure>
+<figure><figcaption></figcaption><svg id="matrix" viewBox="0 0 340 340" role="img" aria-label="confusion matrix"></svg></figure>
+<figure class="all"><figcaption></figcaption><div id="digits"></div></figure>`;
   if (explored.digits) root.style.setProperty("--digits", `url(${explored.digits})`);
-  const form = document.querySelector("#explore form");
+  const form = $("#explore form")[0];
   form.onchange = () => explore(form);
   explore(form);
 }

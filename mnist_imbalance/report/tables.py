@@ -1,390 +1,554 @@
-"""The report's tables as tidy data frames: a row an estimate, accuracies in [0, 1]."""
+"""The report's tidy tables: a row an estimate, accuracies in [0, 1].
 
-import math
-from collections.abc import Iterable, Mapping
-from operator import sub
-from statistics import fmean
+They are made from the runs of `on_grounds`. Its labels and groups are what the records say; the
+first group is the rare labels', the second the frequent ones'.
+"""
+
+import json
+import re
+from collections.abc import Iterator
 from typing import Any
 
-import numpy
-import pandas
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 
-from mnist_imbalance.published import (
-    OPTIMIZER,
-    published,
-    published_accuracy,
-    published_in_text,
-)
-from mnist_imbalance.report.claims import TABLE_1, name_weight
-from mnist_imbalance.report.gather import EPOCHS, REFERENCE, STEPS, VALIDATED, Curve, Gathered
-from mnist_imbalance.report.remedies import BY_COUNT
-from mnist_imbalance.report.statistics import (
-    DECIMALS,
-    Estimate,
-    estimate,
-    estimate_groups,
-    predict_one,
-    variance_components,
-)
-from mnist_imbalance.runs import Result
-from mnist_imbalance.scores import ALL
-from mnist_imbalance.selection import best_minority_weight, best_weights
+from mnist_imbalance.records import table as records
+from mnist_imbalance.report import claims as ai3607
+from mnist_imbalance.report import methods, stats
+from mnist_imbalance.report.claims import Accuracies, margin_of
+from mnist_imbalance.report.stats import NAN, UNDECIDED, Estimate, estimate, estimates, judge
+from mnist_imbalance.report.words import WEIGHT, place
 
-FEWEST = 3  # crossed seeds of each kind
-COMPONENTS = ("choice of images", "initial weights and order", "rest")  # as `Components` has them
-HEADLINE = ["original", "imbalanced", "augmented_100", "duplicated_100", f"weighted{BY_COUNT}"]
+STEPS, EPOCHS = GROUNDS = ("equal steps", "equal epochs")
+REFERENCE, ORIGINAL = "imbalanced", "original"
+ALL = "all"
+CHOSEN_WEIGHTS = "per_label_chosen"  # the loss whose weights the sweep of the same seed chooses
+BY_COUNT = ", loss.normalize=count"
+NAME = ["model", "optimizer", "condition"]
+FAMILY = ["ground", "optimizer", "model"]
+
+MARKS = (0.5, 0.8, 0.95)  # of the loss
+REMEDIES = {  # by condition
+    REFERENCE: "none",
+    ORIGINAL: "all images",
+    "duplicated_100": "10 unchanged copies",
+    "noise_100": "10 copies, noise alone",
+    "rotation_100": "10 copies, rotations alone",
+    "augmented_100": "10 copies, noise and rotations",
+    "duplicated_40": "4 unchanged copies",
+    "augmented_40": "4 copies, noise and rotations",
+    "weighted": "weight 7",
+    f"weighted{BY_COUNT}": "weight 7, by images",
+    f"weighted, {WEIGHT}10{BY_COUNT}": "weight 10, by images",
+    "per_label": "a weight for each label",
+    f"per_label{BY_COUNT}": "a weight for each label, by images",
+}
+COMPARED = {  # the first condition less the second
+    "10 copies: noise and rotations − unchanged": ("augmented_100", "duplicated_100"),
+    "10 copies: noise alone − unchanged": ("noise_100", "duplicated_100"),
+    "10 copies: rotations alone − unchanged": ("rotation_100", "duplicated_100"),
+    "10 copies: noise and rotations − rotations alone": ("augmented_100", "rotation_100"),
+    "10 copies: noise and rotations − noise alone": ("augmented_100", "noise_100"),
+    "4 copies: noise and rotations − unchanged": ("augmented_40", "duplicated_40"),
+    "all images: 10 copies with noise and rotations − as they are": (
+        "augmented_original",
+        "original",
+    ),
+    "weight 7 − 10 unchanged copies": ("weighted", "duplicated_100"),
+    "weight 7, by images − 10 unchanged copies": (f"weighted{BY_COUNT}", "duplicated_100"),
+    "a weight for each label, by images − 10 unchanged copies": (
+        f"per_label{BY_COUNT}",
+        "duplicated_100",
+    ),
+    "weight 7: by images − by weights": (f"weighted{BY_COUNT}", "weighted"),
+    "a weight for each label: by images − by weights": (f"per_label{BY_COUNT}", "per_label"),
+}
+HEADLINE = [ORIGINAL, REFERENCE, "augmented_100", "duplicated_100", f"weighted{BY_COUNT}"]
 
 
-def table_1(gathered: Gathered) -> pandas.DataFrame:
-    """Test accuracy by condition and label, AI3607's LSTM beside ours (its Table 1).
+def on_grounds(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the runs without a scheduler, with their accuracies and the grounds they stand on.
 
-    Of the runs with the optimizer that we read AI3607 with.
+    At equal steps stand the runs of as many steps as most runs of the imbalanced set, at equal
+    epochs those of as many epochs without a last step. Methods, whose rate follows a scheduler, are
+    compared with one another only.
+
+    Args:
+        runs: Of `records.table.read`.
 
     Returns:
-        Columns model, condition, label, n, mean, low, high, published, published_in_text,
-        difference, ours less published, and low_one and high_one, between which one new run lies
-        in 95 % of cases.
+        Beside the columns of ``runs``: "test 3", "test 0-4", "test all" and the same of "val";
+        what the config says (weight, normalize, weights, output_relu, output_bias), a column for
+        each of `GROUNDS`, and left_out, why a run stands on none of them.
     """
-    scores = gathered.on(EPOCHS)
-    shown = scores[(scores.optimizer == OPTIMIZER) & (scores.scored == "test")]
-    shown = shown[shown.condition.isin([*TABLE_1, VALIDATED])]
-    by = ["model", "condition", "label"]
-    table = estimate_groups(shown, by, "accuracy")
-    for column, find in {
-        "published": published_accuracy,
-        "published_in_text": published_in_text,
-    }.items():
-        table[column] = [
-            find(condition, label) if model == "lstm" else math.nan
-            for model, condition, label in table[by].itertuples(index=False)
-        ]
-    table["difference"] = table["mean"] - table.published
-    one = [predict_one(group.accuracy) for _, group in shown.groupby(by, sort=False)]
-    return table.assign(low_one=[each.low for each in one], high_one=[each.high for each in one])
+    runs = runs[np.array(["scheduler._target_" not in config for config in runs.config], bool)]
+    keys = ["loss.minority_weight", "loss.normalize", "loss.weights", "model.output_relu"]
+    keys += ["model.output_bias", "trainer.max_steps"]
+    config = pd.DataFrame([*runs.config], runs.index).reindex(columns=keys)
+    runs = runs.assign(
+        weight=pd.to_numeric(config["loss.minority_weight"], errors="coerce"),
+        normalize=config["loss.normalize"],
+        weights=config["loss.weights"],
+        output_relu=config["model.output_relu"],
+        output_bias=pd.to_numeric(config["model.output_bias"], errors="coerce"),
+        **{
+            f"{split} {name}": values
+            for split in ("val", "test")
+            for name, values in records.accuracies(runs, split).items()
+        }
+        | ({"val all": NAN, "test all": NAN} if runs.empty else {}),
+    )
+    runs["condition"] = _named_by_choice(runs)
+    cut = pd.Series([methods.is_cut_short(config) for config in runs.config], runs.index, bool)
+    by_epochs = config["trainer.max_steps"].isna()
+    epochs, steps = _common_length(runs[~cut], by_epochs[~cut])
+    runs[STEPS] = ~cut & (runs.steps == steps)
+    runs[EPOCHS] = ~cut & (runs.epochs == epochs) & by_epochs
+    twice = runs.duplicated([*NAME, "seed", "data_seed", "epochs", "steps", EPOCHS])
+    runs["left_out"] = np.select(
+        [cut, twice, ~runs[STEPS] & ~runs[EPOCHS]],
+        ["trained on a part of the images", "another run has the same name", "of another length"],
+        default="",
+    )
+    runs.loc[runs.left_out != "", [*GROUNDS]] = False
+    return runs.sort_values(
+        [*NAME, "seed", "data_seed"], key=place, kind="stable", ignore_index=True
+    )
 
 
-def of_groups(gathered: Gathered, ground: str) -> pandas.DataFrame:
-    """Return the groups' test accuracies of all runs on one ground."""
-    scores = gathered.on(ground)
-    return scores[(scores.scored == "test") & ~scores.label.str.isdigit()]
+def _named_by_choice(runs: pd.DataFrame) -> pd.Series:
+    """Return the conditions; weights that no sweep among the runs chooses are named."""
+    free = {"loss.minority_weight", "loss.weights", "loss._target_"}
+    rest = runs.config.map(
+        lambda config: json.dumps(
+            {k: v for k, v in config.items() if k not in free}, sort_keys=True
+        )
+    )
+    named, swept = runs.condition.copy(), runs[runs.weight.isin(ai3607.WEIGHTS)]
+    for at, run in runs[runs.loss == CHOSEN_WEIGHTS].iterrows():
+        sweep = swept[rest[swept.index] == rest[at]].sort_values("weight")
+        labels = range(len(run.train_counts))
+        chosen = dict.fromkeys(labels, 1.0)
+        if len(sweep) > 1:
+            own = sweep[[f"val {label}" for label in next(iter(run.groups.values()))]]
+            best = sweep.weight.to_numpy()[own.to_numpy().argmax(axis=0)]
+            chosen |= dict(zip(next(iter(run.groups.values())), best, strict=True))
+        if len(sweep) < 2 or own.isna().any(axis=None) or run.weights != [*chosen.values()]:
+            named[at] = f"{run.condition}, loss.weights={run.weights}"
+    return named
 
 
-def all_conditions(gathered: Gathered, ground: str = EPOCHS) -> pandas.DataFrame:
-    """Test accuracy of the groups in every condition, with every optimizer, on one ground.
+def _common_length(runs: pd.DataFrame, by_epochs: pd.Series) -> tuple[int | None, int | None]:
+    """Return the epochs and the steps of most runs of the imbalanced set, the longest of equals.
 
-    Returns:
-        Columns model, optimizer, condition, label, n, mean, low, high.
+    Without such runs there are no equal steps, and the epochs are those of most runs.
     """
-    by = ["model", "optimizer", "condition", "label"]
-    return estimate_groups(of_groups(gathered, ground), by, "accuracy")
+    for rows in (runs[by_epochs], runs):
+        lengths = rows[rows.condition == REFERENCE].groupby(["epochs", "steps"]).size()
+        if len(lengths):
+            epochs, steps = max(lengths.index, key=lambda length: (lengths[length], length))
+            return epochs if rows is not runs else None, steps
+    counts = runs[by_epochs].groupby("epochs").size()
+    return max(counts.index, key=lambda n: (counts[n], n), default=None), None
 
 
-def at_equal_steps(gathered: Gathered) -> pandas.DataFrame:
+def groups_of(runs: pd.DataFrame) -> dict[str, list[int]]:
+    """Return the groups of labels of most runs, but for that of all labels."""
+    counts = runs.groups.map(json.dumps).value_counts()
+    most = json.loads(counts.index[0]) if len(runs) else {}
+    return {name: labels for name, labels in most.items() if name != ALL}
+
+
+def rare_and_frequent(runs: pd.DataFrame) -> tuple[str, str]:
+    """Return the names of the first two groups of labels, ``all`` where there are fewer."""
+    rare, frequent, *_ = [*groups_of(runs), ALL, ALL]
+    return rare, frequent
+
+
+def on(runs: pd.DataFrame, ground: str) -> pd.DataFrame:
+    """Return the runs on a ground whose images their own seed chose, each name once."""
+    shown = runs[runs[ground] & (runs.seed == runs.data_seed)]
+    return shown.drop_duplicates([*NAME, "seed"])
+
+
+def long(runs: pd.DataFrame, only_groups: bool = False) -> pd.DataFrame:
+    """Return a row a run and label, group or "all", with its test accuracy."""
+    labels = {c: c.removeprefix("test ") for c in runs if c.startswith("test ")}
+    if only_groups:
+        labels = {column: label for column, label in labels.items() if not label.isdigit()}
+    keys = [*NAME, "seed", "weight", "normalize"]
+    table = runs[[*keys, *labels]].rename(columns=labels)
+    table = table.melt(keys, var_name="label", value_name="accuracy", ignore_index=False)
+    return table.dropna(subset="accuracy").sort_index(kind="stable")
+
+
+def families(runs: pd.DataFrame, *grounds: str) -> Iterator[tuple[str, str, str, Accuracies]]:
+    """Go through grounds, optimizers and models: verdicts are corrected within each."""
+    for ground in grounds:
+        for optimizer, shown in on(runs, ground).groupby("optimizer", sort=False):
+            accuracy = Accuracies(shown)
+            for model in accuracy.models:
+                yield ground, str(optimizer), model, accuracy
+
+
+def restored(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the fraction of the loss on the rare labels that each remedy restores.
+
+    The verdicts say whether it is above each of `MARKS`, and whether the accuracy is less than the
+    margin below that of the original set.
+    """
+    (rare, frequent), rows = rare_and_frequent(runs), []
+    for ground, optimizer, model, accuracy in families(runs, *GROUNDS):
+        for condition, remedy in REMEDIES.items():
+            try:
+                paired = pd.DataFrame(
+                    {
+                        "gained": accuracy.difference(model, condition, REFERENCE, rare),
+                        "lost": accuracy.difference(model, ORIGINAL, REFERENCE, rare),
+                        "below": accuracy.difference(model, ORIGINAL, condition, rare),
+                        "minority": accuracy(model, condition, rare),
+                        "majority": accuracy(model, condition, frequent),
+                        "overall": accuracy(model, condition, ALL),
+                    }
+                ).dropna()
+            except KeyError:  # there are no such runs
+                continue
+            n, *fraction = stats.fieller(paired.gained, paired.lost)
+            lost = estimate(paired.lost)[1:]
+            certain = np.isfinite(fraction[1]) and lost[1] > 0
+            # above zero where more is restored, as certainly as Fieller's interval lies above it
+            above = [judge(paired.gained - mark * paired.lost).verdict for mark in MARKS]
+            above = above if certain else [UNDECIDED] * len(MARKS)
+            not_below = judge(margin_of(model) - paired.below).verdict
+            means = paired[["minority", "majority", "overall"]].mean()
+            row = (ground, optimizer, model, condition, remedy, n, *lost, *fraction)
+            rows.append((*row, *above, not_below, *means, rare, frequent))
+    columns = [*FAMILY, "condition", "remedy", "n", "lost", "lost_low", "lost_high", "fraction"]
+    columns += ["low", "high", *(f"above_{mark:g}" for mark in MARKS), "not_below_original"]
+    columns += ["minority", "majority", "overall", "rare", "frequent"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def correct(runs: pd.DataFrame, labels: NDArray[np.integer[Any]]) -> dict[str, NDArray[np.bool_]]:
+    """Return by config hash which test images a run gets right, (N,).
+
+    Runs whose predictions are not known, or do not give the record's confusion, are left out.
+    """
+    found = {}
+    predicted = records.predictions(runs)
+    for key, confusion in zip(runs.config_hash, runs.test_confusion, strict=True):
+        if len(predicted.get(key, [])) != len(labels):
+            continue
+        counts = np.zeros((len(confusion),) * 2, int)
+        np.add.at(counts, (labels, predicted[key]), 1)
+        if np.array_equal(counts, np.stack(confusion)):
+            found[key] = predicted[key] == labels
+    return found
+
+
+def compared(runs: pd.DataFrame, labels: NDArray[np.integer[Any]] | None) -> pd.DataFrame:
+    """Compare remedies pair by pair on the rare labels, over seeds and over test images.
+
+    Beside it stands the same difference on the frequent labels and on all, which is not judged.
+    ``low_images`` and ``high_images`` are over seeds and images, ``p_images`` is McNemar's.
+
+    Args:
+        runs: Of `on_grounds`.
+        labels: (N,) of the test set; None where they cannot be had.
+    """
+    (rare, frequent), rows = rare_and_frequent(runs), []
+    needed = runs[runs.condition.isin({name for pair in COMPARED.values() for name in pair})]
+    right = {} if labels is None else correct(needed, labels)
+    minority = np.isin(labels if labels is not None else [], groups_of(runs).get(rare, []))
+    for ground, optimizer, model, accuracy in families(runs, *GROUNDS):
+        family, margin = [], margin_of(model)
+        for comparison, pair in COMPARED.items():
+            try:
+                effects, *others = (
+                    accuracy.difference(model, *pair, label).dropna()
+                    for label in (rare, frequent, ALL)
+                )
+                keys = [accuracy.runs.loc[model, name].config_hash for name in pair]
+            except KeyError:  # there are no such runs
+                continue
+            judgement = judge(effects, margin)
+            row: dict[str, Any] = {"ground": ground, "optimizer": optimizer, "model": model}
+            row |= {"comparison": comparison, "first": pair[0], "second": pair[1]}
+            row |= {"margin": margin, "rare": rare, "frequent": frequent}
+            row |= {"seeds_to_decide": stats.seeds_to_decide(effects, judgement)}
+            row |= {"seeds_for_margin": stats.seeds_needed(effects, margin)}
+            for name, values in zip(("majority", "overall"), others, strict=True):
+                _, row[name], row[f"{name}_low"], row[f"{name}_high"] = estimate(values)
+            both = pd.concat(keys, axis=1, join="inner")
+            both = both[both.isin(right.keys()).all(axis=1)].sort_index()
+            row |= {"n_images": len(both)}
+            if labels is not None and len(both):
+                first, second = (
+                    np.stack([right[key] for key in both.iloc[:, at]])[:, minority] for at in (0, 1)
+                )
+                wide = stats.over_seeds_and_images(first, second, labels[minority])
+                row |= {"low_images": wide.low, "high_images": wide.high}
+                found = stats.paired_images(first, second)
+                row |= dict(zip(("gained", "lost", "p_images"), found, strict=True))
+            family.append((row, judgement))
+        rows += stats.judged(family)
+    columns = [*FAMILY, "comparison", "first", "second", *stats.JUDGED, "margin", "seeds_to_decide"]
+    columns += ["seeds_for_margin", "majority", "majority_low", "majority_high", "overall"]
+    columns += ["overall_low", "overall_high", "n_images", "low_images", "high_images"]
+    columns += ["gained", "lost", "p_images", "rare", "frequent"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def claims(runs: pd.DataFrame) -> pd.DataFrame:
+    """Judge AI3607's claims on runs with its groups; a family is one model's with one optimizer."""
+    rows: list[dict[str, Any]] = []
+    has_its_groups = {*groups_of(runs)} == {*ai3607.GROUPS} - {ALL}
+    for _, optimizer, model, accuracy in families(runs, EPOCHS) if has_its_groups else ():
+        rows += stats.judged(ai3607.judge_claims(accuracy, model, optimizer))
+    return pd.DataFrame(rows, columns=ai3607.COLUMNS)
+
+
+def all_conditions(runs: pd.DataFrame, ground: str = EPOCHS) -> pd.DataFrame:
+    """Return the test accuracies of the groups in every condition on one ground."""
+    return estimates(long(on(runs, ground), only_groups=True), [*NAME, "label"], "accuracy")
+
+
+def at_equal_steps(runs: pd.DataFrame) -> pd.DataFrame:
     """Return the same at equal steps."""
-    return all_conditions(gathered, STEPS)
+    return all_conditions(runs, STEPS)
 
 
-def differences(gathered: Gathered) -> pandas.DataFrame:
-    """Paired over seeds: every condition's test accuracy less that of ``imbalanced``.
-
-    Returns:
-        Columns model, optimizer, condition, label, n, mean, low, high.
-    """
-    shown = of_groups(gathered, EPOCHS)
+def differences(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return every condition's accuracy less that of imbalanced, paired over seeds."""
+    rows = long(on(runs, EPOCHS), only_groups=True)
     pair = ["model", "optimizer", "label", "seed"]
-    base = shown[shown.condition == REFERENCE].set_index(pair).accuracy.rename("base")
-    paired = shown[shown.condition != REFERENCE].join(base, on=pair)
-    paired = paired.assign(difference=paired.accuracy - paired.base)
-    return estimate_groups(paired, ["model", "optimizer", "condition", "label"], "difference")
+    base = rows[rows.condition == REFERENCE].set_index(pair).accuracy.rename("base")
+    rows = rows[rows.condition != REFERENCE].join(base, on=pair)
+    rows = rows.assign(difference=rows.accuracy - rows.base)
+    return estimates(rows, [*NAME, "label"], "difference")
 
 
-def weight_sweep(gathered: Gathered) -> pandas.DataFrame:
-    """Test accuracy over the weight of the rare labels (AI3607, Figures 4 and 5).
+def is_sweep(rows: pd.DataFrame) -> pd.Series:
+    """Tell which rows are of one weight of the rare labels and of no other change."""
+    plain = rows.condition.str.replace(f", {WEIGHT}[^,]*", "", regex=True)
+    return plain.str.removesuffix(BY_COUNT) == "weighted"
 
-    Returns:
-        Columns model, optimizer, normalize (the divisor), weight, label, n, mean, low, high; weight
-        1 is the plain loss. Empty where there is no such sweep.
-    """
-    scores = gathered.on(EPOCHS)
-    scores = scores[scores.scored == "test"]
-    swept = scores[is_sweep(scores)]
-    if not swept.empty:
-        plain = scores[scores.condition == REFERENCE].drop(columns="normalize")
-        divisors = swept[["model", "optimizer", "normalize"]].drop_duplicates()
-        plain = plain.assign(weight=1.0).merge(divisors, on=["model", "optimizer"])
-        swept = pandas.concat([plain, swept]).sort_values("weight", kind="stable")
+
+def weight_sweep(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return test accuracies over the weight of the rare labels; weight 1 is the plain loss."""
+    rows = long(on(runs, EPOCHS))
+    swept = rows[is_sweep(rows)]
+    plain = rows[rows.condition == REFERENCE].drop(columns="normalize").assign(weight=1.0)
+    divisors = swept[["model", "optimizer", "normalize"]].drop_duplicates()
+    rows = pd.concat([plain.merge(divisors, on=["model", "optimizer"]), swept])
     by = ["model", "optimizer", "normalize", "weight", "label"]
-    return estimate_groups(swept, by, "accuracy")
+    return estimates(rows.sort_values("weight", kind="stable"), by, "accuracy")
 
 
-def is_sweep(rows: pandas.DataFrame) -> pandas.Series:
-    """Tell which rows are of one weight for labels 0-4 and of nothing else that was changed."""
-    one_weight: pandas.Series = rows.weight.astype(float).map(name_weight)
-    return rows.condition.str.removesuffix(BY_COUNT) == one_weight
-
-
-def selection(gathered: Gathered) -> pandas.DataFrame:
-    """What choosing weights on the test set, as AI3607 does, adds to the test accuracy.
-
-    Returns:
-        Columns model, optimizer, choice, label, n (seeds with which all of AI3607's weights were
-        tried), on_validation and on_test (mean test accuracy at the weights chosen there), mean,
-        low and high (of their difference, paired over seeds).
-    """
-    runs = gathered.runs_on(EPOCHS)
-    weights = published()["uniform_weights"]
-    sweeps = runs[is_sweep(runs) & (runs.normalize == "weight_sum") & runs.weight.isin(weights)]
-    rare = gathered.groups[gathered.rare]
-
-    def reached(sweep: Mapping[float, Result], chosen_on: str, choice: str) -> float:
-        scored = {weight: getattr(result, chosen_on) for weight, result in sweep.items()}
-        best = dict.fromkeys(rare, best_minority_weight(scored, rare))
-        if choice == "a weight a label":
-            best = dict(enumerate(best_weights(scored, rare)))
-        return fmean(sweep[best[label]].test.accuracy_per_label[label] for label in rare)
-
-    rows = []
-    for (model, optimizer), swept in sweeps.groupby(["model", "optimizer"], sort=False):
-        by_seed = [
-            {row.weight: gathered.results[row.config_hash] for row in sweep.itertuples()}
-            for _, sweep in swept.groupby("seed")
-            if len(sweep) == len(weights)
-        ]
-        for choice in ("one weight", "a weight a label"):
-            on_val, on_test = (
-                [reached(sweep, chosen_on, choice) for sweep in by_seed]
-                for chosen_on in ("val", "test")
-            )
-            n, *interval = estimate(map(sub, on_test, on_val))
-            if n:
-                means = (fmean(on_val), fmean(on_test))
-                rows.append((model, optimizer, choice, gathered.rare, n, *means, *interval))
-    columns = ["model", "optimizer", "choice", "label", "n", "on_validation", "on_test"]
-    return pandas.DataFrame(rows, columns=[*columns, "mean", "low", "high"])
-
-
-def optimum(gathered: Gathered) -> pandas.DataFrame:
-    """Find the weight of the rare labels with the best balanced accuracy on validation data.
-
-    Balanced accuracy is the mean of the labels' own accuracies, so that the two groups count alike.
-
-    Returns:
-        Columns model, optimizer, normalize (the divisor), n (seeds with which all weights were
-        tried), by_seed (each seed's best weight, the smallest of equals, "7 10 8"), largest (weight
-        tried) and at_largest (seeds whose best weight that is).
-    """
-    runs = gathered.runs_on(EPOCHS)
-    runs = runs[is_sweep(runs)]
-    by = ["model", "optimizer", "normalize"]
-    rows = []
-    for keys, sweep in runs.groupby(by, sort=False):
-        scores = [gathered.results[key].val for key in sweep.config_hash]
-        balanced = sweep.assign(val=[round(each.balanced_accuracy, DECIMALS) for each in scores])
-        whole = balanced.pivot(index="seed", columns="weight", values="val").dropna()
+def optimum(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the weight with the best balanced validation accuracy, seed by seed."""
+    rows, by = [], ["model", "optimizer", "normalize"]
+    shown = on(runs, EPOCHS)
+    labels = [column for column in shown if column.removeprefix("val ").isdigit()]
+    shown = shown[is_sweep(shown)].assign(balanced=shown[labels].mean(axis=1).round(stats.DECIMALS))
+    for keys, sweep in shown.groupby(by, sort=False):
+        whole = sweep.pivot(index="seed", columns="weight", values="balanced").dropna()
         if len(whole) and whole.shape[1] > 1:
             best, largest = whole.idxmax(axis="columns"), whole.columns.max()
-            by_seed = " ".join(map("{:g}".format, best))
-            rows.append((*keys, len(best), by_seed, largest, sum(best == largest)))
-    return pandas.DataFrame(rows, columns=[*by, "n", "by_seed", "largest", "at_largest"])
+            by_seed = " ".join(f"{weight:g}" for weight in best)
+            rows.append((*keys, len(best), by_seed, largest, (best == largest).sum()))
+    return pd.DataFrame(rows, columns=[*by, "n", "by_seed", "largest", "at_largest"])
 
 
-def is_dead(result: Result, label: int) -> bool:
-    """Tell whether a label is lost: under 1 % of its own training images get a positive output.
-
-    Or none of its test images is recognized. Records of schema 1 only tell how many images of any
-    label get one; they are counted in place of its own.
-    """
-    scores = result.train
-    positive = scores.positive_of_own or scores.positive
-    of_own = sum(scores.confusion[label])
-    return positive[label] < of_own / 100 or result.test.accuracy_per_label[label] == 0
-
-
-def dead_labels(gathered: Gathered) -> pandas.DataFrame:
-    """Labels that the output ReLU kills, see `is_dead`.
-
-    Of the imbalanced runs with the plain loss, of models that have such a ReLU, with the seeds that
-    every variant of it has.
-
-    Returns:
-        Columns model, optimizer, output_relu, output_bias (empty is PyTorch's default), n, mean,
-        low, high (of the number of dead labels), by_seed (which they are, "0: 1 4, 1: none") and
-        accuracy, the mean test accuracy. Empty where there is one variant only.
-    """
-    runs = gathered.runs_on(EPOCHS)
-    changed = runs.condition.str.replace(r", model\.output_(relu|bias)=[^,]*", "", regex=True)
-    runs = runs[(changed == REFERENCE) & runs.output_relu.notna()]
-    rows = []
-    variant = ["output_relu", "output_bias"]
-    for (model, optimizer), of_model in runs.groupby(["model", "optimizer"], sort=False):
-        count = len(of_model[variant].drop_duplicates())
-        whole = of_model[of_model.groupby("seed").seed.transform("size") == count]
-        if count < 2:
-            continue
-        order = whole.sort_values(variant, ascending=[False, True], na_position="first")
-        for keys, shown in order.groupby(variant, sort=False, dropna=False):
-            results = [gathered.results[key] for key in shown.sort_values("seed").config_hash]
-            dead = [
-                [label for label in range(len(r.train_counts)) if is_dead(r, label)]
-                for r in results
-            ]
-            named = [" ".join(map(str, labels)) or "none" for labels in dead]
-            said = ", ".join(f"{r.seed}: {n}" for r, n in zip(results, named, strict=True))
-            accuracy = estimate(result.test.accuracy for result in results).mean
-            rows.append((model, optimizer, *keys, *estimate(map(len, dead)), said, accuracy))
-    columns = ["model", "optimizer", *variant, *Estimate._fields, "by_seed", "accuracy"]
-    return pandas.DataFrame(rows, columns=columns)
+def selection(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return what choosing weights on the test set adds to the rare labels' test accuracy."""
+    shown = on(runs, EPOCHS)
+    tried = shown.weight.isin(ai3607.WEIGHTS) & (shown.normalize == "weight_sum")
+    rows, (rare, _), labels = [], rare_and_frequent(runs), [*groups_of(runs).values(), []][0]
+    for keys, swept in shown[is_sweep(shown) & tried].groupby(NAME[:2], sort=False):
+        found: dict[str, list[list[float]]] = {"one weight": [], "a weight a label": []}
+        for _, sweep in swept.sort_values("weight").groupby("seed"):
+            if len(sweep) < len(ai3607.WEIGHTS):
+                continue
+            val, test = (
+                sweep[[f"{split} {n}" for n in labels]].to_numpy() for split in ("val", "test")
+            )
+            found["one weight"].append([test[s.mean(axis=1).argmax()].mean() for s in (val, test)])
+            own = [test[s.argmax(axis=0), range(len(labels))].mean() for s in (val, test)]
+            found["a weight a label"].append(own)
+        for choice, pairs in found.items():
+            if pairs:
+                on_val, on_test = np.array(pairs).T
+                n, *interval = estimate(on_test - on_val)
+                rows.append((*keys, choice, rare, n, on_val.mean(), on_test.mean(), *interval))
+    columns = ["model", "optimizer", "choice", "label", "n", "on_validation", "on_test"]
+    return pd.DataFrame(rows, columns=[*columns, "mean", "low", "high"])
 
 
-def normalization(gathered: Gathered) -> pandas.DataFrame:
-    """The weighted loss divided by the batch's weights or by its images, where both were tried.
-
-    Returns:
-        Columns model, optimizer, weight, label, normalize, n, mean, low, high: test accuracy with
-        each, and as ``count - weight_sum`` their difference, paired over seeds.
-    """
-    shown = of_groups(gathered, EPOCHS)
+def normalization(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the weighted loss divided by weights and by images, and their paired difference."""
+    rows = long(on(runs, EPOCHS), only_groups=True)
     key = ["model", "optimizer", "weight", "label"]
-    wide = shown[is_sweep(shown)].pivot(
-        index=[*key, "seed"], columns="normalize", values="accuracy"
-    )
+    wide = rows[is_sweep(rows)].pivot(index=[*key, "seed"], columns="normalize", values="accuracy")
     wide = wide.reindex(columns=["weight_sum", "count"]).dropna()
     wide["count - weight_sum"] = wide["count"] - wide["weight_sum"]
-    long = wide.reset_index().melt([*key, "seed"], var_name="normalize", value_name="accuracy")
-    model, optimizer, label = (
-        long[name].astype(str).map(list(dict.fromkeys(shown[name])).index)
-        for name in ("model", "optimizer", "label")
+    table = wide.reset_index().melt([*key, "seed"], var_name="normalize", value_name="accuracy")
+    order = [*dict.fromkeys(rows.label)]
+    table["label"] = pd.Categorical(table.label, order, ordered=True)
+    table = table.sort_values(key, key=place, kind="stable").astype({"label": object})
+    return estimates(table, [*key, "normalize"], "accuracy")
+
+
+def dead_labels(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the labels that the output ReLU kills, see `dead_in`, by where its bias starts.
+
+    Of the imbalanced set with the plain loss, with the seeds that every variant has.
+    """
+    shown, rows = on(runs, EPOCHS), []
+    plain = shown.condition.str.replace(r", model\.output_(relu|bias)=[^,]*", "", regex=True)
+    shown = shown[(plain == REFERENCE) & shown.output_relu.notna()]
+    variant = ["output_relu", "output_bias"]
+    for keys, variants in shown.groupby(NAME[:2], sort=False):
+        count = len(variants[variant].drop_duplicates())
+        whole = variants[variants.groupby("seed").seed.transform("size") == count]
+        whole = whole.sort_values(
+            [*variant, "seed"], ascending=[False, True, True], na_position="first"
+        )
+        for values, own in whole.groupby(variant, sort=False, dropna=False) if count > 1 else ():
+            dead = [*map(dead_in, own.to_dict("records"))]
+            named = [f"{s}: {' '.join(d) or 'none'}" for s, d in zip(own.seed, dead, strict=True)]
+            numbers = estimate(map(len, dead))
+            rows.append((*keys, *values, *numbers, ", ".join(named), own["test all"].mean()))
+    columns = ["model", "optimizer", *variant, *Estimate._fields, "by_seed", "accuracy"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def dead_in(run: dict[str, Any]) -> list[str]:
+    """Return the labels without a recognized test image, or nearly without a positive output.
+
+    That is fewer than 1 % of the label's own training images; records that do not tell the own
+    images apart count those of all labels.
+    """
+    positive = run["train_positive_of_own"]
+    positive = run["train_positive"] if positive is None else positive
+    own = np.stack(run["train_confusion"]).sum(axis=1)
+    labels = range(len(own))
+    return [str(n) for n in labels if positive[n] < own[n] / 100 or run[f"test {n}"] == 0]
+
+
+def table_1(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return AI3607's Table 1: accuracies, the interval of one new run, and the published ones."""
+    rows = long(on(runs, EPOCHS))
+    shown = [*ai3607.TABLE_1, CHOSEN_WEIGHTS]
+    rows = rows[(rows.optimizer == ai3607.OPTIMIZER) & rows.condition.isin(shown)]
+    by = ["model", "condition", "label"]
+    table = estimates(rows, by, "accuracy")
+    for name, find in (
+        ("published", ai3607.published_accuracy),
+        ("published_in_text", ai3607.published_in_text),
+    ):
+        table[name] = [
+            find(row.condition, row.label) if row.model == "lstm" else NAN
+            for row in table.itertuples()
+        ]
+    one = [estimate(group.accuracy, new_run=True) for _, group in rows.groupby(by, sort=False)]
+    return table.assign(
+        difference=table["mean"] - table.published,
+        low_one=[each.low for each in one],
+        high_one=[each.high for each in one],
     )
-    order = [model, optimizer, long.weight, label]
-    long = long.iloc[numpy.lexsort([each.to_numpy() for each in reversed(order)])]
-    return estimate_groups(long, [*key, "normalize"], "accuracy")
 
 
-def summed(gathered: Gathered, runs: Iterable[str]) -> numpy.ndarray:
-    """Return the sum of some runs' confusion matrices of the test set.
+def components(runs: pd.DataFrame) -> pd.DataFrame:
+    """Split the variance of the rare labels' accuracy over the largest square of crossed seeds."""
+    (rare, _), rows = rare_and_frequent(runs), []
+    sources = {"data_seed": "choice of images", "seed": "initial weights and order"}
+    shown = runs[runs[STEPS]].drop_duplicates([*NAME, *sources]).dropna(subset=f"test {rare}")
+    for keys, crossed in shown.groupby(NAME, sort=False):
+        apart = crossed[crossed.data_seed != crossed.seed]
+        shared = sorted({*apart.data_seed} & {*apart.seed})
+        for size in range(len(shared), 2, -1):
+            inside = crossed[crossed[[*sources]].isin(shared[:size]).all(axis=1)]
+            if len(inside) < size**2:
+                continue
+            values = inside[[*sources, f"test {rare}"]].set_axis(
+                [*sources.values(), "value"], axis=1
+            )
+            found = stats.components(values)
+            if total := sum(found.values()):
+                rows += [(*keys, size**2, name, v**0.5, v / total) for name, v in found.items()]
+            break
+    return pd.DataFrame(rows, columns=[*NAME, "n", "component", "sd", "share"])
 
-    Args:
-        gathered: Finished runs.
-        runs: Their config hashes.
 
-    Returns:
-        (labels, labels) images, rows the true labels; all zero without runs.
+def curves(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the validation accuracy of the first two groups after each epoch, a row a group.
+
+    Columns config_hash, model, optimizer, condition, seed, step, label and accuracy; runs whose
+    epochs are not known are left out.
     """
-    labels = len(gathered.groups[ALL])
-    found = map(gathered.confusion, runs)
-    shown = [counts for counts in found if len(counts) == labels]
-    total: numpy.ndarray = numpy.array(shown, dtype=int).reshape(-1, labels, labels).sum(axis=0)
-    return total
+    columns = ["config_hash", *NAME, "seed", "step", "label", "accuracy"]
+    shown = [*dict.fromkeys(rare_and_frequent(runs))]
+    table = records.epochs(runs)
+    table = table[table.stage == "val"].merge(
+        runs[["config_hash", *NAME, "seed", "train_counts", "steps", "config", "groups"]],
+        on="config_hash",
+    )
+    per_epoch = [
+        -(-sum(counts) // config["data.batch_size"])
+        for counts, config in zip(table.train_counts, table.config, strict=True)
+    ]
+    table["step"] = ((table.epoch + 1) * per_epoch).clip(upper=table.steps)
+    for name in shown:
+        own = [f"accuracy_{label}" for label in groups_of(runs).get(name, [])]
+        table[name] = table[own].mean(axis=1) if own else table.get("accuracy")
+    keys = [name for name in columns if name not in ("label", "accuracy")]
+    table = table[[*keys, *shown]]
+    table = table.melt(keys, var_name="label", value_name="accuracy", ignore_index=False)
+    return table.sort_index(kind="stable", ignore_index=True)
 
 
-def confusion(gathered: Gathered, model: str, optimizer: str, condition: str) -> numpy.ndarray:
-    """Sum the confusion matrices over the seeds of a condition, see `summed`.
-
-    Of runs of as many epochs, as AI3607 trains, each with images of its own seed's choice.
-    """
-    runs = gathered.runs_on(EPOCHS).set_index(["model", "optimizer", "condition"]).config_hash
-    return summed(gathered, runs[runs.index == (model, optimizer, condition)])
+def learning_curves(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return validation accuracy over optimizer steps in the headline's conditions."""
+    shown = on(runs, STEPS)
+    table = curves(shown[shown.condition.isin(HEADLINE)])
+    return estimates(table, [*NAME, "label", "step"], "accuracy")
 
 
-def learned(gathered: Gathered, runs: Iterable[str]) -> dict[str, Curve]:
-    """Return how some runs learned, by config hash; those without epochs are left out.
-
-    Args:
-        gathered: Finished runs.
-        runs: Their config hashes.
-    """
-    return {key: gathered.curves[key] for key in gathered.curves.ordered(runs)}
+def every_run(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return every run: what it is, and the accuracies of its groups."""
+    columns = [*NAME, "seed", "data_seed", "weight", "normalize", "output_bias", "output_relu"]
+    columns += ["epochs", "steps", *GROUNDS, "config_hash", "weights", "left_out"]
+    scores = [c for c in runs if re.fullmatch(r"(val|test) (?!\d+$).+", c)]
+    return runs[[*columns, *scores]]
 
 
-def learning_curves(gathered: Gathered) -> pandas.DataFrame:
-    """Validation accuracy over optimizer steps in the conditions of the headline, at equal steps.
-
-    Returns:
-        Columns model, optimizer, condition, label (a group's name), step, n, mean, low and high.
-    """
-    runs = gathered.runs_on(STEPS)
-    runs = runs[runs.condition.isin(HEADLINE)]
-    curves = learned(gathered, runs.config_hash)
-    shown = dict.fromkeys((gathered.rare, gathered.frequent))  # which may be one
-    reached: dict[tuple[Any, ...], list[float]] = {}
-    for run in runs[runs.config_hash.isin(curves.keys())].itertuples():
-        steps, accuracies = curves[run.config_hash]
-        groups = [group for group in shown if group in accuracies]
-        of_groups = [accuracies[group].tolist() for group in groups]
-        for step, *values in zip(steps.tolist(), *of_groups, strict=True):
-            for group, value in zip(groups, values, strict=True):
-                key = (run.model, run.optimizer, run.condition, group, step)
-                reached.setdefault(key, []).append(value)
-    rows = [(*key, *estimate(values)) for key, values in reached.items()]
-    columns = ["model", "optimizer", "condition", "label", "step", *Estimate._fields]
-    return pandas.DataFrame(rows, columns=columns)
-
-
-def runs(gathered: Gathered) -> pandas.DataFrame:
-    """Every run: what it is, and its accuracies.
-
-    Returns:
-        The columns of `Gathered.runs`, then val and test accuracy by group.
-    """
-    scores = gathered.scores[~gathered.scores.label.str.isdigit()]
-    named = scores.assign(name=scores.scored.astype(str) + " " + scores.label.astype(str))
-    wide = named.pivot(index="config_hash", columns="name", values="accuracy")
-    return gathered.runs.join(wide[list(dict.fromkeys(named.name))], on="config_hash")
-
-
-def left_out(gathered: Gathered) -> pandas.DataFrame:
-    """The runs that stand in no comparison, and why.
-
-    Returns:
-        Columns why, model, optimizer, condition, epochs, steps and seeds ("0, 1").
-    """
-    runs = gathered.runs[gathered.runs.left_out.notna()].rename(columns={"left_out": "why"})
-    by = ["why", "model", "optimizer", "condition", "epochs", "steps"]
+def left_out(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the runs that stand in no comparison, and why."""
+    by = ["why", *NAME, "epochs", "steps"]
+    runs = runs[runs.left_out != ""].rename(columns={"left_out": "why"})
     rows = [
-        (*keys, ", ".join(map(str, sorted(set(group.seed)))))
+        (*keys, ", ".join(map(str, sorted({*group.seed}))))
         for keys, group in runs.groupby(by, sort=False)
     ]
-    return pandas.DataFrame(rows, columns=[*by, "seeds"])
+    return pd.DataFrame(rows, columns=[*by, "seeds"])
 
 
-def crossed(gathered: Gathered) -> pandas.DataFrame:
-    """Return the rare labels' test accuracies in conditions whose seeds were crossed.
+def tabulate(
+    runs: pd.DataFrame, labels: NDArray[np.integer[Any]] | None = None
+) -> dict[str, pd.DataFrame]:
+    """Return all tables by name.
 
-    Returns:
-        Columns model, optimizer, condition, data_seed, seed and value, a row a run; of each
-        condition the largest square of first seeds of which every one is combined with every
-        choice of images, `FEWEST` of each at least.
+    Args:
+        runs: Of `records.table.read`.
+        labels: (N,) of the test set, for comparisons image by image; None where they are unknown.
     """
-    scores = gathered.scores
-    shown = scores[scores[STEPS] & (scores.scored == "test") & (scores.label == gathered.rare)]
-    shown = shown.rename(columns={"accuracy": "value"}).dropna(subset="value")
-    by = ["model", "optimizer", "condition"]
-    keys = [*by, "data_seed", "seed"]
-    shown = shown.drop_duplicates(keys)[[*keys, "value"]]
-    whole = []
-    for _, runs in shown.groupby(by, sort=False):
-        apart = runs[runs.data_seed != runs.seed]
-        shared = sorted(set(apart.data_seed) & set(apart.seed))
-        for size in range(len(shared), FEWEST - 1, -1):
-            inside = runs[runs.data_seed.isin(shared[:size]) & runs.seed.isin(shared[:size])]
-            if len(inside) == size**2:
-                whole.append(inside)
-                break
-    return pandas.concat(whole) if whole else shown.iloc[:0]
-
-
-def components(gathered: Gathered) -> pandas.DataFrame:
-    """Split the spread of the rare labels' accuracy over crossed seeds (a mixed model, by REML).
-
-    Returns:
-        Columns model, optimizer, condition, n (runs), component, sd (accuracy as a fraction) and
-        share (of the variance, in [0, 1]). Conditions whose spread cannot be split are left out.
-    """
-    by = ["model", "optimizer", "condition"]
-    rows = []
-    for keys, runs in crossed(gathered).groupby(by, sort=False):
-        found = variance_components(runs)
-        if not math.isnan(found.rest_share):
-            parts = zip(COMPONENTS, found[:3], found[3:], strict=True)
-            rows += [(*keys, len(runs), *part) for part in parts]
-    return pandas.DataFrame(rows, columns=[*by, "n", "component", "sd", "share"])
+    compete, runs = methods.tabulate(runs), on_grounds(runs)
+    makers = [restored, components, table_1, all_conditions, at_equal_steps, differences]
+    makers += [weight_sweep, selection, optimum, dead_labels, normalization, learning_curves]
+    makers += [left_out, claims]
+    tables = {make.__name__: make(runs) for make in makers}
+    of_methods = (methods.ranked, methods.pairs, methods.metrics, methods.rules, methods.trainings)
+    tables |= {make.__name__: make(compete) for make in of_methods}
+    return tables | {"runs": every_run(runs), "compared": compared(runs, labels)}

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -85,6 +85,12 @@ def sigint_blocked() -> Iterator[None]:
         ended.set()
 
 
+def quoted(key: str, value: str) -> str:
+    """Return ``key=value`` as Hydra reads it, whatever the value holds."""
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"{key}='{escaped}'"
+
+
 def compose_job(common: Sequence[str], job: Job) -> DictConfig:
     """Compose a job as Hydra composes the jobs of a sweep, with Hydra's part and the run folder."""
     config = compose_with(["hydra.mode=MULTIRUN", *common, *job], with_hydra=True)
@@ -105,8 +111,8 @@ def run_chunk(place: Path, common: Sequence[str], chunk: Chunk) -> list[Outcome]
     """
     end_with_parent()
     os.chdir(place)
-    from mnist_imbalance.runs import RunFolder
     from mnist_imbalance.sweeps.batched import Run, fit_together
+    from mnist_imbalance.training.folder import RunFolder
 
     outcomes, runs = [], {}
     for job in chunk:
@@ -281,8 +287,11 @@ def check_launcher(hydra: HydraConf) -> None:
 
 def common_overrides(hydra: HydraConf) -> list[str]:
     """Return the overrides of a command that make its jobs search where it does."""
-    path = [f"{source.schema}://{source.path}" for source in hydra.runtime.config_sources
-            if source.provider == "command-line" or "searchpath" in source.provider]
+    path = [
+        f"{source.schema}://{source.path}"
+        for source in hydra.runtime.config_sources
+        if source.provider == "command-line" or "searchpath" in source.provider
+    ]
     return [f"hydra.searchpath={path}"]
 
 
@@ -294,7 +303,7 @@ def launch(jobs: Sequence[Job], hydra: HydraConf, common: Sequence[str] = ()) ->
         hydra: Hydra's part of the command's config, for the launcher and the folders.
         common: Overrides that stand before those of each job.
     """
-    before: Any = HydraConfig.instance().cfg
+    before = HydraConfig.instance().cfg
     how = hydra.runtime.choices["hydra/launcher"]
     keys: Any = OmegaConf.to_container(hydra.launcher, resolve=True)
     keys.pop("_target_")
@@ -326,7 +335,7 @@ def launch(jobs: Sequence[Job], hydra: HydraConf, common: Sequence[str] = ()) ->
                 with tqdm.external_write_mode():
                     print(f"{len(ended)} of {bar.total} {state}: {own}", flush=True)
             bar.update(len(outcomes))
-    HydraConfig.instance().set_config(before)  # a job in this process has set its own
+    HydraConfig.instance().cfg = before  # a job in this process has set its own
     return [ended[job] for job in jobs]
 
 

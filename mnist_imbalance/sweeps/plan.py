@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from itertools import product
-from typing import Annotated, Any, NamedTuple
+from math import isnan, nan
+from statistics import fmean
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
-import numpy
-import pandas
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import OverrideParseException
@@ -24,7 +24,10 @@ from mnist_imbalance.records.identity import (
     determining,
     hash_config,
 )
-from mnist_imbalance.seeds import Seed
+from mnist_imbalance.data.seeds import Seed
+
+if TYPE_CHECKING:
+    import pandas
 
 SWEPT, CHOSEN = "loss.minority_weight", "loss.weights"
 PARTS = (*CHOICES, "scheduler", "mix", "callbacks", "posthoc")  # groups, named as their part
@@ -264,27 +267,26 @@ def without_weights(config: Mapping[str, Any]) -> str:
     return json.dumps({key: config[key] for key in config if key not in free}, sort_keys=True)
 
 
-def best_weights(sweep: Mapping[float, numpy.ndarray], minority: Sequence[int]) -> list[float]:
+def best_weights(sweep: Mapping[float, Sequence[float]], minority: Sequence[int]) -> list[float]:
     """Return each minority label's weight of the highest accuracy, the first of equals; else 1.
 
     Args:
-        sweep: Validation accuracy of each label, (labels,), by weight in rising order.
+        sweep: Validation accuracy of each label by weight, in rising order.
         minority: The labels to weigh (AI3607, section 5.2).
 
     Raises:
         ConfigError: A label has no images to choose by.
     """
-    accuracies = numpy.array([*sweep.values()])
-    for label in minority:
-        if numpy.isnan(accuracies[:, label]).any():
+    best: list[float] = []
+    for label, accuracies in enumerate(zip(*sweep.values(), strict=True)):
+        if label in minority and any(map(isnan, accuracies)):
             raise ConfigError(f"{CHOSEN}: label {label} has no validation image to choose by")
-    best = accuracies.argmax(axis=0)
-    weights = [*sweep]
-    return [weights[best[label]] if label in minority else 1 for label in range(len(best))]
+        best.append([*sweep][accuracies.index(max(accuracies))] if label in minority else 1)
+    return best
 
 
 def with_choices(
-    runs: Sequence[PlannedRun], records: pandas.DataFrame, weights: Sequence[float]
+    runs: Sequence[PlannedRun], records: "pandas.DataFrame", weights: Sequence[float]
 ) -> list[PlannedRun]:
     """Give the runs that wait the weights or the setting that are best on validation data.
 
@@ -300,16 +302,15 @@ def with_choices(
             same = without_weights(run.config)
             sweeps.setdefault(same, {})[run.config[SWEPT]] = run.config_hash
 
-    def accuracies(key: str) -> numpy.ndarray:
-        confusion = numpy.array([*found.val_confusion[key]])
-        with numpy.errstate(invalid="ignore"):
-            return confusion.diagonal() / confusion.sum(axis=1)
+    def accuracies(key: str) -> list[float]:
+        rows = enumerate(found.val_confusion[key])
+        return [row[label] / sum(row) if sum(row) else nan for label, row in rows]
 
     def chosen(run: PlannedRun) -> PlannedRun:
         if run.tuned:
-            if not found.index.isin(run.tuned).sum() == len(run.tuned):
+            if found.index.isin(run.tuned).sum() != len(run.tuned):
                 return run
-            best = max(run.tuned, key=lambda key: round(accuracies(key).mean(), 6))
+            best = max(run.tuned, key=lambda key: round(fmean(accuracies(key)), 6))
             return run.tuned[best]
         sweep = sweeps.get(without_weights(run.config), {})
         if not sweep or not all(key in found.index for key in sweep.values()):

@@ -1,0 +1,199 @@
+"""How numbers and names are written, and in which order: the filters of the templates."""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from mnist_imbalance.report import claims
+
+WEIGHT = "loss.minority_weight="
+NAMES = {  # what a reader calls it, in the order of the tables
+    **{"lstm": "LSTM", "cnn": "CNN", "lstm_no_relu": "LSTM without ReLU"},
+    **{"sgd": "SGD", "adam": "Adam"},
+    **{"original": "original", "imbalanced": "imbalanced", "augmented_40": "augmented 40 %"},
+    **{"augmented_100": "augmented 100 %", "per_label": "AI3607's weights"},
+    **{"per_label_chosen": "validated weights", "duplicated_40": "4 copies"},
+    **{"duplicated_100": "10 copies", "noise_100": "10 copies, noise"},
+    **{"rotation_100": "10 copies, rotated", "augmented_original": "original, augmented"},
+    **{"weighted": "weight 7", "loss.normalize=count": "by images"},
+    **{"model.output_bias=None": "PyTorch's output bias"},
+    **{"model.output_relu=False": "no output ReLU", "both": "both models"},
+    **{"weight_sum": "by weights", "count": "by images"},
+    "count - weight_sum": "by images − by weights",
+}
+BETTER = {"holds": "better", "contradicted": "worse"}
+BETTER |= {verdict: verdict for verdict in ("no difference", "undecided")}
+YES = {"holds": "yes", "contradicted": "no", "undecided": "?", "no difference": "?"}
+
+
+def place(column: pd.Series) -> pd.Series:
+    """Return the sort key of models, optimizers and conditions; other columns as they are."""
+    if column.name not in ("model", "optimizer", "condition"):
+        return column
+    known = list(NAMES)
+
+    def key(name: str) -> tuple[Any, ...]:
+        first, *changed = name.split(", ")
+        weight = [part.removeprefix(WEIGHT) for part in changed if part.startswith(WEIGHT)] or ["7"]
+        size = float(weight[0]) if re.fullmatch(r"[\d.]+", weight[0]) else math.inf
+        rest = [part for part in changed if not part.startswith(WEIGHT)]
+        return known.index(first) if first in known else len(known), first, rest, size, name
+
+    names = sorted(column.unique(), key=key)
+    return column.map({name: rank for rank, name in enumerate(names)})
+
+
+def title(name: object) -> str:
+    """Return what a reader calls a model, an optimizer, a condition or a divisor of the loss."""
+    parts = str(name).split(", ")
+    weights = [part for part in parts if part.startswith(WEIGHT)]
+    if weights and "weighted" in parts:
+        parts.remove(weights[0])
+        parts[parts.index("weighted")] = f"weight {weights[0].removeprefix(WEIGHT)}"
+    return ", ".join(NAMES.get(part, part) for part in parts)
+
+
+def inline(name: str) -> str:
+    """Return the name of a group of labels as a line says it: "0–4", "all"."""
+    return name.replace("-", "–")
+
+
+def group(name: str) -> str:
+    """Return what a reader calls a label or a group: "labels 0–4", "label 3", "all labels"."""
+    if name == "all":
+        return "all labels"
+    return f"{'label' if name.isdigit() else 'labels'} {inline(name)}"
+
+
+def number(value: float, form: str = ".1f", scale: float = 100) -> str:
+    """Return a number in points or %; nothing for nan."""
+    written = "" if math.isnan(value) else format(scale * value, form)
+    return written if "g" in form else written.replace("-", "−")
+
+
+def interval(row: Any, name: str = "effect", form: str = "+.2f", scale: float = 100) -> str:
+    """Return an estimate with its interval, where there is one: "+0.92 [+0.02, +1.82]"."""
+    prefix = {"effect": "", "fraction": ""}.get(name, f"{name}_")
+    value, low, high = (row[key] for key in (name, f"{prefix}low", f"{prefix}high"))
+    if math.isnan(low):
+        return number(value, form, scale)
+    ends = f"{number(low, form, scale)}, {number(high, form, scale)}"
+    return f"{number(value, form, scale)} [{ends}]"
+
+
+def percent(row: Any, form: str = ".1f") -> str:
+    """Return a mean in % and half the width of its interval: "55.1 ± 3.6"."""
+    half = "" if math.isnan(row["low"]) else f" ± {50 * (row['high'] - row['low']):.1f}"
+    return number(row["mean"], form) + half if row["n"] else "missing"
+
+
+def fraction(row: Any) -> str:
+    """Return the fraction of the loss that is restored, in %, with Fieller's interval."""
+    if math.isnan(row["fraction"]):
+        return "unknown"
+    ends = "" if math.isnan(row["low"]) else f" [{number(row['low'], '.0f')}, "
+    ends += "" if math.isnan(row["low"]) else f"{number(row['high'], '.0f')}]"
+    return f"{number(row['fraction'], '.0f')} %{' [any]' if math.isinf(row['low']) else ends}"
+
+
+def span(counts: Iterable[int]) -> str:
+    """Return the least and the most: "3 to 5"."""
+    ends = sorted({min(counts := [*counts]), max(counts)})
+    return " to ".join(map(str, ends))
+
+
+def counted(values: Iterable[Any], key: str = "") -> str:
+    """Return values, or those of a key, with their counts: "50 (275), 28 (80)"."""
+    counts = Counter(str(value.get(key) if key else value) for value in values).most_common()
+    return ", ".join(f"{value} ({count})" for value, count in counts)
+
+
+def header(columns: list[str]) -> Markup:
+    """Return the first two lines of a table."""
+    names = " | ".join(map(plain, columns))
+    return Markup(f"| {names} |\n|{' --- |' * len(columns)}")
+
+
+def rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of a table by column."""
+    return table.to_dict("records")
+
+
+def across(
+    table: pd.DataFrame, by: list[str], column: str
+) -> list[tuple[tuple[Any, ...], dict[str, dict[str, Any]]]]:
+    """Return the keys of every line of a table with a column for each value of another key."""
+    groups = table.groupby(by, sort=False)
+    return [(keys, {row[column]: row for row in rows(cells)}) for keys, cells in groups]
+
+
+def file_name(picture: str, optimizer: str, unnamed: str = "sgd") -> str:
+    """Return a picture's name, which tells the optimizer unless it is the usual one."""
+    slug = re.sub("[^a-z0-9]+", "-", optimizer)
+    return picture if optimizer == unnamed else f"{picture}_{slug}"
+
+
+def plain(value: object) -> Markup:
+    """Escape what has a meaning in Markdown or HTML, but for `code`."""
+    if isinstance(value, Markup):
+        return value
+    parts = re.split(r"(`[^`\n<&]*`)", str(value))
+    for at in range(0, len(parts), 2):
+        parts[at] = parts[at].replace("&", "&amp;").replace("<", "&lt;")
+        parts[at] = re.sub(r"[*`\\]|\](?=[(\[])", r"\\\g<0>", parts[at])
+    return Markup("".join(parts).replace("|", r"\|"))
+
+
+def bullets(paragraphs: str) -> Markup:
+    """Return paragraphs as a list."""
+    found = filter(None, map(str.strip, paragraphs.split("\n\n")))
+    return Markup("\n".join("- " + " ".join(paragraph.split("\n")) for paragraph in found))
+
+
+def tidy(markdown: str) -> str:
+    """Return Markdown with a paragraph a line, and one blank line between paragraphs."""
+    parts = [part.strip() for part in re.split(r"\n\s*\n", markdown)]
+    kept = ("|", "- ", "<", "#")
+    lines = (part if part.startswith(kept) else re.sub(r"\s*\n\s*", " ", part) for part in parts)
+    return "\n\n".join(filter(None, lines)) + "\n"
+
+
+def render(template: str, **context: Any) -> str:
+    """Fill a template of this folder; in Markdown every value is escaped by `plain`."""
+    markdown = template.endswith(".md.j2")
+    environment = Environment(
+        loader=PackageLoader("mnist_imbalance.report", "."),
+        autoescape=True,
+        finalize=plain if markdown else None,
+        lstrip_blocks=markdown,
+        trim_blocks=markdown,
+        undefined=StrictUndefined,
+    )
+    filters = (
+        across,
+        bullets,
+        counted,
+        file_name,
+        fraction,
+        group,
+        header,
+        inline,
+        interval,
+        number,
+    )
+    environment.filters |= {each.__name__: each for each in (*filters, percent, rows, span, title)}
+    environment.globals |= {
+        "better": BETTER,
+        "yes": YES,
+        "claims": claims,
+        "blocks": {},
+        "part": "",
+    }
+    filled = environment.get_template(template).render(context)
+    return tidy(filled) if markdown else filled
