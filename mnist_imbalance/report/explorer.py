@@ -54,7 +54,8 @@ def explorer(runs: pd.DataFrame, images: Images | None) -> dict[str, Any]:
     groups, curves = [*dict.fromkeys(tables.rare_and_frequent(runs))], tables.curves(runs)
     curves["accuracy"] = (1000 * curves.accuracy).round().astype(int)
     labels = images.test[1].numpy() if images else np.array([])
-    right, predicted = tables.correct(runs, labels), records.predictions(runs)
+    right = tables.correct(runs, labels) if images else {}
+    predicted = records.predictions(runs)
     sets: list[dict[str, Any]] = []
     names = ["ground", "optimizer", "model", "condition"]
     parts = [tables.on(runs, ground).assign(ground=ground) for ground in tables.GROUNDS]

@@ -28,7 +28,8 @@ COLORS = {  # other names get those of `SPARE`, in their order
     **{"imbalanced": "#c0392b", "augmented 100 %": "#a87400", "10 copies": "#93c54b"},
 }
 SPARE = ["#d95f02", "#1f78b4", "#7b9e2f", "#b0447c", "#53b0bd", "#b08968"]
-AI3607 = ["original", "imbalanced", "augmented_40", "augmented_100", "per_label"]
+AI3607 = ["original", "imbalanced", "augmented_40", "augmented_100"]
+AI3607 += ["per_label", "per_label_chosen"]
 TITLES = {"model": title, "optimizer": title, "condition": title, "label": group, "group": group}
 FACTS = [  # the columns that a mark's description names
     *["model", "optimizer", "ground", "panel", "condition", "remedy", "method", "setting"],
@@ -208,11 +209,10 @@ def draw_models(conditions: pd.DataFrame, published: pd.DataFrame) -> Figure:
 
     ``published`` has the columns condition, label and published.
     """
-    shown = conditions[conditions.condition.isin([*AI3607, "per_label_chosen"])]
-    own = shown[["condition", "label"]].drop_duplicates().merge(published.dropna())
+    own = conditions[["condition", "label"]].drop_duplicates().merge(published.dropna())
     own = own.assign(model="AI3607's LSTM", n="unknown").rename(columns={"published": "mean"})
     axis = alt.Axis(format="%", title=ACCURACY, tickCount=3)
-    rows = described(pd.concat([shown, own]), ACCURACY)
+    rows = described(pd.concat([conditions, own]), ACCURACY)
     return intervals(rows, "condition", axis, "model", ("label", 3, 190))
 
 
@@ -276,6 +276,8 @@ def draw(tables: Mapping[str, pd.DataFrame]) -> dict[str, Figure]:
     sweep = tables["weight_sweep"].query("normalize == 'weight_sum'")
     sweep = sweep[sweep.groupby(["model", "optimizer"]).weight.transform("nunique") > 2]
     published = tables["table_1"].query("model == 'lstm'")[["condition", "label", "published"]]
+    conditions = tables["all_conditions"]
+    conditions = conditions[conditions.condition.isin(AI3607)]
     plain = ~tables["differences"].condition.str.contains("model.")
     figures: dict[str, tuple[pd.DataFrame, Callable[[pd.DataFrame], Figure]]] = {
         "restored": (restored[restored.ground == STEPS], draw_restored),
@@ -290,7 +292,7 @@ def draw(tables: Mapping[str, pd.DataFrame]) -> dict[str, Figure]:
         "figure_2": (confusion[confusion.condition == REFERENCE], draw_confusion),
         "figure_4": (sweep, lambda rows: draw_over_weight(rows, True)),
         "figure_5": (sweep, lambda rows: draw_over_weight(rows, False)),
-        "figure_6": (tables["all_conditions"], lambda rows: draw_models(rows, published)),
+        "figure_6": (conditions, lambda rows: draw_models(rows, published)),
     }
     for name, (table, make) in by_optimizer.items():
         for optimizer, rows in table.groupby("optimizer", sort=False):
