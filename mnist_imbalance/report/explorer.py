@@ -1,6 +1,7 @@
 """The data of the page's explorer; confusion matrices and images for the figures."""
 
 import base64
+import io
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from torchvision.io import encode_png
+from torchvision.transforms.v2.functional import to_pil_image
 from torchvision.utils import make_grid
 
 from mnist_imbalance.data.augment import Copy, expand
@@ -24,8 +25,9 @@ SHOWN = 2  # mistakes for each label
 
 def data_url(pixels: Tensor) -> str:
     """Return an image, (C, H, W) uint8, as an address that needs no file."""
-    content = base64.b64encode(encode_png(pixels).numpy().tobytes())
-    return "data:image/png;base64," + content.decode()
+    content = io.BytesIO()
+    to_pil_image(pixels).save(content, "png")
+    return "data:image/png;base64," + base64.b64encode(content.getvalue()).decode()
 
 
 def confusion(runs: pd.DataFrame) -> pd.DataFrame:
