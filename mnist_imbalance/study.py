@@ -192,9 +192,9 @@ def job(config: DictConfig) -> None:
         check_before_training(keys, runs)
         finished, failures = train_all(runs, keys, launcher)
         if finished:
-            from mnist_imbalance.report.write import write_report  # its imports wait till now
+            from mnist_imbalance.report.page import write_report  # its imports wait till now
 
-            write_report(keys, runs)
+            write_report(config)
     if failures:
         sys.exit("\n".join([f"error: {len(failures)} runs failed", *failures]))
 
