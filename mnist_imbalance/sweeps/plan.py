@@ -162,11 +162,7 @@ def apply(base: Composed, overrides: Sequence[str], compose: Compose) -> Compose
 
 
 def swept_by(experiment: str, base: Composed, study: Study) -> dict[str, list[str]]:
-    """Return the values that an overlay sweeps, by key.
-
-    Raises:
-        ConfigError: The overlay is not what it must be, or the study's keys contradict it.
-    """
+    """Return the values that an overlay sweeps, by key."""
     file = f"conf/experiment/{experiment}.yaml"
     if "experiment" in base.config:
         raise ConfigError(f"{file}: its first line must be `# @package _global_`")
@@ -188,11 +184,7 @@ def swept_by(experiment: str, base: Composed, study: Study) -> dict[str, list[st
 
 
 def methods_of(study: Study, experiment: str) -> dict[str, dict[str, list[str]]]:
-    """Return the values that each method of a study tries, by its name and by key.
-
-    Raises:
-        ConfigError: An override of a method cannot be read.
-    """
+    """Return the values that each method of a study tries, by its name and by key."""
     if not study.methods or experiment not in study.experiments:
         return {"": {}}
     try:
@@ -211,7 +203,7 @@ def runs_of(experiment: str, study: Study, compose: Compose) -> Iterator[Planned
     base = compose(f"experiment={experiment}")
     swept = swept_by(experiment, base, study)
     own_seeds = [int(seed) for seed in swept.pop("seed", [])]
-    tuned_at = {tuple(override.split("=", 1)) for override in study.tuned_at}
+    tuned_at = {(key, value) for key, _, value in (each.partition("=") for each in study.tuned_at)}
     runs: dict[tuple[str, frozenset[Any]], dict[tuple[str, ...], PlannedRun]] = {}
     for method, tried in methods_of(study, experiment).items():
         every = {**swept, **tried}
@@ -241,12 +233,7 @@ def runs_of(experiment: str, study: Study, compose: Compose) -> Iterator[Planned
 
 
 def plan(study: Study) -> list[PlannedRun]:
-    """List all runs of a study, seed by seed; a run that two overlays share stands twice.
-
-    Raises:
-        ConfigError: There is nothing to do, an overlay or override cannot work, or the report
-            could not tell different runs apart.
-    """
+    """List all runs of a study, seed by seed; a run that two overlays share stands twice."""
     compose = composer()
     experiments = dict.fromkeys([*study.experiments, *study.extensions])
     runs = [run for experiment in experiments for run in runs_of(experiment, study, compose)]
@@ -268,15 +255,7 @@ def without_weights(config: Mapping[str, Any]) -> str:
 
 
 def best_weights(sweep: Mapping[float, Sequence[float]], minority: Sequence[int]) -> list[float]:
-    """Return each minority label's weight of the highest accuracy, the first of equals; else 1.
-
-    Args:
-        sweep: Validation accuracy of each label by weight, in rising order.
-        minority: The labels to weigh (AI3607, section 5.2).
-
-    Raises:
-        ConfigError: A label has no images to choose by.
-    """
+    """Return each minority label's weight of the highest accuracy, the first of equals; else 1."""
     best: list[float] = []
     for label, accuracies in enumerate(zip(*sweep.values(), strict=True)):
         if label in minority and any(map(isnan, accuracies)):
@@ -288,13 +267,7 @@ def best_weights(sweep: Mapping[float, Sequence[float]], minority: Sequence[int]
 def with_choices(
     runs: Sequence[PlannedRun], records: "pandas.DataFrame", weights: Sequence[float]
 ) -> list[PlannedRun]:
-    """Give the runs that wait the weights or the setting that are best on validation data.
-
-    Args:
-        runs: All of the study; those whose choice depends on a missing record are left as they are.
-        records: A row a finished run, see `records.table`.
-        weights: Among which weights are chosen.
-    """
+    """Give the runs that wait the weights or the setting that are best on validation data."""
     found = records.set_index("config_hash")
     sweeps: dict[str, dict[float, str]] = {}
     for run in runs:
@@ -319,7 +292,7 @@ def with_choices(
         best = best_weights(
             {weight: accuracies(sweep[weight]) for weight in sorted(sweep)}, minority
         )
-        chosen = f"{CHOSEN}=[{','.join(map(str, best))}]"
-        return replace(run, overrides=(*run.overrides, chosen), config={**run.config, CHOSEN: best})
+        weigh = f"{CHOSEN}=[{','.join(map(str, best))}]"
+        return replace(run, overrides=(*run.overrides, weigh), config={**run.config, CHOSEN: best})
 
     return [chosen(run) if run.waits else run for run in runs]
