@@ -7,7 +7,7 @@ from typing import Any
 __version__ = version("mnist_imbalance")
 PLACES = {  # loaded when they are first used, for PyTorch takes seconds
     "Classifier": ("training.classifier", "Classifier"),
-    "MNISTData": ("data", "MNISTData"),
+    "MNISTData": ("data.module", "MNISTData"),
     "load_run": ("training.run", "load_run"),
     "read_records": ("records.table", "read"),
 }

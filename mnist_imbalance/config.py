@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 
 from mnist_imbalance.errors import ConfigError, as_config_error, naming, one_line_errors
-from mnist_imbalance.seeds import Seed
+from mnist_imbalance.data.seeds import Seed
 
 PACKAGE = Path(__file__).resolve().parent
 CONF = next(  # in an installed package, or in the repository

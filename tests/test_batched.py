@@ -19,7 +19,7 @@ from conftest import REPOSITORY
 from torch import nn
 
 from mnist_imbalance.config import compose_with, take_apart
-from mnist_imbalance.losses import MinorityWeightedCrossEntropy
+from mnist_imbalance.methods.losses import MinorityWeightedCrossEntropy
 from mnist_imbalance.models.cnn import LeNet5
 from mnist_imbalance.models.lstm import RowLSTM
 from mnist_imbalance.records.result import Result, read_predictions

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from mnist_imbalance.config import CONF, build, check, compose_with
-from mnist_imbalance.data import MNISTData
+from mnist_imbalance.data.module import MNISTData
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.runs import WITHOUT_EFFECT
 

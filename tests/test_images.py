@@ -10,7 +10,7 @@ import torch
 from conftest import REPOSITORY
 
 from mnist_imbalance.config import build, compose_with
-from mnist_imbalance.data.augment import add_noise, rotate
+from mnist_imbalance.data.copies import add_noise, rotate
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.report.images import copy_of, read_images
 

@@ -3,7 +3,6 @@
 import json
 import math
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -178,12 +177,10 @@ def test_scores_have_accuracies_of_labels_and_groups() -> None:
     found = scores(4, metrics={"ece": None, "nll": 0.5})
     assert found.accuracy_per_label == [0.8] * 9 + [1]
     assert found.accuracy == 40 / 49
-    assert found.of_groups(GROUPS).keys() == {"0-4", "5-9"}
     named = found.named(GROUPS)
     assert list(named) == ["loss", "accuracy", "accuracy_0_4", "accuracy_5_9", "ece", "nll"]
     assert math.isnan(named["ece"])
-    without = Scores(confusion=[[1, 0], [0, 0]], loss=1, positive=[1, 0])
-    assert math.isnan(without.balanced_accuracy)
+    assert math.isnan(Scores(confusion=[[1, 0], [0, 0]], loss=1, positive=[1, 0]).balanced_accuracy)
 
 
 def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -204,9 +201,7 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert record["accuracy_of_groups"]["val"]["0-4"] == pytest.approx(8 / 9)
     read = read_predictions(tmp_path)
     assert read is not None
-    assert {split: read[split].tolist() for split in read} == {
-        split: labels[split].tolist() for split in labels
-    }
+    assert all(read[split].tolist() == labels[split].tolist() for split in ("val", "test"))
 
 
 def test_a_file_is_written_whole_or_not_at_all(
@@ -221,34 +216,34 @@ def test_a_file_is_written_whole_or_not_at_all(
     assert not list(tmp_path.iterdir())
 
 
-DAMAGES: dict[str, Callable[[dict[str, Any]], Any]] = {
-    "an earlier schema": lambda record: record.update(schema=1),
-    "a matrix without images": lambda record: record["test"].update(confusion=[[0] * 10] * 10),
-    "a label too few": lambda record: record["train"].update(positive=[1] * 9),
-    "scores of fewer labels": lambda record: record.update(train_counts=[1] * 9),
-    "a group of a label that is not there": lambda r: r["groups"].update({"5-9": [5, 10]}),
-    "a group of none": lambda record: record["groups"].update({"0-4": []}),
-    "another seed than the config's": lambda record: record.update(seed=9),
-    "another config": lambda record: record["config"].update({"data.keep": 1}),
-    "time that is no number": lambda record: record["seconds"].update(fit=math.nan),
-    "no epoch": lambda record: record.update(epochs=0),
-    "no config": lambda record: record.pop("config"),
-}
+DAMAGES = [
+    ("schema", 1),
+    ("test.confusion", [[0] * 10] * 10),  # without images
+    ("train.positive", [1] * 9),  # a label too few
+    ("train_counts", [1] * 9),  # other labels than the scores
+    ("groups.5-9", [5, 10]),  # a label that is not there
+    ("groups.0-4", []),
+    ("seed", 9),  # another one than the config's
+    ("config.x", 1),  # another config than the hash's
+    ("seconds.fit", math.nan),
+    ("epochs", 0),
+    ("config", None),
+]
 
 
-@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_a_record_that_is_none_is_named(
-    tmp_path: Path, damage: Callable[[dict[str, Any]], Any]
-) -> None:
+@pytest.mark.parametrize(("key", "value"), DAMAGES)
+def test_a_record_that_cannot_be_true_is_named(tmp_path: Path, key: str, value: Any) -> None:
     file = keep(tmp_path / "damaged", made(1)) / "result.json"
     keep(tmp_path / "whole", made(2))
     record = json.loads(file.read_text())
-    damage(record)
-    file.write_text(json.dumps(record))
+    first, _, second = key.partition(".")
+    file.write_text(
+        json.dumps(record | {first: {**record[first], second: value} if second else value})
+    )
     runs, [line] = table.read([tmp_path])
     assert runs.seed.tolist() == [2]
     assert line.startswith(f"runs_dir: {file} is damaged (")
-    assert line.endswith("delete it and start the run again")
+    assert line.endswith("delete it and run it again, or restore it")
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff", b"[]", b'{"schema": 2', b'{"val": {}}'])

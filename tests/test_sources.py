@@ -15,7 +15,7 @@ from test_data import ARCHIVES
 from torchvision.datasets import CIFAR10, CIFAR100, QMNIST
 
 from mnist_imbalance.config import build
-from mnist_imbalance.data import MNISTData
+from mnist_imbalance.data.module import MNISTData
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.fit import fit_run
 

@@ -18,7 +18,7 @@ from conftest import REPOSITORY, end_by, wait_for
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mnist_imbalance import train
-from mnist_imbalance.data.source import load
+from mnist_imbalance.data.sources import load
 from mnist_imbalance.runs import Result, RunFolder
 
 COMMAND = [sys.executable, "-m", "mnist_imbalance.train"]

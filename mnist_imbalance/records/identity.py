@@ -9,11 +9,14 @@ from omegaconf import DictConfig, OmegaConf
 
 CHOICES = ("model", "data", "loss", "optimizer")  # config groups that a record names
 NAMED_IF_CHANGED = ("scheduler", "mix", "callbacks", "posthoc", "data/")
-BUDGET = {"trainer.max_epochs", "trainer.max_steps"}  # length of training is no condition
+BUDGET = {  # length of training is no condition
+    *("trainer.max_epochs", "trainer.max_steps", "data.sampler.epochs", "data.sampler.steps"),
+}
 SEEDS = {"seed", "data.seed", "data.order_seed"}
 CUT_SHORT = ("trainer.limit_", "trainer.overfit_batches", "trainer.fast_dev_run")
 NEW_KEYS = {  # keys added later, at the value that all earlier runs had: left out of the hash
     "data.copied": "minority",
+    "data.fill": False,
     "data.minority": [0, 1, 2, 3, 4],
     "data.shots": None,
     "data.sampler._partial_": True,
@@ -26,6 +29,11 @@ NEW_KEYS = {  # keys added later, at the value that all earlier runs had: left o
     "model.features": [120, 84],
     "model.head": "linear",
     "model.hidden_size": 64,
+    "model.scale": 30,
+    "posthoc.smoothing": 0,
+    "posthoc.tau": None,
+    "posthoc.transforms": False,
+    "posthoc.weight_decay": 0,
     "trainer.max_steps": -1,
 }
 WITHOUT_EFFECT = {  # on the numbers, but for rounding; a run that max_time stops has no result
@@ -34,21 +42,25 @@ WITHOUT_EFFECT = {  # on the numbers, but for rounding; a run that max_time stop
     *("trainer.max_time", "trainer.profiler"),
 }
 MOVED = {  # (module today, module when the first record of its parts was written): the parts
-    ("data.imbalance", "data.profiles"): "exactly exponential pareto",
+    ("data.imbalance", "data.profiles"): "exactly exponential zipf",
     ("data.sources", "data.digits"): "read_digits",
     ("data.sources", "data.folder"): "read_folder",
     ("data.sources", "data.source"): "read_torchvision",
     ("data.sources", "data.torchvision_sets"): "read",
-    ("methods.losses", "losses"): "MinorityWeightedCrossEntropy WeightedCrossEntropy",
+    ("methods.losses", "losses"): "GroupDRO MinorityWeightedCrossEntropy WeightedCrossEntropy",
     ("methods.losses", "methods"): (
         "class_balanced focal inverse_frequency label_aware_smoothing ldam vs"
     ),
     ("methods.metrics", "metrics"): "auroc balanced_accuracy ece g_mean nll worst_label",
-    ("methods.mixes", "mixes"): "Mixup Remix",
-    ("methods.posthoc", "posthoc"): "logit_adjustment tau_normalized temperature",
-    ("methods.posthoc", "retraining"): "crt lws",
+    ("methods.mixes", "mixes"): "CutMix Mixup Remix",
+    (
+        "methods.posthoc",
+        "posthoc",
+    ): "label_shift logit_adjustment tau_normalized temperature thresholds",
+    ("methods.posthoc", "retraining"): "crt lws mislas ncm",
 }
-RENAMED = {  # dotted path of a part today → the path that is hashed
+RENAMED = {"mnist_imbalance.data.module.MNISTData": "mnist_imbalance.data.MNISTData"}
+RENAMED |= {  # dotted path of a part today → the path that is hashed
     f"mnist_imbalance.{today}.{name}": f"mnist_imbalance.{first}.{name}"
     for (today, first), names in MOVED.items()
     for name in names.split()

@@ -187,39 +187,31 @@ def write_record(folder: Path, result: Result, history: History, predictions: Pr
     write_whole(folder / "result.json", "{\n" + ",\n".join(rows) + "\n}\n")
 
 
-def reason(error: Exception) -> str:
-    """Return what is wrong with a record, in one line."""
+def damaged(place: object, error: Exception) -> ConfigError:
+    """Return an error that names a damaged file, or a run in it, and the first reason."""
+    reason = " ".join(str(error).split())
     if isinstance(error, ValidationError):
         first = error.errors()[0]
-        return f"{'.'.join(map(str, first['loc'])) or 'the whole record'}: {first['msg']}"
-    return " ".join(str(error).split())
+        reason = f"{'.'.join(map(str, first['loc'])) or 'the whole record'}: {first['msg']}"
+    return ConfigError(f"{place} is damaged ({reason}); delete it and run it again, or restore it")
 
 
 def read_record(folder: Path) -> Result | None:
-    """Read ``result.json``; None if the run is not complete.
-
-    Raises:
-        ConfigError: The file is damaged.
-    """
+    """Read ``result.json``; None if the run is not complete. ConfigError if the file is damaged."""
     file = folder / "result.json"
     if not file.exists():
         return None
     try:
         return Result.model_validate_json(file.read_bytes())
     except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"runs_dir: {file} is damaged ({reason(error)}); delete it and start the run again"
-        ) from error
+        raise damaged(f"runs_dir: {file}", error) from error
 
 
 def read_predictions(folder: Path) -> Predictions | None:
-    """Read the predicted labels of a run; None if they are not kept.
+    """Read the predicted labels; None if they are not kept. ConfigError if the file is damaged.
 
     The validation images are in the order in which they were held out, the test images in that of
     the data set.
-
-    Raises:
-        ConfigError: The file is damaged.
     """
     file = folder / "predictions.npz"
     if not file.exists():
@@ -228,4 +220,4 @@ def read_predictions(folder: Path) -> Predictions | None:
         with numpy.load(file) as arrays:
             return {split: arrays[split] for split in ("val", "test")}
     except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-        raise ConfigError(f"{file} is damaged ({reason(error)})") from error
+        raise damaged(file, error) from error

@@ -17,9 +17,9 @@ from mnist_imbalance.records.result import (
     ALL,
     SPLITS,
     Result,
+    damaged,
     read_predictions,
     read_record,
-    reason,
     write_whole,
 )
 
@@ -46,11 +46,6 @@ SCHEMA = pyarrow.schema({**COLUMNS, **KEPT})
 CONFUSIONS = [f"{split}_confusion" for split in SPLITS]
 NUMBERS = [f"{split}_{name}" for split in SPLITS for name in ("confusion", "loss", "positive")]
 JSON = ("groups", "versions", "config", *(f"{split}_metrics" for split in SPLITS))
-
-
-def damaged(place: object, error: Exception) -> ConfigError:
-    """Return an error that names a damaged file, or a run in it, and the reason."""
-    return ConfigError(f"{place} is damaged ({reason(error)})")
 
 
 def row_of(result: Result, file: Path) -> Row:
@@ -224,13 +219,10 @@ def check_kept(run: Row, row: Row) -> None:
 
 
 def check(roots: Sequence[Path]) -> tuple[pandas.DataFrame, list[str]]:
-    """Read all records with their epochs and predictions.
+    """Read all that is kept of the runs below some folders.
 
     Returns:
         The runs, equal ones too, and a line for each that is damaged or disagrees with another.
-
-    Raises:
-        ConfigError: A folder is missing, or none holds records.
     """
     for root in roots:
         if not root.exists():
@@ -245,10 +237,10 @@ def check(roots: Sequence[Path]) -> tuple[pandas.DataFrame, list[str]]:
         except ConfigError as error:
             lines.append(str(error))
     again = runs[runs.config_hash.duplicated(keep=False)]
-    for key, rows in again.groupby("config_hash", sort=False):
-        numbers = rows[NUMBERS].map(lambda value: json.dumps(numpy.asarray(value).tolist()))
-        if len(numbers.drop_duplicates()) > 1:
-            lines.append(f"{' and '.join(rows.file)} are of one run, {key}, and differ")
+    numbers = again[NUMBERS].map(lambda value: json.dumps(numpy.asarray(value).tolist()))
+    differ = numbers.sum(axis=1).groupby(again.config_hash).transform("nunique") > 1
+    for key, files in again[differ].groupby("config_hash", sort=False).file:
+        lines.append(f"{' and '.join(files)} are of one run, {key}, and differ")
     return runs, lines
 
 
@@ -257,10 +249,7 @@ def merge(roots: Sequence[Path], into: Path) -> tuple[int, int]:
 
     Args:
         roots: Of equal runs, the one in the first root is written.
-        into: A file ``*.parquet``, or the folder of a ``records.parquet``.
-
-    Raises:
-        ConfigError: A record is damaged, two of one run differ, there are none, or the file exists.
+        into: A new file ``*.parquet``, or the folder of a new ``records.parquet``.
     """
     file = into if into.suffix == PACKED else into / "records.parquet"
     if file.exists():

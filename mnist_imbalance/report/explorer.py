@@ -1,4 +1,4 @@
-"""The data of the page's explorer, and images and confusion matrices for the figures."""
+"""The data of the page's explorer; confusion matrices and images for the figures."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,8 +9,8 @@ import torch
 from torchvision.transforms.v2.functional import to_pil_image
 from torchvision.utils import make_grid
 
-from mnist_imbalance.data.augment import Copy, expand
-from mnist_imbalance.data.source import Images
+from mnist_imbalance.data.copies import Copy, expand
+from mnist_imbalance.data.sources import Images
 from mnist_imbalance.records import table as records
 from mnist_imbalance.report import tables
 from mnist_imbalance.report.figures import SPARE, data_url
@@ -18,22 +18,20 @@ from mnist_imbalance.report.words import group, title
 
 ROW = 40  # digits in a row of the picture that holds all of them
 SHOWN = 2  # mistakes for each label
-CURVES = 20  # the smallest seeds, whose learning curves are drawn
 
 
 def confusion(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return the summed confusion matrices of the reference conditions, a row a cell."""
-    shown, rows = tables.on(runs, tables.EPOCHS), []
+    """Return the confusion matrices of the reference conditions, all seeds together, by cell."""
+    shown, parts = tables.on(runs, tables.EPOCHS), [pd.DataFrame(columns=tables.NAME)]
+    groups = {label: name for name, own in tables.groups_of(runs).items() for label in own}
     shown = shown[shown.condition.isin([tables.ORIGINAL, tables.REFERENCE])]
-    labels = {label: name for name, own in tables.groups_of(runs).items() for label in own}
-    for keys, own in shown.groupby(tables.NAME, sort=False):
-        counts = sum(map(np.stack, own.test_confusion))
-        totals = counts.sum(axis=1)
-        for true, name in labels.items():
-            cells = enumerate(counts[true].tolist() if totals[true] else [])
-            rows += [(*keys, name, true, predicted, n, totals[true]) for predicted, n in cells]
-    columns = [*tables.NAME, "group", "true label", "predicted label", "count", "total"]
-    return pd.DataFrame(rows, columns=columns)
+    for names, own in shown.groupby(tables.NAME, sort=False):
+        counts = pd.DataFrame(np.sum([*own.test_confusion], axis=0))
+        cells = counts.rename_axis(index="true label", columns="predicted label").stack()
+        part = cells.reset_index(name="count").assign(**dict(zip(tables.NAME, names, strict=True)))
+        parts.append(part.assign(total=part["true label"].map(counts.sum(axis=1))))
+    table = pd.concat(parts, ignore_index=True)
+    return table.assign(group=table.get("true label", table.condition).map(groups))
 
 
 def samples(runs: pd.DataFrame, images: Images, copies: Sequence[Copy]) -> pd.DataFrame:
@@ -41,51 +39,42 @@ def samples(runs: pd.DataFrame, images: Images, copies: Sequence[Copy]) -> pd.Da
     (pixels, known), rare = images.train, tables.rare_and_frequent(runs)[0]
     first = [int((known == n).int().argmax()) for n in tables.groups_of(runs).get(rare, [])]
     every, noise = torch.ones(len(first), dtype=torch.bool), torch.Generator().manual_seed(0)
-    made, labels = expand(pixels[first], known[first], every, copies, noise)
-    rows = [copy.model_dump() for copy in copies for _ in first]
-    addresses = [data_url(to_pil_image(image)) for image in made]
-    return pd.DataFrame(rows).assign(label=labels.tolist(), image=addresses)
+    copied, labels = expand(pixels[first], known[first], every, copies, noise)
+    rows = pd.DataFrame([copy.model_dump() for copy in copies for _ in first])
+    return rows.assign(label=labels.tolist(), image=[data_url(to_pil_image(i)) for i in copied])
 
 
 def explorer(runs: pd.DataFrame, images: Images | None) -> dict[str, Any]:
-    """Return for JSON every condition with curves, confusion matrix and mistakes.
+    """Return for JSON every condition with its curves, its confusion matrix and some mistakes.
 
     Args:
         runs: Of `tables.on_grounds`.
         images: Of the data set; None where they cannot be had.
     """
     groups, curves = [*dict.fromkeys(tables.rare_and_frequent(runs))], tables.curves(runs)
+    curves["accuracy"] = (1000 * curves.accuracy).round().astype(int)
     labels = images.test[1].numpy() if images else np.array([])
     right, predicted = tables.correct(runs, labels), records.predictions(runs)
-    sets, digits = [], dict[int, int]()
-    for ground in tables.GROUNDS:
-        by = tables.on(runs, ground).groupby(["optimizer", "model", "condition"], sort=False)
-        for names, own in by:
-            first = own.nsmallest(CURVES, "seed").config_hash
-            drawn = curves[curves.config_hash.isin(first)]
-            drawn = drawn.assign(accuracy=(1000 * drawn.accuracy).round().astype(int))
-            wide = drawn.pivot(index="step", columns=["label", "seed"], values="accuracy").dropna()
-            mistakes = pd.DataFrame(columns=["image", "label", "predicted"])
-            known = own[own.config_hash.isin(right)].sort_values("seed").head(1)
-            for key in known.config_hash:
-                wrong = np.flatnonzero(~right[key])
-                cells = {"image": wrong, "label": labels[wrong], "predicted": predicted[key][wrong]}
-                mistakes = pd.DataFrame(cells).groupby("label").head(SHOWN).sort_values("label")
-            mistakes["image"] = [digits.setdefault(i, len(digits)) for i in mistakes.image]
-            optimizer, model, condition = map(title, names)
-            sets.append(
-                {
-                    **{"ground": ground, "optimizer": optimizer, "model": model},
-                    **{"condition": condition, "n": len(own), "steps": wide.index.tolist()},
-                    "curves": [wide[name].T.to_numpy().tolist() for name in groups if len(wide)],
-                    "confusion": sum(map(np.stack, own.test_confusion)).tolist(),
-                    "seed": None if known.empty else int(known.seed.iloc[0]),
-                    "mistakes": mistakes.to_numpy().tolist(),
-                }
-            )
+    sets: list[dict[str, Any]] = []
+    names = ["ground", "optimizer", "model", "condition"]
+    parts = [tables.on(runs, ground).assign(ground=ground) for ground in tables.GROUNDS]
+    for keys, own in pd.concat(parts).groupby(names, sort=False):
+        wide = curves[curves.config_hash.isin(own.config_hash)]
+        wide = wide.pivot(index="step", columns=["label", "seed"], values="accuracy").dropna()
+        shown = dict(zip(names, map(title, keys), strict=True)) | {
+            **{"n": len(own), "steps": wide.index.tolist(), "seed": None, "mistakes": []},
+            "curves": [wide[name].T.to_numpy().tolist() for name in groups if len(wide)],
+            "confusion": np.sum([*own.test_confusion], axis=0).tolist(),
+        }
+        for run in own[own.config_hash.isin(right)].sort_values("seed").head(1).itertuples():
+            wrong = np.flatnonzero(~right[run.config_hash])
+            cells = [wrong, labels[wrong], predicted[run.config_hash][wrong]]
+            first = pd.DataFrame(np.transpose(cells)).groupby(1).head(SHOWN)
+            shown |= {"seed": run.seed, "mistakes": first.sort_values([1, 0]).to_numpy().tolist()}
+        sets.append(shown)
     found = {"groups": [*map(group, groups)], "colors": SPARE[: len(groups)], "row": ROW}
-    found |= {"rare": tables.groups_of(runs).get(groups[0], []), "sets": sets}
-    if images and digits:
-        grid = make_grid(images.test[0][[*digits]], nrow=ROW, padding=0)[: images.shape[0]]
-        found["digits"] = data_url(to_pil_image(grid))
+    found |= {"rare": tables.groups_of(runs).get(groups[0], []), "sets": sets, "images": []}
+    if chosen := sorted({image for shown in sets for image, *_ in shown["mistakes"]}):
+        grid = make_grid(images.test[0][chosen], nrow=ROW, padding=0)[: images.shape[0]]
+        found |= {"images": chosen, "digits": data_url(to_pil_image(grid))}
     return found

@@ -3,7 +3,7 @@
 import base64
 import io
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
 from typing import Any
 
@@ -15,11 +15,10 @@ from PIL import Image
 
 from mnist_imbalance.report.methods import cliques
 from mnist_imbalance.report.tables import EPOCHS, ORIGINAL, REFERENCE, REMEDIES, STEPS
-from mnist_imbalance.report.words import group, title
+from mnist_imbalance.report.words import file_name, group, title
 
 Figure = alt.FacetChart
 Layout = tuple[str, int, int]  # the column that names the panels, panels in a row, width of one
-Limits = tuple[float, float]
 alt.data_transformers.disable_max_rows()
 
 GREY = "#7a7a7a"  # as legible on white as on GitHub's dark ground (4.3 to 1)
@@ -35,14 +34,13 @@ FACTS = [  # the columns that a mark's description names
     *["model", "optimizer", "ground", "panel", "condition", "remedy", "method", "setting"],
     *["label", "weight", "step", "true label", "predicted label", "images", "n"],
 ]
-ACCURACY, INTERVAL = "test accuracy", "95 % interval"
+ACCURACY = "test accuracy"
 HOVER = alt.Description("hover:N")
 GREY_TEXT = {"labelColor": GREY, "labelFontSize": 12}
-NO_LIMITS = (-np.inf, np.inf)
 STYLE: dict[str, Any] = {
     "font": "Helvetica, Arial, Liberation Sans, sans-serif",
     "background": "transparent",
-    "padding": {"left": 20, "top": 5, "right": 10, "bottom": 5},  # for a browser's wider font
+    "padding": {"left": 30, "top": 5, "right": 10, "bottom": 5},  # for a browser's wider font
     "aria": False,
     "view": {"stroke": None},
     "axis": {
@@ -78,12 +76,11 @@ def described(
     rows[quantity] = rows[value].map(number)
     if "low" in rows:
         ends = rows.low.map(number) + " to " + rows.high.map(number)
-        rows[INTERVAL] = ends.where(rows.low.notna(), "none")
-    facts = (
-        rows[[name for name in [*FACTS, quantity, INTERVAL] if name in rows]].astype(str).fillna("")
-    )
-    lines = [name + ": " + facts[name].str.removesuffix(".0") for name in facts]
-    return rows.assign(hover=["\n".join(cells) for cells in zip(*lines, strict=True)])
+        rows["95 % interval"] = ends.where(rows.low.notna(), "none")
+    facts = [name for name in [*FACTS, quantity, "95 % interval"] if name in rows]
+    cells = rows[facts].astype(str).fillna("")
+    lines = [name + ": " + cells[name].str.removesuffix(".0") for name in facts]
+    return rows.assign(hover=["\n".join(mark) for mark in zip(*lines, strict=True)])
 
 
 def panels(layers: list[alt.Chart], rows: pd.DataFrame, layout: Layout, height: int) -> Figure:
@@ -120,29 +117,35 @@ def intervals(
     axis: alt.Axis,
     line: str,
     layout: Layout,
-    limits: Limits = NO_LIMITS,
+    limits: tuple[float, float] = (-np.inf, np.inf),
+    more: Sequence[alt.Chart] = (),
 ) -> Figure:
     """Return points with intervals, coloured ``line`` within ``y``; an arrow is beyond limits."""
     ends = {"at": "mean", "from": "low", "to": "high"}
     drawn = {at: rows[end].astype(float).clip(*limits) for at, end in ends.items()}
     rows = rows.assign(**drawn, left=rows.low < limits[0], right=rows.high > limits[1])
     scale: Any = {"domain": limits, "nice": False} if np.isfinite(limits).all() else {}
-    order, lines = rows[y].unique().tolist(), rows[line].unique().tolist()
     grid = alt.Axis(grid=True, tickBand="extent")
-    names = alt.Y(f"{y}:N", sort=order, title=None, scale=alt.Scale(padding=0), axis=grid)
-    offset = alt.YOffset(f"{line}:N", sort=lines, scale=alt.Scale(padding=1))
-    base = alt.Chart().encode(names, offset, color(rows, line))
+    names = alt.Y(f"{y}:N", sort=None, title=None, scale=alt.Scale(padding=0), axis=grid)
+    base, height = alt.Chart().encode(names, color(rows, line)), 19
+    if rows.dropna(subset="mean").duplicated([layout[0], y]).any():
+        lines = rows[line].unique().tolist()
+        offset = alt.YOffset(f"{line}:N", sort=lines, scale=alt.Scale(padding=1))
+        base, height = base.encode(offset), 10 + 9 * len(lines)
     rule = base.mark_rule(strokeWidth=2, opacity=0.6).encode(alt.X("from:Q"), alt.X2("to:Q"))
     point = alt.X("at:Q", axis=axis, scale=alt.Scale(zero=False, **scale))
     layers = [
         rule.transform_filter("isValid(datum.from)"),
-        base.mark_circle(aria=True, size=60).encode(point, HOVER),
+        base.mark_circle(aria=True, size=60)
+        .encode(point, HOVER)
+        .transform_filter("isValid(datum.at)"),
+        *more,
     ]
     for side, edge in (("left", "from:Q"), ("right", "to:Q")):
         arrow = base.mark_point(shape=f"triangle-{side}", filled=True, size=50, opacity=1)
         if rows[side].any():
             layers.append(arrow.encode(alt.X(edge)).transform_filter(alt.datum[side]))
-    return panels(layers, rows, layout, (10 + 9 * len(lines)) * len(order))
+    return panels(layers, rows, layout, height * rows[y].nunique())
 
 
 def draw_confusion(confusion: pd.DataFrame) -> Figure:
@@ -248,68 +251,52 @@ def draw_restored(restored: pd.DataFrame) -> Figure:
 def draw_ranked(ranked: pd.DataFrame, pairs: pd.DataFrame) -> Figure:
     """Draw the methods in their order; bars join those that are not told apart (Demšar, 2006)."""
     width, names = 230, {"seeds": "n", "mean_low": "low", "mean_high": "high"}
-    ranked, pairs = (
-        rows.assign(
-            panel=[f"{title(m)}, {100 * k:g} % kept" for m, k in rows[["model", "keep"]].values]
-        )
-        for rows in (ranked, pairs)
-    )
     rows = described(ranked.drop(columns=[*names.values()]).rename(columns=names), ACCURACY)
+    rows["panel"] = rows.model + ", " + (100 * rows.keep).map("{:g} % kept".format)
     bars = [
-        {"panel": panel, "method": first, "last": last, "at": width + 10 + 7 * number}
-        for panel, place in pairs.groupby("panel", sort=False)
-        for number, (first, last) in enumerate(cliques(place))
+        (title(model), keep, first, last, place)
+        for (model, keep), own in pairs.groupby(["model", "keep"], sort=False)
+        for place, (first, last) in enumerate(cliques(own))
     ]
-    y = alt.Y("method:N", sort=None, title=None, axis=alt.Axis(grid=True, tickBand="extent"))
+    titles = rows[["panel", "model", "keep"]].drop_duplicates()
+    bars = titles.merge(pd.DataFrame(bars, columns=["model", "keep", "method", "last", "place"]))
+    bars["beside"] = width + 10 + 7 * bars.place
+    bar = alt.Chart().mark_rule(strokeWidth=3, color=GREY, clip=False)
+    bar = bar.encode(alt.Y("method:N", sort=None), alt.Y2("last:N"), alt.X("beside:Q", scale=None))
+    bar, rows = bar.transform_filter("isValid(datum.last)"), pd.concat([rows, bars])
     axis = alt.Axis(format="%", title="balanced test accuracy", tickCount=4)
-    x = alt.X("mean:Q", axis=axis, scale=alt.Scale(zero=False, padding=8))
-    dots = alt.Chart().mark_circle(aria=True, size=60).encode(y, x, color(rows, "model"), HOVER)
-    lines = dots.mark_rule(strokeWidth=2, opacity=0.6).encode(alt.X("low:Q"), alt.X2("high:Q"))
-    joins = alt.Chart().mark_rule(strokeWidth=3, color=GREY, clip=False)
-    joins = joins.encode(y, alt.X("at:Q", scale=None), alt.Y2("last:N"))
-    layers = [
-        dots.transform_filter("isValid(datum.mean)"),
-        lines.transform_filter("isValid(datum.low)"),
-        joins.transform_filter("isValid(datum.last)"),
-    ]
-    rows = pd.concat([rows, pd.DataFrame(bars, columns=["panel", "method", "last", "at"])])
-    drawn = panels(layers, rows, ("panel", 2, width), 16 * ranked.method.nunique())
+    drawn = intervals(rows, "method", axis, "model", ("panel", 2, width), more=[bar])
     independent: Figure = drawn.resolve_scale(x="independent", y="independent")
     return independent
 
 
 def draw(tables: Mapping[str, pd.DataFrame]) -> dict[str, Figure]:
-    """Return all figures by name, but for those without rows; of SGD without its name."""
-    restored, sweep = tables["restored"], tables["weight_sweep"]
-    sweep = sweep[sweep.normalize == "weight_sum"]
+    """Return all figures by name, but for those without rows."""
+    restored, ranked, confusion = (tables[key] for key in ("restored", "ranked", "confusion"))
+    sweep = tables["weight_sweep"].query("normalize == 'weight_sum'")
     sweep = sweep[sweep.groupby(["model", "optimizer"]).weight.transform("nunique") > 2]
     published = tables["table_1"].query("model == 'lstm'")[["condition", "label", "published"]]
-    differences = tables["differences"]
-    confusion = tables["confusion"]
-    by_optimizer: dict[str, tuple[pd.DataFrame, Callable[[pd.DataFrame], Figure]]] = {
-        "learning": (tables["learning_curves"], draw_curves),
-        "figure_6": (tables["all_conditions"], lambda rows: draw_models(rows, published)),
-        "differences": (
-            differences[~differences.condition.str.contains("model.")],
-            draw_differences,
-        ),
-        "figure_4": (sweep, lambda rows: draw_over_weight(rows, True)),
-        "figure_5": (sweep, lambda rows: draw_over_weight(rows, False)),
-        "figure_1": (confusion[confusion.condition == ORIGINAL], draw_confusion),
-        "figure_2": (confusion[confusion.condition == REFERENCE], draw_confusion),
-    }
-    whole = {
+    plain = ~tables["differences"].condition.str.contains("model.")
+    figures: dict[str, tuple[pd.DataFrame, Callable[[pd.DataFrame], Figure]]] = {
         "restored": (restored[restored.ground == STEPS], draw_restored),
         "restored_epochs": (restored[restored.ground == EPOCHS], draw_restored),
         "figure_3": (tables["samples"], draw_samples),
-        "ranking": (tables["ranked"], lambda rows: draw_ranked(rows, tables["pairs"])),
+        "ranking": (ranked, lambda rows: draw_ranked(rows, tables["pairs"])),
     }
-    drawn = {name: make(rows) for name, (rows, make) in whole.items() if len(rows)}
-    for name, (rows, make) in by_optimizer.items():
-        for optimizer, own in rows.groupby("optimizer", sort=False):
-            suffix = "" if optimizer == "sgd" and name != "learning" else f"_{optimizer}"
-            drawn[name + suffix] = make(own)
-    return drawn
+    by_optimizer: dict[str, tuple[pd.DataFrame, Callable[[pd.DataFrame], Figure]]] = {
+        "learning": (tables["learning_curves"], draw_curves),
+        "differences": (tables["differences"][plain], draw_differences),
+        "figure_1": (confusion[confusion.condition == ORIGINAL], draw_confusion),
+        "figure_2": (confusion[confusion.condition == REFERENCE], draw_confusion),
+        "figure_4": (sweep, lambda rows: draw_over_weight(rows, True)),
+        "figure_5": (sweep, lambda rows: draw_over_weight(rows, False)),
+        "figure_6": (tables["all_conditions"], lambda rows: draw_models(rows, published)),
+    }
+    for name, (table, make) in by_optimizer.items():
+        for optimizer, rows in table.groupby("optimizer", sort=False):
+            unnamed = "" if name == "learning" else "sgd"
+            figures[file_name(name, str(optimizer), unnamed)] = (rows, make)
+    return {name: make(rows) for name, (rows, make) in figures.items() if len(rows)}
 
 
 def svg(figure: Figure) -> str:

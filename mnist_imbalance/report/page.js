@@ -63,7 +63,7 @@ function drawClaims(list) {
     }
   }
   const lines = [...sentences.values()].flat();
-  list.innerHTML = `<div id="filters"></div><ol><li class="axis"><div class="line"><span></span><span></span>${strip(
+  list.innerHTML = `<div id="filters"></div><ol><li class="axis"><div class="line"><i></i><i></i>${strip(
     [-50, -10, -1, 0, 1, 10, 50].map((tick) => `<text x="${place(tick)}" y="11">${tick < 0 ? "−" : ""}${Math.abs(tick)}</text>`).join(""))}<span>against ← 0 → for the claim, points</span></div></li></ol>`;
   for (const [sentence, own] of sentences) {
     const item = document.createElement("li");
@@ -125,7 +125,7 @@ function drawMatrix({ confusion }) {
   return drawn;
 }
 function digit([image, label, predicted]) {
-  const [left, top] = [image % explored.row, Math.floor(image / explored.row)].map((each) => -56 * each);
+  const at = explored.images.indexOf(image), [left, top] = [at % explored.row, Math.floor(at / explored.row)].map((each) => -56 * each);
   return `<span data-tip="true label: ${label}\npredicted label: ${predicted}"><i style="background-position:${left}px ${top}px;background-size:${56 * explored.row}px auto"></i>${label} → ${predicted}</span>`;
 }
 function explore(form) {

@@ -12,12 +12,12 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from mnist_imbalance.config import build, compose_with
-from mnist_imbalance.data import MNISTData
-from mnist_imbalance.data.augment import Copy
-from mnist_imbalance.data.source import Images
+from mnist_imbalance.data.module import MNISTData
+from mnist_imbalance.data.copies import Copy
+from mnist_imbalance.data.sources import Images
 from mnist_imbalance.errors import ConfigError
-from mnist_imbalance.files import write_whole
 from mnist_imbalance.records import table as records
+from mnist_imbalance.records.result import write_whole
 from mnist_imbalance.report import explorer, figures, tables
 from mnist_imbalance.report.words import render
 
@@ -107,7 +107,7 @@ def write_report(config: DictConfig) -> Path:
     own = any(Path(config.runs_dir).rglob("result.json"))
     folder = Path(config.study.report_dir or (f"{config.runs_dir}/report" if own else "report"))
     with Console(stderr=True).status("writing the report"):
-        runs, damaged = records.read(map(Path, roots))
+        runs, damaged = records.read(roots)
         if runs.empty:
             also = f", and {len(damaged)} damaged ones" if damaged else ""
             raise ConfigError(f"runs_dir, records_dirs: no result below {', '.join(roots)}{also}")

@@ -31,10 +31,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from mnist_imbalance.config import check, compose_with
-from mnist_imbalance.data import MNISTData
+from mnist_imbalance.data.module import MNISTData
 from mnist_imbalance.data.module import Slices
 from mnist_imbalance.errors import ConfigError, describe_failure, naming
-from mnist_imbalance.losses import AdjustedCrossEntropy
+from mnist_imbalance.methods.losses import AdjustedCrossEntropy
 from mnist_imbalance.records.identity import SEEDS, determining, hash_config
 from mnist_imbalance.records.result import Result, Seconds, write_record, write_whole
 from mnist_imbalance.sweeps.stacked import Stacked

@@ -24,7 +24,7 @@ from mnist_imbalance.records.identity import (
     determining,
     hash_config,
 )
-from mnist_imbalance.seeds import Seed
+from mnist_imbalance.data.seeds import Seed
 
 if TYPE_CHECKING:
     import pandas

@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from mnist_imbalance.errors import ConfigError
-from mnist_imbalance.seeds import derive
+from mnist_imbalance.data.seeds import derive
 
 
 class Bar(TQDMProgressBar):

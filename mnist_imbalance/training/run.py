@@ -23,8 +23,7 @@ from torch import nn
 from torch.utils import deterministic
 
 from mnist_imbalance.config import build, build_part, check, compose_with, part_of, parts_of
-from mnist_imbalance.data import MNISTData
-from mnist_imbalance.data.imbalance import first_of_each
+from mnist_imbalance.data.module import MNISTData, first_of_each
 from mnist_imbalance.errors import ConfigError, naming
 from mnist_imbalance.records import identity
 from mnist_imbalance.records.result import Result, Seconds, read_record, write_record, write_whole
@@ -119,6 +118,7 @@ def build_parts(config: DictConfig, data: MNISTData | None = None) -> Parts:
         posthoc = build(config, "posthoc", {"seed": config.seed}, Callable)
         few = copy.copy(data)
         few.train, few.val = (one_of_each_label(split) for split in (data.train, data.val))
+        few.transforms = ()  # tried out in setup, and slow in a second stage
         adjust(classifier.model, few, posthoc)
     return Parts(data, classifier, posthoc)
 
@@ -127,7 +127,7 @@ def one_of_each_label(batch: Batch) -> Batch:
     """Return one image of each label that occurs, and the labels."""
     images, labels = batch
     present = labels.unique()
-    return images[first_of_each(labels, present.tolist())], present
+    return first_of_each(images, labels, present.tolist()), present
 
 
 def check_parts(configs: Iterable[DictConfig]) -> None:

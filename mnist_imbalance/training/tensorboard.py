@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from torchmetrics.utilities.plot import plot_confusion_matrix
 from torchvision.utils import make_grid
 
-from mnist_imbalance.data import MNISTData
+from mnist_imbalance.data.module import MNISTData
 from mnist_imbalance.records.result import Result
 
 

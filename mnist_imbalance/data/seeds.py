@@ -19,6 +19,6 @@ def derive(purpose: str, *seeds: int) -> int:
 
 def generator(purpose: str, *seeds: int) -> "torch.Generator":
     """Return a CPU generator from a derived seed."""
-    import torch  # here, since who plans runs needs seeds and no torch
+    import torch  # here, for --help and plans need seeds but no torch
 
     return torch.Generator().manual_seed(derive(purpose, *seeds))

@@ -1,4 +1,4 @@
-"""More scores than accuracies, each from a set's logits (N, C) and labels (N,)."""
+"""Metrics beside accuracy: a set's logits (N, C) and labels (N,) → a number."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -6,10 +6,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torchmetrics.functional.classification import multiclass_auroc, multiclass_calibration_error
+from torchmetrics.functional.classification import binary_auroc, multiclass_calibration_error
 
 Of = Literal["all", "minority", "majority"]
-BINS = 15  # of the calibration error, as in Guo et al., 2017
 
 
 def recalls(logits: Tensor, labels: Tensor) -> Tensor:
@@ -35,14 +34,17 @@ def worst_label(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def auroc(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the labels' mean area under the curve of one against the rest, in [0, 1]."""
-    if labels.min() == labels.max():
+    """Return the mean area under the curve, in [0, 1], of the labels that have images."""
+    present = labels.unique()
+    if len(present) == 1:
         return torch.tensor(torch.nan)
-    return multiclass_auroc(logits.softmax(dim=1), labels, num_classes=logits.shape[1])
+    p = logits.softmax(dim=1)
+    areas = [binary_auroc(p[:, label], (labels == label).long()) for label in present]
+    return torch.stack(areas).mean()
 
 
 def part(logits: Tensor, labels: Tensor, minority: Sequence[int], of: Of) -> tuple[Tensor, Tensor]:
-    """Return the logits and labels of all images, or of those of the minority or the majority."""
+    """Return the logits and labels of all images, of the minority's or of the majority's."""
     if of == "all":
         return logits, labels
     rare = torch.isin(labels, torch.tensor(minority, dtype=labels.dtype, device=labels.device))
@@ -56,14 +58,11 @@ def nll(logits: Tensor, labels: Tensor, minority: Sequence[int] = (), of: Of = "
 
 
 def ece(logits: Tensor, labels: Tensor, minority: Sequence[int] = (), of: Of = "all") -> Tensor:
-    """Return the expected calibration error, in [0, 1]; nan without images.
+    """Return the expected calibration error with 15 bins, in [0, 1]; nan without images.
 
-    Of 15 bins of confidence, equally wide, the mean distance between confidence and accuracy,
-    weighted by images (Naeini et al., 2015; Guo et al., 2017, "On calibration of modern neural
-    networks").
+    Naeini et al., 2015; Guo et al., 2017, "On calibration of modern neural networks".
     """
     logits, labels = part(logits, labels, minority, of)
     if not len(labels):
         return torch.tensor(torch.nan)
-    classes = logits.shape[1]
-    return multiclass_calibration_error(logits.softmax(dim=1), labels, classes, n_bins=BINS)
+    return multiclass_calibration_error(logits.softmax(dim=1), labels, logits.shape[1], n_bins=15)
