@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import BaseModel, Field
 
 from mnist_imbalance.config import compose_with
+from mnist_imbalance.data.seeds import Seed
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.records.identity import (
     CHOICES,
@@ -24,7 +25,6 @@ from mnist_imbalance.records.identity import (
     determining,
     hash_config,
 )
-from mnist_imbalance.data.seeds import Seed
 
 if TYPE_CHECKING:
     import pandas
@@ -45,9 +45,15 @@ class Study(BaseModel, strict=True, extra="forbid"):
     extension_seeds: Seeds
     methods: dict[str, list[str]]
     tuned_at: list[str]
+    tuning_seed: Seed | None
     weights: list[float | int]
     overrides: list[str]
     report_dir: str | None
+
+    @property
+    def tuned_with(self) -> int:
+        """The seed with which methods are tuned."""
+        return self.seeds[0] if self.tuning_seed is None else self.tuning_seed
 
 
 @dataclass(frozen=True)
@@ -197,7 +203,7 @@ def methods_of(study: Study, experiment: str) -> dict[str, dict[str, list[str]]]
 def runs_of(experiment: str, study: Study, compose: Compose) -> Iterator[PlannedRun]:
     """Go through the runs of an overlay, seed by seed.
 
-    A method of several settings has all of them with the study's first seed where it is tuned.
+    A method of several settings has all of them with the tuning seed where it is tuned.
     Elsewhere, and with other seeds, it has one run, which waits for the best of them.
     """
     base = compose(f"experiment={experiment}")
@@ -218,15 +224,19 @@ def runs_of(experiment: str, study: Study, compose: Compose) -> Iterator[Planned
             runs.setdefault((method, place), {})[setting] = run
     seeds = own_seeds or [
         *(study.seeds if experiment in study.experiments else []),
+        *([study.tuned_with] if experiment in study.experiments and study.methods else []),
         *(study.extension_seeds if experiment in study.extensions else []),
     ]
     for seed, ((method, place), settings) in product(sorted(set(seeds)), runs.items()):
         seeded = [run.with_seed(seed) for run in settings.values()]
         tuned = frozenset(pair for pair in place if pair[0] not in dict(tuned_at)) | tuned_at
-        if not method or len(settings) == 1 or (place == tuned and seed == study.seeds[0]):
+        tunes = len(settings) > 1 and place == tuned and seed == study.tuned_with
+        if method and seed not in study.seeds and not tunes:
+            continue
+        if not method or len(settings) == 1 or tunes:
             yield from seeded
             continue
-        deciding = (run.with_seed(study.seeds[0]) for run in runs[method, tuned].values())
+        deciding = (run.with_seed(study.tuned_with) for run in runs[method, tuned].values())
         by_hash = {run.config_hash: own for run, own in zip(deciding, seeded, strict=True)}
         unknown = {**seeded[0].config, "study.methods": [method, *by_hash]}
         yield replace(seeded[0], config=unknown, tuned=by_hash)
