@@ -19,8 +19,8 @@ def main() -> None:
 
         import pandas  # --help does not wait for these
 
-        from mnist_imbalance.metrics import balanced_accuracy, ece, nll, part
-        from mnist_imbalance.posthoc import logits_of, told_of
+        from mnist_imbalance.methods.metrics import balanced_accuracy, ece, nll, part
+        from mnist_imbalance.methods.posthoc import logits_of
         from mnist_imbalance.training.run import adjust, load_run
 
         run = load_run(config.run)
@@ -34,7 +34,7 @@ def main() -> None:
             try:
                 step = build(config, f"posthoc.{name}", {"seed": run.config.seed}, Callable)
                 adjusted = adjust(model, data, step)
-                models[f"{name}, {told_of(adjusted)}"] = adjusted
+                models[f"{name}, {getattr(adjusted, 'summary', 'done')}"] = adjusted
             except ConfigError as error:
                 refused.append(f"{name}: {error}")
 
