@@ -87,7 +87,7 @@ def estimate(runs: Sequence[PlannedRun], records: "pandas.DataFrame") -> timedel
 
 
 def show_plan(runs: Sequence[PlannedRun], records: "pandas.DataFrame") -> None:
-    """Print what runs and records each overlay has, which runs are missing and how long they take."""
+    """Print the runs and records of each overlay, the missing runs and how long they take."""
     import pandas
 
     recorded = {*records.config_hash}
