@@ -19,7 +19,7 @@ from benchmarks.device import DEVICE, synchronized
 from benchmarks.measure import Row, alternate, compare
 from mnist_imbalance.config import compose_with
 from mnist_imbalance.fit import build_parts, make_trainer
-from mnist_imbalance.runs import RunFolder
+from mnist_imbalance.training.folder import RunFolder
 from mnist_imbalance.tensorboard import make_logger
 
 

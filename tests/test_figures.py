@@ -1,84 +1,107 @@
 """The figures of hand-made tables."""
 
 import math
+import re
 from typing import Any
 
-import numpy
-import pandas
+import pandas as pd
+import pytest
 
 from mnist_imbalance.report import figures
 
 
-def restored(rows: list[tuple[Any, ...]]) -> pandas.DataFrame:
-    columns = ["model", "optimizer", "ground", "remedy", "n", "fraction", "low", "high"]
-    return pandas.DataFrame(rows, columns=columns)
+def estimates(**columns: Any) -> pd.DataFrame:
+    return pd.DataFrame({"optimizer": "sgd", **columns}).assign(n=3, mean=0.5, low=0.4, high=0.6)
 
 
-def drawn(figure: figures.Figure) -> str:
-    return figures.svg(figure.to_dict())
+def marks(figure: figures.Figure) -> list[str]:
+    """The descriptions of the marks of a figure, facts apart by "; "."""
+    return [text.replace("&#xA;", "; ") for text in re.findall('aria-label="(.*?)"', svg(figure))]
 
 
-def accuracies(**columns: Any) -> pandas.DataFrame:
-    return pandas.DataFrame(columns).assign(n=3, mean=0.5, low=0.4, high=0.6)
+def svg(figure: figures.Figure) -> str:
+    return figures.svg(figure)
 
 
-def test_a_figure_is_the_same_file_at_every_call() -> None:
-    sweep = accuracies(model=["lstm"] * 2, weight=[1.0, 2.0], label=["0-4"] * 2)
-    first, second = (drawn(figures.draw_groups_over_weight(sweep)) for _ in range(2))
+def test_a_figure_is_the_same_file_every_time_and_has_no_ground() -> None:
+    sweep = estimates(model=["lstm"] * 2, weight=[1.0, 2.0], label=["0-4"] * 2)
+    first, second = (svg(figures.draw_over_weight(sweep, of_labels=False)) for _ in range(2))
     assert first == second
+    assert 'fill="white"' not in first
+    assert {figures.GREY} == {*re.findall(r'<text [^>]*?fill="(.*?)"', first)}
 
 
-def test_every_model_has_a_panel_and_a_colour_of_its_own() -> None:
-    rows = accuracies(model=["lstm", "cnn", "linear"], weight=[1.0] * 3, label=["0-4"] * 3)
-    shown = drawn(figures.draw_groups_over_weight(rows))
+def test_models_have_panels_and_the_same_colours_in_every_figure() -> None:
+    rows = estimates(model=["lstm", "cnn", "linear"], weight=[1.0] * 3, label=["0-4"] * 3)
+    shown = svg(figures.draw_over_weight(rows, of_labels=False))
     assert all(f">{name}<" in shown for name in ("LSTM", "CNN", "linear"))
-    by_name = figures.colors(figures.in_words(rows), "model")
-    assert len(set(by_name.values())) == 3
-    alone = figures.colors(figures.in_words(rows[rows.model != "lstm"]), "model")
-    assert alone == {name: by_name[name] for name in ("CNN", "linear")}
+    named = figures.described(rows, "accuracy")
+    colors = figures.color(named, "model").to_dict()["scale"]
+    assert len({*colors["range"]}) == 3
+    alone = figures.color(named[named.model == "CNN"], "model").to_dict()["scale"]
+    assert alone["range"] == colors["range"][1:2]
+
+
+def test_marks_are_described_in_a_readers_words() -> None:
+    rows = estimates(model=["lstm"], weight=[2.0], label=["0-4"])
+    [mark] = marks(figures.draw_over_weight(rows, of_labels=False))
+    assert mark == (
+        "model: LSTM; optimizer: SGD; label: labels 0–4; weight: 2; n: 3; test accuracy: 50.0 %; "
+        "95 % interval: 40.0 % to 60.0 %"
+    )
 
 
 def test_an_interval_that_does_not_end_is_cut_and_marked() -> None:
-    rows = restored(
-        [
-            ("lstm", "sgd", "equal steps", "noise", 3, 0.4, -math.inf, math.inf),
-            ("lstm", "sgd", "equal epochs", "noise", 1, 0.5, math.nan, math.nan),
-            ("cnn", "sgd", "equal epochs", "noise", 0, math.nan, math.nan, math.nan),
-        ]
-    )
-    described = figures.draw_restored(rows).to_dict()
-    [data] = described["datasets"].values()
-    assert (data[0]["from"], data[0]["to"]) == (-0.25, 1.25)
-    assert data[0]["left"] and data[0]["right"]
-    assert data[0]["interval"] == "−∞ to ∞"
-    assert data[1]["interval"] == "none"
-    assert data[2]["at"] is None
-    shown = drawn(figures.draw_restored(rows))
+    names = ["model", "optimizer", "ground", "condition", "remedy", "n", "fraction", "low", "high"]
+    rows = [
+        ("lstm", "sgd", "equal steps", "noise_100", "noise", 3, 0.4, -math.inf, math.inf),
+        ("cnn", "adam", "equal steps", "noise_100", "noise", 1, 0.5, math.nan, math.nan),
+        ("cnn", "sgd", "equal steps", "weighted", "weight", 0, math.nan, math.nan, math.nan),
+    ]
+    figure = figures.draw_restored(pd.DataFrame(rows, columns=names))
+    first, second = marks(figure)
+    assert "restored: 0.40; 95 % interval: −∞ to ∞" in first
+    assert "restored: 0.50; 95 % interval: none" in second
+    shown = svg(figure)
+    arrows = re.findall(r'transform="translate\((\d+)[^"]*"[^>]*?d="M-?\d[^"]*L[^"]*Z"', shown)
+    assert len(arrows) == 2
     assert all(f">{text}<" in shown for text in ("SGD, equal steps", "noise", "½", "original"))
+    assert ">weight<" not in shown
 
 
-def test_curves_have_a_panel_a_model_and_group() -> None:
-    many = {"model": ["lstm", "cnn"] * 2, "label": ["0-4", "0-4", "5-9", "5-9"]}
-    rows = accuracies(**many, optimizer="sgd", condition="imbalanced", step=10)
-    shown = drawn(figures.draw_curves(pandas.concat([rows, rows.assign(step=20)])))
+def test_curves_have_a_panel_for_each_model_and_group() -> None:
+    both = {"model": ["lstm", "cnn"] * 2, "label": ["0-4", "0-4", "5-9", "5-9"]}
+    rows = estimates(**both, condition="imbalanced", step=10)
+    shown = svg(figures.draw_curves(pd.concat([rows, rows.assign(step=20)])))
     assert ">CNN, labels 5–9<" in shown
-    assert ">SGD" not in shown
-    both = pandas.concat([rows, rows.assign(optimizer="adam")])
-    assert ">LSTM, Adam, labels 0–4<" in drawn(figures.draw_curves(both))
 
 
-def test_components_stand_one_after_the_other() -> None:
-    rows = pandas.DataFrame(
-        {
-            "model": "lstm",
-            "optimizer": "sgd",
-            "condition": "imbalanced",
-            "component": ["choice of images", "rest"],
-            "share": [0.7, 0.3],
-            "sd": [3.04, 2.0],
-        }
+def test_ai3607_stands_beside_the_models() -> None:
+    rows = estimates(model=["lstm", "cnn"], condition="imbalanced", label="0-4")
+    published = pd.DataFrame({"condition": ["imbalanced"], "label": "0-4", "published": 0.637})
+    described = marks(figures.draw_models(rows, published))
+    assert len(described) == 3
+    assert "model: AI3607's LSTM" in described[2] and "63.7 %" in described[2]
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_methods_that_are_not_told_apart_are_joined(apart: bool) -> None:
+    ranked = pd.DataFrame(
+        {"method": ["vs", "plain"], "setting": "", "seeds": 5, "mean": [0.9, 0.8]}
     )
-    described = figures.draw_components(rows).to_dict()
-    [data] = described["datasets"].values()
-    numpy.testing.assert_allclose([row["from"] for row in data], [0, 0.7])
-    assert ">3.0<" in drawn(figures.draw_components(rows))
+    ranked = ranked.assign(model="cnn", keep=0.1, n=0, low=0, high=0, mean_low=0.7, mean_high=0.95)
+    pairs = pd.DataFrame({"model": ["cnn"], "keep": 0.1, "first": "vs", "second": "plain"})
+    figure = figures.draw_ranked(ranked, pairs.assign(p_corrected=0.01 if apart else 0.2))
+    assert ">CNN, 10 % kept<" in svg(figure)
+    [data] = figure.to_dict()["datasets"].values()
+    assert [row["last"] for row in data if pd.notna(row["last"])] == ([] if apart else ["plain"])
+    assert len(marks(figure)) == 2
+
+
+def test_confusion_is_shown_in_percent_of_the_true_label() -> None:
+    cells = [("cnn", "0-4", 0, 0, 90), ("cnn", "0-4", 0, 1, 10), ("cnn", "5-9", 1, 1, 100)]
+    names = ["model", "group", "true label", "predicted label", "count"]
+    figure = figures.draw_confusion(pd.DataFrame(cells, columns=names).assign(total=100))
+    assert [text in svg(figure) for text in (">90<", ">10<", ">100<")] == [True] * 3
+    told = "model: CNN; true label: 0; predicted label: 1; images: 10 of 100; fraction: 10.0 %"
+    assert told in marks(figure)

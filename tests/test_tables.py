@@ -1,111 +1,314 @@
-"""Dead labels and confusion matrices, on hand-made records."""
+"""The report's tables, of hand-made runs."""
 
-from collections.abc import Sequence
-from pathlib import Path
+import math
+from typing import Any
 
-import pandas
+import numpy as np
+import pandas as pd
 import pytest
-from handmade import groups, result_of, scores, study_of, write_record
+from made_runs import LABELS, groups, predictions, run, weighted
 
-from mnist_imbalance.report.gather import EPOCHS, Gathered, gather
-from mnist_imbalance.report.tables import confusion, dead_labels, is_dead, optimum
-from mnist_imbalance.runs import OnDemand, Result
+from mnist_imbalance.records import table as records
+from mnist_imbalance.report import tables
+from mnist_imbalance.report.stats import estimate, fieller, seeds_needed
+from mnist_imbalance.report.tables import EPOCHS, STEPS, on, on_grounds
 
-OWN = 1000  # training images of each label
-FEW, ENOUGH = OWN // 100 - 1, OWN // 100
-ALIVE = [0.5] * 10
-ALL = [OWN] * 10
-
-
-def trained(
-    positive: Sequence[int], of_own: Sequence[int] | None, test: Sequence[float] = ALIVE
-) -> Result:
-    """A run whose labels' outputs are positive for so many training images."""
-    _, runs = study_of("study.experiments=[per_label]", "study.extensions=[]", "study.seeds=[0]")
-    train = scores(ALIVE, positive)
-    if of_own:
-        train = train.model_copy(update={"positive_of_own": list(of_own)})
-    return result_of(runs[0].choices, runs[0].config, scores(test), train=train)
-
-
-def dead(result: Result) -> list[int]:
-    return [label for label in range(10) if is_dead(result, label)]
+pytest_plugins = ["made_runs"]
+LAST = {"trainer.max_steps": 11650}
+AT_STEPS: dict[str, tuple[float, ...]] = {  # of labels 0-4, by seed
+    "original": (0.92, 0.93, 0.91),
+    "augmented_100": (0.901, 0.918, 0.94),
+    "duplicated_100": (0.85, 0.85, 0.88),
+    "rotation_100": (0.91, 0.88),
+    "noise_100": (0.88,),
+    "augmented_40": (0.84, 0.82, 0.83),
+    "duplicated_40": (0.80, 0.81, 0.81),
+}
+AT_BOTH = {
+    "imbalanced": (0.62, 0.62, 0.62),
+    "weighted, loss.normalize=count": (0.84, 0.87, 0.87),
+    "weighted": (0.75, 0.76, 0.77),
+}
 
 
-def test_a_label_is_dead_below_one_percent_of_its_own_images() -> None:
-    own = [0, FEW, ENOUGH, *[OWN] * 7]
-    assert dead(trained(ALL, own)) == [0, 1]
+def made() -> pd.DataFrame:
+    """Runs on both grounds, and the original set at equal epochs."""
+    rows = [
+        run(name, seed, groups(rare, 0.9), epochs=28, per_epoch=430, config=LAST)
+        for name, reached in AT_STEPS.items()
+        for seed, rare in enumerate(reached)
+    ]
+    rows += [
+        run(name, seed, groups(rare, 0.9))
+        for name, reached in AT_BOTH.items()
+        for seed, rare in enumerate(reached)
+    ]
+    rows += [run("original", s, groups(0.95 + s / 100, 0.9), per_epoch=430) for s in range(3)]
+    cnn = {"original": (0.9, 0.7, 0.82), "imbalanced": (0.8, 0.8, 0.8)}
+    cnn["duplicated_100"] = (0.85, 0.75, 0.81)
+    rows += [
+        run(name, seed, groups(rare, 0.9), model="cnn", config=LAST if "d_1" in name else {})
+        for name, reached in cnn.items()
+        for seed, rare in enumerate(reached)
+    ]
+    return pd.DataFrame(rows)
 
 
-def test_images_of_other_labels_keep_no_label_alive() -> None:
-    assert dead(trained(ALL, [0, *[OWN] * 9])) == [0]
+@pytest.fixture(scope="module")
+def runs() -> pd.DataFrame:
+    return on_grounds(made())
 
 
-def test_a_record_that_does_not_tell_its_own_counts_any() -> None:
-    assert dead(trained([0, FEW, ENOUGH, *[OWN] * 7], None)) == [0, 1]
+@pytest.fixture(scope="module")
+def restored(runs: pd.DataFrame) -> pd.DataFrame:
+    return tables.restored(runs).set_index(["ground", "model", "condition"])
 
 
-@pytest.mark.parametrize("of_own", [None, ALL])
-def test_a_label_that_is_never_recognized_is_dead(of_own: list[int] | None) -> None:
-    assert dead(trained(ALL, of_own, test=[*[0.5] * 4, 0.0, 0.001, *[0.5] * 4])) == [4]
+def test_a_fraction_is_paired_by_seed(restored: pd.DataFrame) -> None:
+    row = restored.loc[STEPS, "lstm", "duplicated_100"]
+    lost = np.array(AT_STEPS["original"]) - 0.62
+    expected = fieller(pd.Series(AT_STEPS["duplicated_100"]) - 0.62, pd.Series(lost))
+    assert (row.n, row.fraction, row.low, row.high) == pytest.approx(expected)
+    assert (row.lost, row.lost_low, row.lost_high) == pytest.approx(estimate(lost)[1:])
+    assert (row.minority, row.majority, row.overall) == pytest.approx((0.86, 0.9, 0.88))
+    assert (row.remedy, row.rare, row.frequent) == ("10 unchanged copies", "0-4", "5-9")
+    marks = [row["above_0.5"], row["above_0.8"], row["above_0.95"]]
+    assert marks == ["holds", "undecided", "undecided"]
+    one = restored.loc[STEPS, "lstm", "noise_100"]
+    assert (one.n, one.fraction) == (1, pytest.approx(0.26 / 0.3))
+    assert {one["above_0.5"], one.not_below_original} == {"undecided"}
 
 
-def test_dead_labels_are_counted_and_named_by_seed(tmp_path: Path) -> None:
-    overlays = ("study.experiments=[output_relu]", "study.extensions=[]", "study.seeds=[0,1,2]")
-    keys, runs = study_of(*overlays, f"runs_dir={tmp_path}", "records_dirs=[]")
-    for run in runs:
-        lost = run.config["model.output_relu"] and run.config["model.output_bias"] is None
-        counts = [0, *[OWN] * 8, 0] if lost and run.config["seed"] else ALL
-        train = scores(ALIVE).model_copy(update={"positive_of_own": counts})
-        write_record(tmp_path, run, scores(ALIVE), train=train)
-    found = dead_labels(gather(keys))
-    rows = {
-        (row.output_relu, str(row.output_bias)): (row.n, row.mean, row.by_seed)
-        for row in found.itertuples()
+def test_what_was_lost_and_what_was_not_stand_first(restored: pd.DataFrame) -> None:
+    rows = restored.sort_index(level=[0, 1], sort_remaining=False).loc[STEPS, "lstm"]
+    assert [*rows.index[:2]] == ["imbalanced", "original"]
+    none, whole = rows.iloc[0], rows.iloc[1]
+    assert (none.fraction, none.high, whole.fraction, whole.low) == pytest.approx((0, 0, 1, 1))
+    assert (none["above_0.5"], whole["above_0.95"]) == ("contradicted", "holds")
+
+
+def test_of_an_uncertain_loss_any_fraction_may_be_true(restored: pd.DataFrame) -> None:
+    row = restored.loc[EPOCHS, "cnn", "original"]
+    assert (row.low, row.high) == (-math.inf, math.inf)
+    assert {row["above_0.5"], row["above_0.95"]} == {"undecided"}
+
+
+def test_runs_with_a_last_step_stand_at_equal_steps_only(restored: pd.DataFrame) -> None:
+    assert (STEPS, "lstm", "duplicated_100") in restored.index
+    assert (EPOCHS, "lstm", "duplicated_100") not in restored.index
+    for ground, lost in ((STEPS, 0.3), (EPOCHS, 0.34)):
+        row = restored.loc[ground, "lstm", "weighted"]
+        assert (row.n, row.lost, row.minority) == pytest.approx((3, lost, 0.76))
+
+
+def compared_row(runs: pd.DataFrame, labels: Any, name: str, ground: str = STEPS) -> Any:
+    found = tables.compared(runs, labels)
+    at = (found.comparison == name) & (found.ground == ground) & (found.model == "lstm")
+    return found[at].iloc[0]
+
+
+TEN = "10 copies: noise and rotations − unchanged"
+BY_IMAGES = "weight 7: by images − by weights"
+
+
+@pytest.mark.usefixtures("kept_in_memory")
+def test_a_comparison_is_over_seeds_and_over_images(runs: pd.DataFrame) -> None:
+    effects = np.array([0.051, 0.068, 0.06])
+    row = compared_row(runs, LABELS, TEN)
+    assert (row.n, row.effect, row.low, row.high) == pytest.approx(estimate(effects))
+    assert (row.majority, row.overall) == pytest.approx((0, effects.mean() / 2))
+    assert (row.verdict, row.margin, row.n_images) == ("holds", 0.01, 3)
+    assert row.low_images < row.low < row.high < row.high_images
+    # of a label, images 850 to 939 are right with more seeds, and no image with fewer
+    assert (row.gained, row.lost) == (5 * 90, 0)
+    assert row.seeds_for_margin == seeds_needed(effects, 0.01)
+    undecided = compared_row(runs, LABELS, "10 copies: noise and rotations − rotations alone")
+    assert undecided.verdict == "undecided"
+    assert undecided.seeds_to_decide > undecided.n == 2
+    assert compared_row(runs, LABELS, BY_IMAGES, EPOCHS).effect == pytest.approx(0.1)
+
+
+@pytest.mark.usefixtures("kept_in_memory")
+def test_images_are_compared_only_where_predictions_fit_the_record(
+    runs: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for labels in (None, LABELS[::-1]):
+        row = compared_row(runs, labels, TEN)
+        assert (row.n, row.n_images) == (3, 0)
+        assert math.isnan(row.p_images)
+    wrong = {row.config_hash: predictions(row) for row in runs.itertuples() if row.seed}
+    wrong |= {row.config_hash: LABELS for row in runs.itertuples() if not row.seed}
+    monkeypatch.setattr(records, "predictions", lambda runs: wrong)
+    assert compared_row(runs, LABELS, TEN).n_images == 2
+    one = {
+        key: known for key, known in wrong.items() if key in set(runs[runs.seed == 1].config_hash)
     }
-    none = "0: none, 1: none, 2: none"
-    assert rows == {
-        (True, "nan"): (3, pytest.approx(4 / 3), "0: none, 1: 0 9, 2: 0 9"),
-        **{(relu, bias): (3, 0, none) for relu, bias in [(True, "5.0"), (False, "5.0")]},
-        (False, "nan"): (3, 0, none),
-    }
-    assert found.accuracy.tolist() == pytest.approx([0.5] * 4)
+    monkeypatch.setattr(records, "predictions", lambda runs: one)
+    row = compared_row(runs, LABELS, TEN)
+    assert (row.n_images, row.gained) == (1, 5 * 68)
+    assert math.isnan(row.low_images)
 
 
-def test_confusion_matrices_are_of_equal_epochs_and_each_seeds_own_images() -> None:
-    at = {"counted": 0.9, "too": 0.7, "seed": 0.5, "steps": 0.4, "model": 0.3, "adam": 0.2}
-    runs = pandas.DataFrame(
-        [
-            ("counted", "lstm", "sgd", 0, 0, True),
-            ("counted", "lstm", "sgd", 0, 0, True),  # of another overlay
-            ("too", "lstm", "sgd", 1, 1, True),
-            ("seed", "lstm", "sgd", 0, 1, True),
-            ("steps", "lstm", "sgd", 0, 0, False),
-            ("model", "cnn", "sgd", 0, 0, True),
-            ("adam", "lstm", "adam", 0, 0, True),
-        ],
-        columns=["config_hash", "model", "optimizer", "seed", "data_seed", EPOCHS],
-    ).assign(condition="original")
-    results = {key: trained(ALL, ALL, test=[accuracy] * 10) for key, accuracy in at.items()}
-    gathered = Gathered(runs, pandas.DataFrame(), results, OnDemand({}), OnDemand({}), [])
-    assert confusion(gathered, "lstm", "sgd", "original").diagonal().tolist() == [900 + 700] * 10
-    assert confusion(gathered, "lstm", "sgd", "original").sum() == 2 * 10 * 1000
-    assert confusion(gathered, "cnn", "sgd", "original").diagonal().tolist() == [300] * 10
-    assert confusion(gathered, "cnn", "sgd", "imbalanced").sum() == 0
+@pytest.mark.usefixtures("kept_in_memory")
+def test_learning_curves_are_of_equal_steps(runs: pd.DataFrame) -> None:
+    found = tables.learning_curves(runs).set_index(["model", "condition", "label"])
+    assert found.loc["lstm", "imbalanced", "0-4"].to_dict() == pytest.approx(
+        {"optimizer": "sgd", "step": 11650, "n": 3, "mean": 0.62, "low": 0.62, "high": 0.62}
+    )
+    assert found.loc["lstm", "duplicated_100", "5-9"].step == 11650  # of 28 epochs of 430
 
 
-def test_the_best_weight_is_that_of_the_groups_balance_on_validation_data(tmp_path: Path) -> None:
-    overlays = ("study.experiments=[weight_sweep]", "study.extensions=[]", "study.seeds=[0,1]")
-    keys, runs = study_of(*overlays, f"runs_dir={tmp_path}", "records_dirs=[]")
-    for run in runs:
-        weight, seed = run.config["loss.minority_weight"], run.config["seed"]
-        best = 10 if seed else 4
-        minority = 0.5 + weight / 100  # by these labels alone, the largest weight is always best
-        majority = 0.9 - abs(weight - best) / 10
-        val = scores(groups(minority, majority))
-        if run.choices["model"] == "lstm" or weight != 5:
-            write_record(tmp_path, run, scores(ALIVE), val=val)
-    table = optimum(gather(keys)).set_index("model")
-    assert table.loc["lstm", "by_seed"] == "4 10"
-    assert table.loc["lstm", ["n", "largest", "at_largest"]].tolist() == [2, 10, 1]
-    assert table.loc["cnn", "by_seed"] == "4 10"  # of the weights that were tried
+def test_runs_that_stand_on_no_ground_say_why() -> None:
+    rows = made()
+    other = [
+        run("imbalanced", 0, groups(0.1, 0.1), epochs=1),
+        run("imbalanced", 1, groups(0.1, 0.1), epochs=200),
+    ]
+    other += [run("original", 0, groups(0, 0), config={"trainer.limit_train_batches": 0.1})]
+    other += [run("weighted", 0, groups(0, 0), config={"data.note": 1})]
+    other += [run("imbalanced", 0, groups(0, 0), config={"scheduler._target_": "cosine"})]
+    found = on_grounds(pd.concat([rows, pd.DataFrame(other)], ignore_index=True))
+    assert len(found) == len(rows) + 4  # one is of the methods
+    pd.testing.assert_frame_equal(tables.differences(found), tables.differences(on_grounds(rows)))
+    assert tables.left_out(found)[["why", "condition", "seeds"]].to_numpy().tolist() == [
+        ["trained on a part of the images", "original", "0"],
+        ["of another length", "imbalanced", "0"],
+        ["of another length", "imbalanced", "1"],
+        ["another run has the same name", "weighted", "0"],
+    ]
+
+
+def test_the_longest_of_equally_many_lengths_is_common() -> None:
+    two = [run("imbalanced", 0, groups(0.5, 0.9), epochs=epochs) for epochs in (1, 50)]
+    found = on_grounds(pd.DataFrame(two))
+    assert found[found[EPOCHS]].epochs.tolist() == found[found[STEPS]].epochs.tolist() == [50]
+    without = on_grounds(pd.DataFrame([run("original", s, groups(0.5, 0.9)) for s in range(2)]))
+    assert without[EPOCHS].all()
+    assert not without[STEPS].any()
+
+
+@pytest.mark.usefixtures("kept_in_memory")
+def test_groups_and_labels_are_those_of_the_records() -> None:
+    three = {"many": [0, 1], "medium": [2], "few": [3, 4], "all": [*range(5)]}
+    rows = [
+        run(name, seed, [0.9, 0.8, 0.7, 0.6, 0.5], groups=three)
+        for name in ("original", "imbalanced", "weighted")
+        for seed in range(2)
+    ]
+    found = on_grounds(pd.DataFrame(rows))
+    means = tables.all_conditions(found).set_index(["condition", "label"])["mean"]
+    assert means["original"].to_dict() == pytest.approx(
+        {"many": 0.85, "medium": 0.7, "few": 0.55, "all": 0.7}
+    )
+    assert tables.rare_and_frequent(found) == ("many", "medium")
+    everything = tables.tabulate(pd.DataFrame(rows))
+    assert everything["claims"].empty
+    assert set(everything["restored"].rare) == {"many"}
+    mixed = on_grounds(pd.concat([pd.DataFrame(rows), made()], ignore_index=True))
+    assert tables.rare_and_frequent(mixed) == ("0-4", "5-9")  # of most runs
+    assert tables.all_conditions(mixed).query("label == 'few'").n.tolist() == [2, 2, 2]
+
+
+def test_chosen_weights_are_those_of_the_sweep_in_the_records() -> None:
+    rows = [
+        weighted(w, 0, groups(0.5, 0.5), groups(0.5 + w / 100 * (w < 8), 0.9)) for w in range(2, 11)
+    ]
+    rows += [weighted(50, 0, groups(0.5, 0.5), groups(0.99, 0.9))]  # AI3607 tries none beyond 10
+    for weights in ([7.0] * 5 + [1.0] * 5, [3.0] * 5 + [1.0] * 5):
+        config = {"loss.weights": weights, "loss.normalize": "weight_sum", "loss._target_": "p"}
+        rows.append(run("per_label_chosen", 0, groups(0.5, 0.5), config=config))
+    found = on_grounds(pd.DataFrame(rows)).condition
+    assert [name for name in found if name.startswith("per_label")] == [
+        "per_label_chosen",
+        "per_label_chosen, loss.weights=[3.0, 3.0, 3.0, 3.0, 3.0, 1.0, 1.0, 1.0, 1.0, 1.0]",
+    ]
+
+
+def test_the_weight_sweep_its_optimum_and_what_choosing_on_the_test_set_adds() -> None:
+    rows = []
+    for seed, best in ((0, 4), (1, 10)):
+        for weight in range(2, 11):
+            test = groups(weight / 20, 0.5)
+            # by these labels alone, the smallest weight is always best
+            val = groups(0.6 - weight / 100, 0.9 - abs(weight - best) / 10)
+            rows.append(weighted(weight, seed, test, val))
+        rows.append(weighted(7, seed, groups(0.4, 0.4), normalize="count"))
+        rows.append(run("imbalanced", seed, groups(0.3, 0.5)))
+    found = on_grounds(pd.DataFrame(rows))
+    [best, _] = tables.optimum(
+        pd.concat([found, found.assign(optimizer="adam")], ignore_index=True)
+    ).to_dict("records")
+    assert (best["by_seed"], best["n"], best["largest"], best["at_largest"]) == ("4 10", 2, 10, 1)
+    chosen = tables.selection(found)
+    assert chosen.choice.tolist() == ["one weight", "a weight a label"]
+    assert chosen[["on_validation", "on_test", "mean"]].to_numpy() == pytest.approx(
+        np.array([[0.1, 0.5, 0.4]] * 2)
+    )
+    sweep = (
+        tables.weight_sweep(found).set_index(["normalize", "label", "weight"])["mean"].sort_index()
+    )
+    assert sweep["weight_sum", "0-4"].to_dict() == pytest.approx(
+        {1: 0.3, **{w: w / 20 for w in range(2, 11)}}
+    )
+    divided = tables.normalization(found).set_index(["label", "normalize"])["mean"]
+    assert divided["0-4"].to_dict() == pytest.approx(
+        {"weight_sum": 0.35, "count": 0.4, "count - weight_sum": 0.05}
+    )
+
+
+def test_dead_labels_are_counted_and_named_by_seed() -> None:
+    rows = []
+    for seed in range(3):
+        for relu, bias in ((True, None), (True, 5.0), (False, 5.0)):
+            config = {"model.output_relu": relu, "model.output_bias": bias}
+            lost = bool(relu and bias is None and seed)
+            name = "imbalanced" if relu and bias else f"imbalanced, model.output_bias={bias}"
+            own = [9, *[10] * 8, 0] if lost else None  # of 1000 images of each label
+            tested = [0.5] * 4 + [0.0 if lost else 0.5] + [0.5] * 5
+            rows.append(run(name, seed, tested, config=config))
+            rows[-1] |= {"train_positive_of_own": own} if seed != 2 else {}
+            rows[-1] |= {"train_positive": own} if lost else {}
+            if seed == 2:
+                rows[-1]["train_positive_of_own"] = None  # the images of all labels count
+    found = tables.dead_labels(on_grounds(pd.DataFrame(rows)))
+    assert found.by_seed.tolist() == [
+        "0: none, 1: 0 4 9, 2: 0 4 9",
+        "0: none, 1: none, 2: none",
+        "0: none, 1: none, 2: none",
+    ]
+    assert found[["n", "mean"]].to_numpy().tolist() == [[3, 2], [3, 0], [3, 0]]
+
+
+IMAGES = (-0.06, -0.01, 0.02, 0.05)  # what the choice of images adds to the accuracy of 0-4
+STARTS = (-0.01, 0.02, -0.02, 0.01)  # the initial weights and the order
+
+
+def crossed(*gone: tuple[int, int]) -> pd.DataFrame:
+    noise = np.random.default_rng(0).integers(-2, 3, (4, 4)) / 1000
+    rows = [
+        run("imbalanced", s, groups(0.7 + IMAGES[d] + STARTS[s] + noise[d, s], 0.9), data_seed=d)
+        for d in range(4)
+        for s in range(4)
+        if (d, s) not in gone
+    ]
+    return on_grounds(pd.DataFrame(rows))
+
+
+def test_the_spread_of_crossed_seeds_is_split() -> None:
+    found = tables.components(crossed())
+    assert found.component.tolist() == ["choice of images", "initial weights and order", "rest"]
+    assert set(found.n) == {16}
+    assert found.sd.tolist() == pytest.approx(
+        [np.std(IMAGES, ddof=1), np.std(STARTS, ddof=1), 0.001], abs=0.002
+    )
+    assert found.share.sum() == pytest.approx(1)
+    assert set(tables.components(crossed((3, 0))).n) == {9}  # the largest square of first seeds
+    assert tables.components(crossed((0, 1))).empty
+    assert tables.components(crossed().assign(**{STEPS: False})).empty
+    shown = on(crossed(), EPOCHS)
+    assert (shown.seed == shown.data_seed).all()  # other images appear in no other table
+
+
+def test_no_runs_are_empty_tables() -> None:
+    none = pd.DataFrame([run("imbalanced", 0, groups(0.5, 0.5))]).iloc[:0]
+    assert all(table.empty for table in tables.tabulate(none).values())

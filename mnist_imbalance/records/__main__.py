@@ -3,13 +3,12 @@
 import argparse
 from pathlib import Path
 
-from mnist_imbalance.commandline import one_line_errors, program
-from mnist_imbalance.errors import ConfigError
+from mnist_imbalance.errors import ConfigError, one_line_errors
 
 
 def main() -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(prog=program(), description=__doc__)
+    parser = argparse.ArgumentParser(prog="mnist-imbalance records", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     for name, does in (
         ("pack", "write all runs below a folder to one file"),

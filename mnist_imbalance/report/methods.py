@@ -4,7 +4,7 @@ The rules are those of ``docs/protocol_methods.md``. A method is what a run's co
 the fraction of images that is kept and the settings that were tuned.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import combinations
 from typing import Any
 
@@ -22,6 +22,11 @@ TRAINING = ("scheduler", "optimizer.lr", "model.head", "data.keep")  # no part o
 RULES = {"balanced validation": "val", "imbalanced validation": "imbalanced", "test": "test"}
 CUT_SHORT = ("trainer.limit_", "trainer.overfit_batches", "trainer.fast_dev_run")
 TOGETHER = 0.05  # of p, from which on two methods are not told apart
+
+
+def is_cut_short(config: Mapping[str, Any]) -> bool:
+    """Tell whether a run was trained, or scored, on a part of its images."""
+    return any(key.startswith(CUT_SHORT) for key in config)
 
 
 def method_of(condition: str) -> tuple[str, str]:
@@ -45,10 +50,7 @@ def tabulate(runs: pd.DataFrame) -> pd.DataFrame:
         and frequent (test accuracies of the first two groups), imbalanced (the validation accuracy
         weighted as the training images are), seconds and metrics. Of equal runs the first counts.
     """
-    whole = [
-        "scheduler._target_" in config and not any(key.startswith(CUT_SHORT) for key in config)
-        for config in runs.config
-    ]
+    whole = ["scheduler._target_" in c and not is_cut_short(c) for c in runs.config]
     runs = runs[np.array(whole, bool) & (runs.seed == runs.data_seed)]
     val, test = records.accuracies(runs, "val"), records.accuracies(runs, "test")
     labels = [name for name in val if name.isdigit()]
@@ -78,7 +80,8 @@ def in_comparison(table: pd.DataFrame) -> pd.DataFrame:
     """Return the runs of each model's training with which the most methods were trained."""
     counted = table.groupby(TRAINED).method.nunique()
     best = {*counted[counted > 1].groupby("model").idxmax()}
-    return table[[key in best for key in table[TRAINED].itertuples(index=False, name=None)]]
+    chosen = [key in best for key in table[TRAINED].itertuples(index=False, name=None)]
+    return table[np.array(chosen, bool)]
 
 
 def tuning(table: pd.DataFrame) -> pd.DataFrame:

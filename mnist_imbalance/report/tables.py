@@ -82,7 +82,7 @@ def on_grounds(runs: pd.DataFrame) -> pd.DataFrame:
         what the config says (weight, normalize, weights, output_relu, output_bias), a column for
         each of `GROUNDS`, and left_out, why a run stands on none of them.
     """
-    runs = runs[~runs.config.map(lambda config: "scheduler._target_" in config)]
+    runs = runs[np.array(["scheduler._target_" not in config for config in runs.config], bool)]
     keys = ["loss.minority_weight", "loss.normalize", "loss.weights", "model.output_relu"]
     keys += ["model.output_bias", "trainer.max_steps"]
     config = pd.DataFrame([*runs.config], runs.index).reindex(columns=keys)
@@ -96,10 +96,11 @@ def on_grounds(runs: pd.DataFrame) -> pd.DataFrame:
             f"{split} {name}": values
             for split in ("val", "test")
             for name, values in records.accuracies(runs, split).items()
-        },
+        }
+        | ({"val all": NAN, "test all": NAN} if runs.empty else {}),
     )
     runs["condition"] = _named_by_choice(runs)
-    cut = runs.config.map(lambda config: any(key.startswith(methods.CUT_SHORT) for key in config))
+    cut = pd.Series([methods.is_cut_short(config) for config in runs.config], runs.index, bool)
     by_epochs = config["trainer.max_steps"].isna()
     epochs, steps = _common_length(runs[~cut], by_epochs[~cut])
     runs[STEPS] = ~cut & (runs.steps == steps)
@@ -300,9 +301,10 @@ def compared(runs: pd.DataFrame, labels: NDArray[np.integer[Any]] | None) -> pd.
 
 
 def claims(runs: pd.DataFrame) -> pd.DataFrame:
-    """Judge AI3607's claims; a family is those about one model with one optimizer."""
+    """Judge AI3607's claims on runs with its groups; a family is one model's with one optimizer."""
     rows: list[dict[str, Any]] = []
-    for _, optimizer, model, accuracy in families(runs, EPOCHS):
+    has_its_groups = {*groups_of(runs)} == {*ai3607.GROUPS} - {ALL}
+    for _, optimizer, model, accuracy in families(runs, EPOCHS) if has_its_groups else ():
         rows += stats.judged(ai3607.judge_claims(accuracy, model, optimizer))
     return pd.DataFrame(rows, columns=ai3607.COLUMNS)
 
@@ -500,7 +502,7 @@ def curves(runs: pd.DataFrame) -> pd.DataFrame:
     table["step"] = ((table.epoch + 1) * per_epoch).clip(upper=table.steps)
     for name in shown:
         own = [f"accuracy_{label}" for label in groups_of(runs).get(name, [])]
-        table[name] = table[own].mean(axis=1) if own else table.accuracy
+        table[name] = table[own].mean(axis=1) if own else table.get("accuracy")
     keys = [name for name in columns if name not in ("label", "accuracy")]
     table = table[[*keys, *shown]]
     table = table.melt(keys, var_name="label", value_name="accuracy", ignore_index=False)

@@ -22,7 +22,7 @@ from pydantic import BaseModel, Field, FiniteFloat, PositiveInt, ValidationError
 from mnist_imbalance.config import CONF, compose_with, start
 from mnist_imbalance.errors import ConfigError, as_config_error, naming, one_line_errors
 from mnist_imbalance.records.identity import determining, hash_config
-from mnist_imbalance.seeds import Seed, derive
+from mnist_imbalance.data.seeds import Seed, derive
 from mnist_imbalance.sweeps.launch import Job, Outcome, check_launcher, launch, tabulate
 from mnist_imbalance.sweeps.plan import Seeds
 
