@@ -17,12 +17,10 @@ from typing import Any
 import numpy
 
 from benchmarks.measure import Row, row, run
-from mnist_imbalance.conditions import SEEDS
-from mnist_imbalance.merging import merge
-from mnist_imbalance.packed import row_of, tabulate, write
-from mnist_imbalance.report.images import read_idx
-from mnist_imbalance.runs import PACKED, find_records, hash_config
+from mnist_imbalance.records import table
+from mnist_imbalance.records.identity import SEEDS, hash_config
 
+PACKED = "records.parquet"
 RUNS = (1_000, 10_000, 100_000)
 MOVED = 50  # test images
 APART = 1_000  # between the seeds of a record and of the next one that is made from it
@@ -35,33 +33,29 @@ WHAT = {  # what is measured, and its unit
 
 
 def made_up() -> Iterator[dict[str, Any]]:
-    """Return rows without end, as `row_of` gives them but for their checksums."""
-    records = find_records(["results"])
-    labels = read_idx(Path("data/MNIST/raw/t10k-labels-idx1-ubyte"))
-    real = []
-    for key, result in records.results.items():
-        kept = records.kept[key]
-        record = result.model_dump(by_alias=True)
-        real.append((result.config, row_of(record, kept.epochs(result), kept.predictions(), key)))
+    """Yield rows without end, as `table.write` takes them."""
+    records, _ = table.read(["results"])
+    real = [{**run, **row} for run, row in table.kept(records, [*table.KEPT])]
     random = numpy.random.default_rng(0)
     for again in count():
-        for config, known in real:
+        for known in real:
+            config = known["config"]
             seeds = {key: config[key] + APART * again for key in sorted(SEEDS & config.keys())}
-            new: dict[str, Any] = {"seeds": json.dumps(seeds)}
-            new["config_hash"] = hash_config({**config, **seeds})
-            new |= {"seed": seeds["seed"], "data_seed": seeds["data.seed"]}
-            confusion = numpy.array(known["test_confusion"]).reshape(10, 10)
-            moved, others = random.choice(len(labels), MOVED), random.integers(10, size=MOVED)
-            if "test_predicted" in known:
-                predicted = numpy.frombuffer(known["test_predicted"], numpy.uint8).copy()
-                predicted[moved] = others
-                new["test_predicted"] = predicted.tobytes()
-                confusion = numpy.bincount(labels * 10 + predicted, minlength=100)
-            else:
-                numpy.subtract.at(confusion, (labels[moved], labels[moved]), 1)
-                numpy.add.at(confusion, (labels[moved], others), 1)
-                confusion = confusion.clip(0)
-            yield {**known, **new, "test_confusion": confusion.ravel().tolist()}
+            new: dict[str, Any] = {"config": {**config, **seeds}, "seed": seeds["seed"]}
+            new |= {"config_hash": hash_config(new["config"]), "data_seed": seeds["data.seed"]}
+            if known["test_predicted"]:
+                confusion = known["test_confusion"].copy()
+                labels = numpy.frombuffer(known["test_predicted"], numpy.uint8).copy()
+                moved, others = random.choice(len(labels), MOVED), random.integers(10, size=MOVED)
+                before, labels[moved] = labels.copy(), others
+                most = confusion.argmax(axis=0)  # the true label, as far as the records say
+                changed = (before != labels).nonzero()[0]
+                true = most[before[changed]]
+                numpy.subtract.at(confusion, (true, before[changed]), 1)
+                numpy.add.at(confusion, (true, labels[changed]), 1)
+                if confusion.min() >= 0:
+                    new |= {"test_confusion": confusion, "test_predicted": labels.tobytes()}
+            yield {**known, **new}
 
 
 def point(runs: int) -> dict[str, float]:
@@ -70,9 +64,9 @@ def point(runs: int) -> dict[str, float]:
         place = Path(folder)
         rows = made_up()
         for half in ("one", "two"):
-            write(place / half / PACKED, tabulate(islice(rows, runs // 2)))
+            table.write(islice(rows, runs // 2), place / half / PACKED)
         begin = time.perf_counter()
-        merge([place / "one", place / "two"], place / "all")
+        table.merge([place / "one", place / "two"], place / "all")
         merged = time.perf_counter()
         keys = [f"runs_dir={place / 'all'}", "records_dirs=[]"]
         run(["-m", "mnist_imbalance.report", *keys, f"study.report_dir={place / 'report'}"])

@@ -6,19 +6,40 @@ import sys
 from importlib import import_module
 
 COMMANDS = {
-    "train": "mnist_imbalance.train",
-    "study": "mnist_imbalance.study",
-    "search": "mnist_imbalance.search",
-    "report": "mnist_imbalance.report.__main__",
-    "counts": "mnist_imbalance.counts",
-    "adjust": "mnist_imbalance.adjust",
-    "records": "mnist_imbalance.records.__main__",
+    "train": "train",
+    "study": "study",
+    "search": "sweeps.search",
+    "report": "report.__main__",
+    "counts": "__main__",
+    "adjust": "sweeps.adjust",
+    "records": "records.__main__",
 }
 
 
+def counts() -> None:
+    """Print the images of each label before and after every step: data=augmented_40, say."""
+    from rich import print as show  # here, for a shell's Tab does not wait for these
+    from rich.table import Table
+
+    from mnist_imbalance.config import build, check, compose_with, overrides_from_arguments
+    from mnist_imbalance.errors import one_line_errors
+
+    with one_line_errors():
+        config = compose_with(overrides_from_arguments(counts.__doc__))
+        check(config)
+        data = build(config, "data")
+        data.setup()
+        table = Table("label", *data.counts, title="images")
+        for label in range(data.num_classes):
+            table.add_row(str(label), *(str(step[label]) for step in data.counts.values()))
+        table.add_section()
+        table.add_row("all", *(str(sum(step)) for step in data.counts.values()))
+        show(table)
+
+
 def main() -> None:
-    """Run the command that the first argument names, or complete what the shell has of it."""
-    if sys.argv[1:2] == ["-sc"] and "COMP_LINE" in os.environ:  # a shell asks, after Tab
+    """Run the command that the first argument names, or complete it for the shell."""
+    if sys.argv[1:2] == ["-sc"] and "COMP_LINE" in os.environ:  # after Tab
         line = os.environ["COMP_LINE"]
         named = re.match(r"\s*\S+\s+(train|study|search)\s", line)
         if not named:
@@ -27,7 +48,10 @@ def main() -> None:
         sys.argv.insert(1, named[1])
     if sys.argv[1:2] == [] or sys.argv[1] not in COMMANDS:
         sys.exit(f"usage: mnist-imbalance {{{','.join(COMMANDS)}}} [--help] [key=value ...]")
-    import_module(COMMANDS[sys.argv.pop(1)]).main()
+    command = sys.argv.pop(1)
+    if command == "counts":
+        return counts()
+    import_module(f"mnist_imbalance.{COMMANDS[command]}").main()
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
-"""From ``conf/`` to checked values and to the parts that they describe."""
+"""``conf/`` → a composed and checked config → the parts that it describes."""
 
+import argparse
 import copy
+import os
 import re
+import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from importlib.util import find_spec
+from contextlib import nullcontext
 from inspect import signature
 from pathlib import Path
 from pydoc import locate
@@ -18,35 +20,16 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    Field,
-    FiniteFloat,
-    ValidationError,
-)
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 
-from mnist_imbalance.errors import ConfigError, as_config_error, naming
-from mnist_imbalance.seeds import Seed
+from mnist_imbalance.errors import ConfigError, as_config_error, naming, one_line_errors
 
 PACKAGE = Path(__file__).resolve().parent
 CONF = next(  # in an installed package, or in the repository
     place / "conf" for place in (PACKAGE, PACKAGE.parent) if (place / "conf").is_dir()
 )
-# conf/hydra/launcher/joblib.yaml shares the name of its plugin's own config on purpose
-SAME_NAME = r"\s*'hydra/launcher/joblib' is validated against ConfigStore schema"
-warnings.filterwarnings("ignore", SAME_NAME)
-NEEDS = {"slurm": "hydra_plugins.hydra_submitit_launcher", "ray": "ray"}  # what their extras bring
-Limit = Annotated[FiniteFloat, Field(gt=0)]  # batches, or a fraction of them
-
-
-def hydra_at_conf() -> AbstractContextManager[Any]:
-    """Let Hydra compose from ``conf/`` meanwhile, unless a command line of ours has begun that."""
-    if GlobalHydra.instance().is_initialized():
-        return nullcontext()
-    context: AbstractContextManager[Any] = initialize_config_dir(str(CONF), version_base="1.3")
-    return context
+# some choices in conf/hydra/launcher share the name of a plugin's own config on purpose
+warnings.filterwarnings("ignore", r"\s*'hydra/launcher/\w+' is validated against ConfigStore")
 
 
 def compose_with(
@@ -54,23 +37,17 @@ def compose_with(
 ) -> DictConfig:
     """Compose ``conf/<name>.yaml`` as a command line would, with Hydra's own part or not.
 
-    What the process's command line searches beside ``conf/`` is searched here, too.
+    The process's own ``hydra.searchpath`` counts here, too.
     """
-    searched = list(HydraConfig.get().searchpath) if HydraConfig.initialized() else []
-    with hydra_at_conf():
-        return compose(
-            name,
-            [*([f"hydra.searchpath={searched}"] if searched else []), *overrides],
-            return_hydra_config=with_hydra,
-        )
+    path = list(HydraConfig.get().searchpath) if HydraConfig.initialized() else []
+    ours = GlobalHydra.instance().is_initialized()
+    with nullcontext() if ours else initialize_config_dir(str(CONF), version_base="1.3"):
+        search = [f"hydra.searchpath={path}"] if path else []
+        return compose(name, [*search, *overrides], return_hydra_config=with_hydra)
 
 
 def take_apart(config: DictConfig) -> tuple[DictConfig, HydraConf]:
-    """Split a config that was composed with Hydra's part as Hydra does before it calls a job.
-
-    Returns:
-        The job's config, and Hydra's own, which from now on is the process's.
-    """
+    """Split a config into a job's and Hydra's own, which becomes the process's."""
     HydraConfig.instance().set_config(config)
     task = copy.deepcopy(config)
     with read_write(task), open_dict(task):
@@ -78,24 +55,18 @@ def take_apart(config: DictConfig) -> tuple[DictConfig, HydraConf]:
     return task, HydraConfig.get()
 
 
-def check_end(end: int) -> int:
-    """Let a number of epochs or steps pass, or -1, Lightning's word for no end."""
-    if end < 1 and end != -1:
-        raise PydanticCustomError("end", "Input should be greater than 0, or -1 for no end")
-    return end
-
-
-End = Annotated[int, AfterValidator(check_end)]
+Limit = Annotated[FiniteFloat, Field(gt=0)]  # batches, or a fraction of them
+End = Annotated[int, Field(ge=-1)]  # -1 is Lightning's word for no end
 
 
 class Part(BaseModel, strict=True):
-    """What Hydra builds; its arguments are checked by what they are given to."""
+    """An object that Hydra builds; the object checks its own arguments."""
 
     target: str = Field(alias="_target_", min_length=1)
 
 
 class OptimizerKeys(Part):
-    """What optimizers of every kind need to be told."""
+    """The keys that all optimizers share."""
 
     lr: Annotated[FiniteFloat, Field(gt=0)]
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0
@@ -103,7 +74,7 @@ class OptimizerKeys(Part):
 
 
 class TrainerKeys(Part):
-    """The keys of ``lightning.Trainer`` that the rest of the code relies on."""
+    """The keys of ``lightning.Trainer`` that other code relies on."""
 
     accelerator: str
     devices: Annotated[int, Field(gt=0)]
@@ -116,9 +87,9 @@ class TrainerKeys(Part):
 
 
 class Keys(BaseModel, strict=True, extra="forbid"):
-    """The whole config; what is Any is checked where it is built."""
+    """A whole config; values of type Any are checked when they are built."""
 
-    seed: Seed
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
     threads: Annotated[int, Field(gt=0, le=4096)]
     runs_dir: Annotated[str, Field(min_length=1)]
     data: Part
@@ -135,7 +106,7 @@ class Keys(BaseModel, strict=True, extra="forbid"):
 
 
 def check(config: DictConfig) -> None:
-    """Check the values that no room of our own checks.
+    """Check the values that no part checks itself.
 
     Raises:
         ConfigError: A value cannot work.
@@ -144,74 +115,70 @@ def check(config: DictConfig) -> None:
         Keys.model_validate(OmegaConf.to_container(config, resolve=True))
     except ValidationError as error:
         raise as_config_error(error) from error
-    if config.trainer.max_epochs == config.trainer.max_steps == -1:
+    trainer = config.trainer
+    for key in ("max_epochs", "max_steps"):
+        if trainer[key] == 0:
+            raise ConfigError(f"trainer.{key}: must be above 0, or -1 for no end, got 0")
+    if trainer.max_epochs == trainer.max_steps == -1:
         raise ConfigError("trainer.max_epochs, trainer.max_steps: one of them must end the run")
+    if trainer.devices > 1:
+        raise ConfigError(
+            "trainer.devices: must be 1; to use several devices, sweep with hydra/launcher=joblib"
+        )
 
 
-def check_installed(name: str) -> None:
-    """Refuse a choice of ``hydra/launcher`` whose extra is not installed.
-
-    Raises:
-        ConfigError: It is not.
-    """
-    if name in NEEDS and not find_spec(NEEDS[name]):
-        raise ConfigError(f"hydra/launcher: {name} is not installed; pip install -e '.[{name}]'")
-
-
-def answer(part: Any, known: Mapping[str, Any]) -> Any:
-    """Return a part's config with what its class or function asks for by a parameter's name.
-
-    Args:
-        part: Of a composed config, with ``_target_``, perhaps nested.
-        known: What can be asked for; a value that the config gives stands.
-    """
-    if isinstance(part, list):
-        return [answer(item, known) for item in part]
-    if not isinstance(part, dict):
-        return part
-    answered = {key: answer(value, known) for key, value in part.items()}
-    if "_target_" in part:
-        asked = known.keys() & asked_for(part["_target_"])
-        answered = {key: known[key] for key in sorted(asked)} | answered
-    return answered
-
-
-def asked_for(path: Any) -> set[str]:
-    """Return the names of a class's or function's parameters; none where Python cannot tell."""
+def parameter_names(path: Any) -> set[str]:
+    """Return the names of a class's or function's parameters, none where Python cannot tell."""
     try:
         return set(signature(cast("Callable[..., Any]", locate(path))).parameters)
-    except Exception:  # building it will tell
+    except Exception:  # building the part names the mistake
         return set()
 
 
-def build(
-    config: DictConfig,
-    group: str,
-    known: Mapping[str, Any] | None = None,
-    kind: Any = object,
-    **more: Any,
-) -> Any:
-    """Return what a config group describes.
+def inject(part: Any, known: Mapping[str, Any]) -> Any:
+    """Fill in constructor arguments that a part declares, such as ``class_counts``.
 
-    Args:
-        config: The whole config.
-        group: Its key of the part.
-        known: What the part is given where it asks for it, see `answer`.
-        kind: The class that it must turn out to be of.
-        more: Arguments that it is given whatever the config says.
+    A value of the config wins, unless it is ``???``.
+    """
+    if isinstance(part, list):
+        return [inject(item, known) for item in part]
+    if not isinstance(part, dict):
+        return part
+    filled = {key: inject(value, known) for key, value in part.items()}
+    if "_target_" in part:
+        blank = {key for key, value in part.items() if value == "???"} & known.keys()
+        declared = known.keys() & parameter_names(part["_target_"]) - part.keys()
+        filled |= {key: known[key] for key in sorted(declared | blank)}
+    return filled
+
+
+def part_of(config: DictConfig, group: str, known: Mapping[str, Any] | None = None) -> Any:
+    """Return a group of a config as plain values, see `inject`.
 
     Raises:
-        ConfigError: It cannot be made with these values.
+        ConfigError: It is no part, or lacks a value.
     """
-    found = OmegaConf.select(config, group, throw_on_missing=True)
+    found = OmegaConf.select(config, group)
     if not OmegaConf.is_config(found):
         raise ConfigError(f"{group}: must be a part with its _target_, got {found!r}")
-    part = OmegaConf.to_container(found, resolve=True, throw_on_missing=True)
+    part = inject(OmegaConf.to_container(found, resolve=True), known or {})
+    for key, value in part.items() if isinstance(part, dict) else ():
+        if value == "???":
+            raise ConfigError(f"{group}.{key}: a value must be given")
+    return part
+
+
+def build_part(part: Any, group: str, kind: Any = object, **more: Any) -> Any:
+    """Build a part from plain values, see `part_of`.
+
+    Raises:
+        ConfigError: The values do not fit, or the part is not of this kind.
+    """
     with naming(group):
         try:
-            built = instantiate(answer(part, known or {}), **more, _convert_="all")
+            built = instantiate(part, **more, _convert_="all")
         except InstantiationException as error:
-            within = re.search(r"full_key: (\w+?)\d*$", str(error))  # a list's items have numbers
+            within = re.search(r"full_key: (\w+?)\d*$", str(error))  # list items have numbers
             with naming(f"{group}.{within[1]}" if within else group):
                 raise error.__cause__ or error from error
         if not isinstance(built, kind):
@@ -219,13 +186,53 @@ def build(
     return built
 
 
-def build_each(
-    config: DictConfig, group: str, known: Mapping[str, Any], kind: Any
-) -> dict[str, Any]:
-    """Return what each entry of a config group describes, by name, see `build`."""
-    part = OmegaConf.select(config, group)
-    if part is None:
+def build(
+    config: DictConfig, group: str, known: Mapping[str, Any] | None = None, kind: Any = object
+) -> Any:
+    """Build the part that a group of a config describes, see `part_of` and `build_part`."""
+    return build_part(part_of(config, group, known), group, kind)
+
+
+def parts_of(config: DictConfig, group: str, known: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parts of a group that takes several choices, by name, see `part_of`."""
+    parts = OmegaConf.select(config, group)
+    if parts is None:
         return {}
-    if not isinstance(part, DictConfig):
+    if not isinstance(parts, DictConfig):
         raise ConfigError(f"{group}: must be choices, {group}=[a,b]")
-    return {name: build(config, f"{group}.{name}", known, kind) for name in map(str, part)}
+    return {name: part_of(config, f"{group}.{name}", known) for name in map(str, parts)}
+
+
+def overrides_from_arguments(description: str | None, name: str = "train") -> list[str]:
+    """Read a command line that takes overrides of ``conf/<name>.yaml`` and nothing else."""
+    parser = argparse.ArgumentParser(
+        description=description,
+        epilog=f"keys and their defaults:\n\n{OmegaConf.to_yaml(compose_with([], name=name))}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="change these keys")
+    parser.add_argument("--config-dir", type=Path, help="one more folder like conf/")
+    given = parser.parse_args()
+    if not given.config_dir:
+        return list(given.overrides)
+    return [f"hydra.searchpath=['file://{given.config_dir.absolute()}']", *given.overrides]
+
+
+def silence_warnings() -> None:
+    """Silence warnings that no user can act on, here and in child processes."""
+    tree = "lightning.pytorch.utilities._pytree"  # Lightning 2.6 with torch >= 2.13
+    warnings.filterwarnings("ignore", module=tree)
+    in_jobs = f"ignore::UserWarning:multiprocessing.process,ignore:::{tree}"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # hand errors on to us instead of printing them
+    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [os.getenv("PYTHONWARNINGS"), in_jobs]))
+
+
+def start(job: Callable[[], Any]) -> None:
+    """Run a job that Hydra composes from the command line."""
+    silence_warnings()
+    with one_line_errors():
+        for argument in sys.argv[1:]:
+            group, _, value = argument.lstrip("+").partition("=")
+            if value in ("null", "false") and (CONF / group).is_dir():
+                raise ConfigError(f"{argument}: must be the name of a choice, or [a,b]")
+        job()

@@ -8,52 +8,56 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
 
-from mnist_imbalance.commandline import one_line_errors, start
-from mnist_imbalance.config import CONF
-from mnist_imbalance.jobs import Outcome, as_outcome, run, run_in_sweep
-
-
-def run_one(config: DictConfig) -> Outcome:
-    """Do a single run, show its result and return how it ended."""
-    from rich.console import Console
-
-    from mnist_imbalance.runs import RunFolder
-    from mnist_imbalance.summary import tabulate_run
-
-    folder = RunFolder(Path(HydraConfig.get().runtime.output_dir))
-    done_before = folder.result_file.exists()
-    result = run(config)
-    console = Console()
-    if done_before:
-        console.print(f"finished before, nothing trained: {folder.result_file}", soft_wrap=True)
-    console.print(tabulate_run(result))
-    if not folder.result_file.exists():
-        console.print("on trial, as trainer.fast_dev_run says: nothing is kept")
-        return as_outcome(folder.path, result)
-    console.print(f"run folder: {folder.path}", soft_wrap=True)
-    if "tensorboard" in (config.logger or {}):
-        experiment = f"{config.runs_dir}/{HydraConfig.get().runtime.choices['experiment']}"
-        console.print(f"TensorBoard: tensorboard --logdir {experiment}", soft_wrap=True)
-    if "mlflow" in (config.logger or {}):
-        store = config.logger.mlflow.tracking_uri
-        console.print(f"MLflow: mlflow ui --backend-store-uri {store}", soft_wrap=True)
-    return as_outcome(folder.path, result)
+from mnist_imbalance.config import CONF, start
+from mnist_imbalance.errors import STOPPED, ConfigError, one_line_errors
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
-def job(config: DictConfig) -> Outcome:
-    """Do what Hydra composed and return how it ended."""
-    if HydraConfig.get().mode == RunMode.RUN:
-        with one_line_errors():  # not later: Hydra would print the overrides first
-            return run_one(config)
-    return run_in_sweep(config)
+def job(config: DictConfig) -> None:
+    """Train one run and show its result; with ``-m``, Hydra's launcher trains all."""
+    console, settings = Console(), HydraConfig.get()
+    with one_line_errors():  # not later: Hydra would print the overrides first
+        if swept := settings.sweeper.params:
+            raise ConfigError(f"experiment: this overlay sweeps {', '.join(swept)}; add -m")
+        with Console(stderr=True).status("loading PyTorch"):
+            from mnist_imbalance.sweeps.launch import remove_empty
+            from mnist_imbalance.training.folder import RunFolder
+            from mnist_imbalance.training.run import fit_run
+        folder = RunFolder(Path(settings.runtime.output_dir))
+        finished = folder.result_file.exists()
+        try:
+            result = fit_run(config, settings, folder)
+        except SystemExit:  # Lightning's answer to SIGTERM
+            sys.exit(STOPPED)
+        finally:
+            remove_empty(folder.path, Path(settings.sweep.dir).absolute())
+    title = f"{result.condition}, {result.model}, {result.optimizer}, {result.epochs} epochs"
+    table = Table("label", "test accuracy %", title=f"{title}, seed {result.seed}", min_width=70)
+    for label, accuracy in enumerate(result.test.accuracy_per_label):
+        table.add_row(str(label), f"{100 * accuracy:.1f}")
+    table.add_section()
+    for group, accuracy in {
+        **result.accuracy_of_groups["test"],
+        "all": result.test.accuracy,
+    }.items():
+        table.add_row(group, f"{100 * accuracy:.1f}")
+    console.print(table)
+    if finished:
+        console.print("finished before, nothing trained")
+    if not folder.result_file.exists():
+        return console.print("a dry run, as trainer.fast_dev_run says: nothing is kept")
+    console.print(f"run folder: {folder.path}", soft_wrap=True)
+    if "tensorboard" in (config.logger or {}):
+        experiment = f"{config.runs_dir}/{settings.runtime.choices['experiment']}"
+        console.print(f"TensorBoard: tensorboard --logdir {experiment}", soft_wrap=True)
 
 
 def show_help() -> None:
-    """Show Hydra's help without the group that is the study's alone."""
+    """Show Hydra's help without the group that only the study has."""
     with suppress(SystemExit), redirect_stdout(io.StringIO()) as shown:
         job()
     print(re.sub(r"(?m)^study: .*\n", "", shown.getvalue()))

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from mnist_imbalance.data.augment import Copy, add_noise, expand, rotate
-from mnist_imbalance.seeds import generator
+from mnist_imbalance.data.copies import Copy, add_noise, expand, rotate
+from mnist_imbalance.data.seeds import generator
 
 
 @pytest.fixture

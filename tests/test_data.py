@@ -6,13 +6,12 @@ import lightning
 import pytest
 import torch
 from conftest import REPOSITORY, composed
+from mnist_imbalance.classifier import Classifier
 from torch import nn
 from torchvision.datasets import MNIST
 
 from mnist_imbalance import counts
-from mnist_imbalance.classifier import Classifier
 from mnist_imbalance.config import build
-from mnist_imbalance.data import MNISTData
 from mnist_imbalance.data.imbalance import (
     hold_out,
     kept_counts,
@@ -20,9 +19,10 @@ from mnist_imbalance.data.imbalance import (
     scored_groups,
     subsample,
 )
-from mnist_imbalance.data.source import Images, load
+from mnist_imbalance.data.module import MNISTData
+from mnist_imbalance.data.seeds import generator
+from mnist_imbalance.data.sources import Images, load
 from mnist_imbalance.errors import ConfigError
-from mnist_imbalance.seeds import generator
 
 MAJORITY_COUNTS = [4921, 5418, 5765, 5351, 5449]
 V2 = "torchvision.transforms.v2"
@@ -89,6 +89,16 @@ def test_data_seed_chooses_and_order_seed_orders() -> None:
     assert torch.equal(sums, other_sums)  # the same images ...
     assert not torch.equal(base, other_order)  # ... in another order
     assert not torch.equal(base.sum(dim=0), other_choice.sum(dim=0))
+
+
+def test_copies_can_fill_up_to_the_other_labels() -> None:
+    filled = prepared("data=augmented_100", "data.fill=true", "data.keep=0.01")
+    assert filled.class_counts[:5] == [100 * count for count in filled.counts["subsampled"][:5]]
+    noisy = filled.train[0][filled.train[1] == 0].unflatten(0, (100, -1))[5::10]
+    assert not torch.equal(noisy[0], noisy[1])  # each copy's noise is its own
+    assert len(filled.sample()) == 5 * 10
+    plain, same = (prepared("data=augmented_100", f"data.fill={fill}") for fill in (False, True))
+    assert torch.equal(plain.train[0], same.train[0])  # at 10 % the ten copies fill up already
 
 
 def test_copies_are_augmented_images_of_the_kept_ones() -> None:

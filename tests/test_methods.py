@@ -1,5 +1,6 @@
 """Published losses, against numbers worked out from their papers' formulas."""
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,17 +8,17 @@ from typing import Any
 import pytest
 import torch
 from conftest import REPOSITORY
+from mnist_imbalance.fit import fit_run
+from mnist_imbalance.runs import RunFolder
 from pydantic import ValidationError
 from test_batched import make_run
 from torch.nn import functional
 
-from mnist_imbalance.batched.fit import fit_side_by_side
-from mnist_imbalance.batched.launch import program
-from mnist_imbalance.config import compose_with
+from mnist_imbalance.config import build, compose_with
 from mnist_imbalance.errors import ConfigError
-from mnist_imbalance.fit import fit_run
-from mnist_imbalance.losses import AdjustedCrossEntropy
-from mnist_imbalance.methods import (
+from mnist_imbalance.methods.losses import (
+    AdjustedCrossEntropy,
+    GroupDRO,
     class_balanced,
     focal,
     inverse_frequency,
@@ -27,15 +28,23 @@ from mnist_imbalance.methods import (
 )
 from mnist_imbalance.models.heads import CosineLinear
 from mnist_imbalance.models.lstm import RowLSTM
-from mnist_imbalance.runs import RunFolder
+from mnist_imbalance.sweeps.batched import fit_together, program
 
+ONE_PERCENT = [54, 62, 55, 56, 53, 4921, 5418, 5765, 5351, 5449]
 IMBALANCED = [542, 624, 546, 563, 534, 4921, 5418, 5765, 5351, 5449]
 ONE_IMAGE = torch.tensor([[2.0, 1.0, 0.0]]), torch.tensor([0])
 METHODS = sorted(
     file.stem
     for file in (REPOSITORY / "conf" / "loss").iterdir()
-    if "mnist_imbalance.methods" in file.read_text()
+    if "mnist_imbalance.methods" in file.read_text() or "defaults" in file.read_text()
 )
+
+
+def built(method: str, *overrides: str) -> Any:
+    """Return a choice of ``conf/loss`` for the set of which 1 % of the rare labels is kept."""
+    config = compose_with([f"loss={method}", *overrides])
+    known = {"class_counts": ONE_PERCENT, "num_classes": 10, "head": config.model.head}
+    return build(config, "loss", known)
 
 
 @pytest.fixture
@@ -82,20 +91,66 @@ def test_balanced_softmax_of_ren_2020_and_logit_adjustment_of_menon_2021() -> No
 
 def test_ldam_of_cao_2019(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
     features, labels = batch
-    cosines = CosineLinear(10, 10)(features)
-    assert cosines.abs().max() <= 1
-    without_margin = ldam(IMBALANCED, "cosine", max_margin=0)(cosines, labels)
-    torch.testing.assert_close(without_margin, functional.cross_entropy(30 * cosines, labels))
+    logits = CosineLinear(10, 10)(features)  # those of a trained model: 30 cosines
+    cosines = logits / 30
+    assert 0.5 < cosines.abs().max() <= 1
+    without_margin = ldam(IMBALANCED, "cosine", max_margin=0)(logits, labels)
+    torch.testing.assert_close(without_margin, functional.cross_entropy(logits, labels))
     own = functional.one_hot(labels, 10) * ldam(IMBALANCED, "cosine", scale=1).margins
-    with_margin = ldam(IMBALANCED, "cosine")(cosines, labels)
+    with_margin = ldam(IMBALANCED, "cosine")(logits, labels)
     torch.testing.assert_close(with_margin, functional.cross_entropy(30 * (cosines - own), labels))
     with pytest.raises(ConfigError, match=r"^model\.head: ldam needs cosine"):
         ldam(IMBALANCED, "linear")
 
 
+def test_the_last_fifth_of_ldam_drw_has_the_gradient_of_its_authors(
+    batch: tuple[torch.Tensor, torch.Tensor],
+) -> None:
+    logits, labels = 30 * batch[0].tanh(), batch[1]
+    loss = built("ldam_drw", "model.head=cosine")
+    loss.start_epoch(0.8)
+    weights = (1 - 0.9999) / (1 - 0.9999 ** torch.tensor(ONE_PERCENT, dtype=torch.float64))
+    weights = (weights / weights.sum() * 10).float()
+    margins = 1 / torch.tensor(ONE_PERCENT) ** 0.25
+    margins = margins * (0.5 / margins.max())
+    shifted = logits / 30 - functional.one_hot(labels, 10) * margins
+    expected = functional.cross_entropy(30 * shifted, labels, weight=weights)
+    torch.testing.assert_close(loss(logits, labels), expected)
+    counts = torch.tensor(ONE_PERCENT)
+    mean = (counts * loss.weights).sum() / counts.sum()  # what dividing by images would leave
+    assert mean.item() == pytest.approx(0.046, abs=0.001)
+
+
+def test_deferred_weights_and_class_balanced_focal_from_one_word(
+    batch: tuple[torch.Tensor, torch.Tensor],
+) -> None:
+    weights = class_balanced(ONE_PERCENT).weights
+    deferred = built("ce_drw")
+    torch.testing.assert_close(deferred(*batch), functional.cross_entropy(*batch))
+    deferred.start_epoch(0.8)
+    torch.testing.assert_close(deferred(*batch), functional.cross_entropy(*batch, weight=weights))
+    p = batch[0].softmax(dim=1).gather(1, batch[1].unsqueeze(1)).squeeze(1)
+    expected = (weights[batch[1]] * (1 - p) ** 2 * -p.log()).mean()
+    torch.testing.assert_close(built("class_balanced_focal")(*batch), expected)
+    with pytest.raises(ConfigError, match=r"^loss\.weights, loss\.beta: "):
+        focal(2, weights=[1, 2], class_counts=[1, 2], beta=0.9)
+
+
+def test_group_dro_of_sagawa_2020(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+    logits, labels = batch[0].requires_grad_(), batch[1].clamp(max=8)  # no image of label 9
+    loss = GroupDRO(10, step=0.5)
+    means = [functional.cross_entropy(logits[labels == y], labels[labels == y]) for y in range(9)]
+    grown = [0.1 * math.exp(0.5 * mean.item()) for mean in means] + [0.1]
+    weights = [weight / sum(grown) for weight in grown]
+    expected = sum(w * mean.item() for w, mean in zip(weights, means, strict=False))
+    assert loss(logits, labels).item() == pytest.approx(expected, abs=1e-5)
+    loss(logits.detach(), labels)  # scoring leaves the weights as they are
+    assert loss.weights.tolist() == pytest.approx(weights, abs=1e-6)
+
+
 def test_label_aware_smoothing_of_zhong_2021(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
     smoothing = label_aware_smoothing([100, 550, 1000]).smoothing
-    assert smoothing.tolist() == pytest.approx([0.1, 0.1 + 0.3 * 0.5**0.5, 0.4])
+    assert smoothing.tolist() == pytest.approx([0, 0.3 * 0.5**0.5, 0.3])
     equal = label_aware_smoothing(IMBALANCED, most=0.2, least=0.2)(*batch)
     expected = functional.cross_entropy(*batch, label_smoothing=0.2)
     torch.testing.assert_close(equal, expected)
@@ -156,7 +211,7 @@ def test_deferred_numbers_take_hold_after_their_fraction(tmp_path: Path, togethe
         """Return the confusion matrix of every epoch's training images, for each loss."""
         runs = [make_run(tmp_path, *SHORT, "trainer.max_epochs=4", *loss) for loss in losses]
         if together:
-            fit_side_by_side(runs, show_progress=False)
+            fit_together(runs, show_progress=False)
         else:
             for run in runs:
                 fit_run(run.config, run.hydra, run.folder, show_progress=False)

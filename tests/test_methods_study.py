@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 from handmade import groups, scores, study_of, write_record
-
-from mnist_imbalance.config import compose_with
-from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.plan import PlannedRun, plan, read_study, with_choice
 from mnist_imbalance.runs import determining, find_records, hash_config
 from mnist_imbalance.selection import sweeps_of
+
+from mnist_imbalance.config import compose_with
+from mnist_imbalance.errors import ConfigError
 
 SMALL = (
     "study=methods",
@@ -31,8 +31,8 @@ def method_of(run: PlannedRun) -> str:
 
 def test_every_method_is_planned_for_both_models_and_imbalances() -> None:
     keys, runs = study_of("study=methods")
-    assert len(keys.study.methods) == 23
-    assert len(runs) == 576
+    assert len(keys.study.methods) == 40
+    assert len(runs) == 930
     for experiment, steps in (("methods_cnn", 5825), ("methods_lstm", 2330)):
         of_model = [run for run in runs if run.experiment == experiment]
         at = [(run.config["data.keep"], run.config["seed"]) for run in of_model]
@@ -40,7 +40,7 @@ def test_every_method_is_planned_for_both_models_and_imbalances() -> None:
         places = [(keep, seed) for keep in (0.1, 0.01) for seed in range(5)]
         of_places = {place: at.count(place) for place in places}
         assert of_places.pop((0.1, 0)) > 60  # every setting
-        assert set(of_places.values()) == {22}  # one run a method
+        assert set(of_places.values()) == {37}  # one run a method
         assert {run.config["trainer.max_steps"] for run in of_model} == {steps}
 
 

@@ -9,7 +9,7 @@ from sklearn import metrics as theirs
 from torch.nn import functional
 
 from mnist_imbalance.config import build
-from mnist_imbalance.metrics import (
+from mnist_imbalance.methods.metrics import (
     auroc,
     balanced_accuracy,
     ece,
@@ -41,6 +41,11 @@ def test_they_are_scikit_learns(scored: tuple[torch.Tensor, torch.Tensor]) -> No
         assert ours(logits, labels).item() == pytest.approx(value, abs=1e-5)
     recalls = theirs.recall_score(labels, predicted, average=None)
     assert g_mean(*scored).item() == pytest.approx(math.prod(recalls) ** 0.25, abs=1e-5)
+
+
+def test_a_label_without_images_is_left_out() -> None:
+    logits = torch.tensor([[3.0, 0, 1], [2, 1, 1], [0, 2, 1], [1, 3, 1]])
+    assert auroc(logits, torch.tensor([0, 0, 1, 1])).item() == 1
 
 
 def test_calibration_worked_out_by_hand() -> None:

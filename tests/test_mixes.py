@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 import torch
 from conftest import REPOSITORY
+from mnist_imbalance.classifier import Classifier
+from mnist_imbalance.runs import RunFolder
 from torch import nn
 from torch.nn import functional
 
-from mnist_imbalance.classifier import Classifier
-from mnist_imbalance.data.source import load
-from mnist_imbalance.losses import WeightedCrossEntropy
-from mnist_imbalance.mixes import Mixup, Remix
-from mnist_imbalance.runs import RunFolder
+from mnist_imbalance.data.sources import load
+from mnist_imbalance.methods.losses import WeightedCrossEntropy
+from mnist_imbalance.methods.mixes import CutMix, Mixup, Remix
 
 COUNTS = [300, 100, 99, 30]  # κ = 3: 0 has far more than all others, 1 and 2 than 3
 FAR_MORE = {(0, 1), (0, 2), (0, 3), (1, 3), (2, 3)}
@@ -42,6 +42,23 @@ def test_mixup_of_zhang_2018() -> None:
     torch.testing.assert_close(mixed, share * images + (1 - share) * images[second])
 
 
+def test_cutmix_of_yun_2019() -> None:
+    images, _ = digits()
+    numbers = torch.arange(64)
+    parts = set()
+    for _ in range(20):
+        mixed, first, second, share = CutMix(alpha=1)(images, numbers)
+        assert torch.equal(first, numbers)
+        boxed = (mixed != images).any(dim=(0, 1))  # (H, W), where any image has changed
+        rows, columns = boxed.any(dim=1).nonzero(), boxed.any(dim=0).nonzero()
+        if len(rows):
+            box = (..., slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1))
+            assert torch.equal(mixed[box], images[second][box])
+            assert boxed.sum() <= round((1 - share) * 28 * 28)
+        parts.add(share)
+    assert len(parts) > 10 and min(parts) >= 0 and max(parts) <= 1
+
+
 @pytest.mark.parametrize("alpha", [0.01, 0.2, 1.0, 8.0])
 def test_the_share_of_zhang_2018_is_beta_distributed(alpha: float) -> None:
     mix = Mixup(alpha)
@@ -54,7 +71,7 @@ def test_the_share_of_zhang_2018_is_beta_distributed(alpha: float) -> None:
 
 @pytest.mark.parametrize("tau", [0.5, 0.2])
 def test_remix_of_chou_2020(tau: float) -> None:
-    """Equation 7, worked out by hand for every pair of labels."""
+    """Section 3, worked out by hand for every pair of labels."""
     images, labels = digits()
     mix = Remix(COUNTS, alpha=1, kappa=3, tau=tau)
     seen = set()

@@ -1,35 +1,47 @@
 """What is done after training, on real images."""
 
+import copy
+import math
 import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from conftest import composed
+from mnist_imbalance.load import TrainedRun, load_run
+from mnist_imbalance.runs import Result, RunFolder, determining
+from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn import functional
 
 from mnist_imbalance import adjust, train
-from mnist_imbalance.batched.launch import program
 from mnist_imbalance.config import CONF, compose_with
-from mnist_imbalance.load import TrainedRun, load_run
-from mnist_imbalance.methods import frequencies
-from mnist_imbalance.metrics import balanced_accuracy, part
-from mnist_imbalance.posthoc import (
+from mnist_imbalance.data.samplers import by_frequency
+from mnist_imbalance.data.seeds import derive, generator
+from mnist_imbalance.methods.losses import frequencies
+from mnist_imbalance.methods.metrics import balanced_accuracy, part
+from mnist_imbalance.methods.posthoc import (
     STRENGTHS,
     Adjusted,
+    NearestMean,
+    best_offsets,
     best_temperature,
+    crt,
+    features_of,
+    label_shift,
     last_layer,
     logit_adjustment,
     logits_of,
+    lws,
+    mislas,
     normalized,
     tau_normalized,
     temperature,
 )
-from mnist_imbalance.retraining import crt, lws
-from mnist_imbalance.runs import Result, RunFolder, determining
+from mnist_imbalance.sweeps.batched import program
 
 SHORT = ("data/source=debug", "trainer=cpu", "optimizer=adam", "optimizer.lr=0.003")
 CNN = (*SHORT, "model=cnn", "trainer.max_epochs=15")
@@ -109,14 +121,30 @@ def test_the_strength_is_the_best_on_validation_images(run: TrainedRun) -> None:
     logits = logits_of(model, images)
     scores = [balanced_accuracy(logits - each * log_prior, labels) for each in STRENGTHS]
     assert reached == max(scores) > scores[0]
-    assert adjusted.told == f"τ={STRENGTHS[scores.index(max(scores))]:g}"
+    assert adjusted.told.startswith(f"τ={STRENGTHS[scores.index(max(scores))]:g}")
+
+
+def test_the_strength_can_be_asked_for_and_an_end_of_the_grid_is_said(run: TrainedRun) -> None:
+    model, data = run.classifier.model, run.data
+    log_prior = frequencies(data.class_counts).log().float()
+    asked = logit_adjustment(model, data, tau=1)
+    torch.testing.assert_close(asked.offsets, -log_prior)
+    assert asked.told == "τ=1"
+    ended = logit_adjustment(model, data, tau=[0, 0.01])
+    assert ended.told in {"τ=0", "τ=0.01, the largest of those tried"}
+    with pytest.raises(ValidationError, match="tau"):
+        logit_adjustment(model, data, tau=-1)
 
 
 def test_norms_are_alike_at_full_strength(run: TrainedRun) -> None:
     layer = last_layer(normalized(run.classifier.model, 1, keep_bias=False))
     torch.testing.assert_close(layer.weight.norm(dim=1), torch.ones(10))
     assert not layer.bias.any()
-    kept = tau_normalized(run.classifier.model, run.data, keep_bias=True)
+    grid = [step / 10 for step in range(21)]  # of the authors' tau_norm.py
+    assert composed("posthoc=tau_normalized").posthoc.tau == grid
+    chosen = tau_normalized(run.classifier.model, run.data, keep_bias=False, tau=grid)
+    assert not last_layer(chosen).bias.any()
+    kept = tau_normalized(run.classifier.model, run.data, keep_bias=True, tau=1)
     before = last_layer(run.classifier.model)
     assert torch.equal(last_layer(kept).bias, before.bias)
     assert "bias kept" in kept.told
@@ -159,6 +187,112 @@ def test_the_scales_alone_are_learnt(run: TrainedRun) -> None:
     assert torch.equal(first.scales, again.scales)
     assert not torch.equal(first.scales, other.scales)
     assert of_minority(first, run) > of_minority(model, run)
+
+
+@pytest.mark.parametrize("method", [crt, lws, mislas], ids=["crt", "lws", "mislas"])
+def test_second_stages_are_their_authors(run: TrainedRun, method: Callable[..., Adjusted]) -> None:
+    """The loops of classifier-balancing (cRT, LWS) and MiSLAS's train_stage2.py, three steps."""
+    model, data = run.classifier.model, run.data
+    images, labels = data.train
+    order = by_frequency(labels, power=0, images=96, generator=generator("balanced draws", 5))
+    layer = copy.deepcopy(last_layer(model))
+    features = features_of(model, last_layer(model), images)
+    scales = nn.Parameter(torch.ones(10))
+    keys: dict[str, Any] = {"steps": 3, "lr": 0.1, "batch_size": 32, "weight_decay": 0.01}
+    smooth = torch.zeros(10)
+    if method is crt:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive("last layer", 5))
+            layer.reset_parameters()
+        factors, smooth, keys["smoothing"] = (1.0, 0.0), smooth + 0.2, 0.2
+    elif method is lws:
+        factors = (0.0, 1.0)
+    else:
+        counts = torch.tensor(data.class_counts)
+        rise = (counts - counts.min()) * math.pi / (2 * (counts.max() - counts.min()))
+        factors, smooth = (0.5, 1.0), 0.3 * rise.sin()
+        keys |= {"most": 0.3, "least": 0, "lr_factor": 0.5}
+    values = [*layer.parameters(), scales]
+    momenta = [torch.zeros_like(value) for value in values]
+    for step, chosen in enumerate(order.split(32)):
+        log_p = (layer(features[chosen]) * scales).log_softmax(dim=1)
+        own = -log_p.gather(1, labels[chosen].unsqueeze(1)).squeeze(1)
+        spread = smooth[labels[chosen]]
+        loss = ((1 - spread) * own - spread * log_p.mean(dim=1)).mean()
+        gradients = torch.autograd.grad(loss, values)
+        rate = 0.1 * (1 + math.cos(math.pi * step / 3)) / 2
+        with torch.no_grad():
+            for value, momentum, gradient in zip(values, momenta, gradients, strict=True):
+                momentum.mul_(0.9).add_(gradient + 0.01 * value)
+                value.sub_(factors[value is scales] * rate * momentum)
+    made = method(model, data, seed=5, **keys)
+    torch.testing.assert_close(made.scales, scales.detach())
+    for found, value in zip(last_layer(made.model).parameters(), values, strict=False):
+        torch.testing.assert_close(found, value)
+
+
+def test_a_second_stage_transforms_the_images_it_draws(run: TrainedRun) -> None:
+    model = run.classifier.model
+    turned, flipped = copy.copy(run.data), copy.copy(run.data)
+    images, labels = run.data.train
+    turned.transforms, flipped.train = [lambda image: image.flip(2)], (images.flip(3), labels)
+    keys: dict[str, Any] = {"seed": 0, "steps": 3, "lr": 0.1, "batch_size": 32}
+    first, second, other, plain = (
+        last_layer(crt(model, data, **keys, transforms=redrawn)).weight
+        for data, redrawn in (
+            (turned, True),
+            (flipped, True),
+            (turned, False),
+            (run.data, True),
+        )
+    )
+    torch.testing.assert_close(first, second)
+    assert not torch.equal(first, plain)
+    assert torch.equal(other, plain)
+
+
+def test_the_settings_of_earlier_records_have_their_hash() -> None:
+    earlier = {"_partial_", "_target_", "batch_size", "lr", "steps"}
+    for choice in ("crt", "lws"):
+        as_before = ["posthoc.weight_decay=0", "posthoc.transforms=false"]
+        values = determining(composed(f"posthoc={choice}", *as_before))
+        assert {key[8:] for key in values if key.startswith("posthoc.")} == earlier
+
+
+def test_the_nearest_mean_is_that_of_centred_features_of_norm_1() -> None:
+    features = torch.tensor([[4.0, 0.0], [2.0, 0.0], [0.0, 3.0], [0.0, 1.0], [0.0, 1.0]])
+    nearest = NearestMean(features, torch.tensor([0, 0, 1, 1, 1]))
+    unit = features - torch.tensor([1.2, 1.0])
+    unit /= unit.norm(dim=1, keepdim=True)
+    means = torch.stack([unit[:2].mean(dim=0), unit[2:].mean(dim=0)])
+    distances = (unit.unsqueeze(1) - means).square().sum(dim=2)
+    torch.testing.assert_close(nearest(features), -distances)
+
+
+def test_a_stated_prior_replaces_that_of_training(run: TrainedRun) -> None:
+    model, data = run.classifier.model, run.data
+    prior = [float(label + 1) for label in range(10)]
+    images = data.val[0][:50]
+    shifted = logits_of(label_shift(model, data, prior=prior), images).softmax(dim=1)
+    weights = torch.tensor(prior) / 55 / frequencies(data.class_counts).float()
+    expected = logits_of(model, images).softmax(dim=1) * weights
+    torch.testing.assert_close(shifted, expected / expected.sum(dim=1, keepdim=True))
+    equal = label_shift(model, data, prior=None).offsets
+    by_one = -frequencies(data.class_counts).log().float()
+    torch.testing.assert_close(equal - equal[0], by_one - by_one[0])
+    with pytest.raises(ValueError, match=r"^posthoc\.prior: must have 10 parts, got 2"):
+        label_shift(model, data, prior=[1, 2])
+
+
+def test_offsets_lie_midway_and_find_the_best() -> None:
+    logits = torch.tensor([[5.0, 0.0], [3.0, 0.0], [2.0, 0.0], [1.0, 0.0]])
+    offsets = best_offsets(logits, torch.tensor([0, 0, 1, 1]))
+    assert (offsets[1] - offsets[0]).item() == 2.5
+    random = torch.Generator().manual_seed(0)
+    logits = torch.randn(60, 3, generator=random)
+    labels = (logits + torch.tensor([1.0, 0.0, -1.0])).argmax(dim=1)
+    found = best_offsets(logits, labels)
+    assert balanced_accuracy(logits + found, labels) == 1
 
 
 @pytest.mark.parametrize("choice", CHOICES)
@@ -267,7 +401,8 @@ MISTAKES = {  # what is written, and how its error begins
     "posthoc=lws posthoc.lr=x": "posthoc.lr: Input should be a valid number",
     "posthoc=temperature +posthoc.tau=1": "posthoc: ",
     "posthoc=lws posthoc._target_=builtins.dict": "posthoc: ",
-    "posthoc=crt model.head=cosine model.output_bias=null model.output_relu=false": "model.head: ",
+    "posthoc=lws posthoc.weight_decay=-1": "posthoc.weight_decay: Input should be greater",
+    "posthoc=label_shift posthoc.prior=[1,0]": "posthoc.prior.1: Input should be greater than 0",
 }
 
 

@@ -3,8 +3,7 @@
 import pytest
 from test_data import prepared
 
-from mnist_imbalance.data.imbalance import shot_groups
-from mnist_imbalance.data.profiles import exactly, exponential, pareto
+from mnist_imbalance.data.imbalance import exactly, exponential, shot_groups, zipf
 from mnist_imbalance.errors import ConfigError
 
 
@@ -15,7 +14,7 @@ def test_the_long_tails_of_cifar_10(ratio: float, total: int) -> None:
 
 def test_a_profile_lies_on_the_rarest_label() -> None:
     assert exponential([500, 300, 400], 100) == [300, 30, 3]
-    counts = pareto([5000] * 10, 100)
+    counts = zipf([5000] * 10, 100)
     assert (counts[0], counts[1], counts[-1]) == (5000, 1250, 50)
     assert counts == sorted(counts, reverse=True)
 

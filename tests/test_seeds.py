@@ -1,6 +1,6 @@
 import torch
 
-from mnist_imbalance.seeds import generator
+from mnist_imbalance.data.seeds import generator
 
 
 def test_the_same_seeds_give_the_same_stream() -> None:

@@ -1,18 +1,48 @@
-"""A profile → how many images each label keeps → which ones; the groups that are scored."""
+"""A profile → images per label → which images; and the groups that are scored."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from math import log
 from typing import Annotated, Any
 
 import torch
-from pydantic import PlainValidator
+from pydantic import Field, PlainValidator, PositiveInt, validate_call
 from pydantic_core import PydanticCustomError
 from torch import Tensor
 
 from mnist_imbalance.errors import ConfigError
 
+Ratio = Annotated[float, Field(ge=1, allow_inf_nan=False)]
+
+
+@validate_call
+def exponential(available: Sequence[int], ratio: Ratio) -> list[int]:
+    """Return counts that fall by the same factor from label to label, int(n · ratio^(−i/(C−1))).
+
+    Cao et al., 2019, after Cui et al., 2019; n is the number of images of the rarest label.
+    """
+    most, last = min(available), max(len(available) - 1, 1)
+    return [int(most * ratio ** (-label / last)) for label in range(len(available))]
+
+
+@validate_call
+def zipf(available: Sequence[int], ratio: Ratio) -> list[int]:
+    """Return counts that fall by a power of the label's rank, n · (i + 1)^−a (Zipf's law).
+
+    The power a is chosen so that the last label has n / ratio.
+    """
+    most, labels = min(available), len(available)
+    power = log(ratio) / log(labels) if labels > 1 else 0.0
+    return [int(most * (label + 1) ** -power) for label in range(labels)]
+
+
+@validate_call
+def exactly(available: Sequence[int], counts: Sequence[PositiveInt]) -> list[int]:
+    """Return the given counts, one for each label."""
+    return list(counts)
+
 
 def check_profile(keep: Any) -> Any:
-    """Let a fraction, a list of them or a function pass."""
+    """Let a fraction, a list of fractions or a function pass."""
     fractions = [] if callable(keep) else keep if isinstance(keep, list) else [keep]
     if not all(type(part) in (int, float) and 0 < part <= 1 for part in fractions):
         raise PydanticCustomError(
@@ -22,15 +52,10 @@ def check_profile(keep: Any) -> Any:
     return keep
 
 
-# a fraction of the minority's images; one for each label; or from the images a label to those kept
+# a fraction for the minority, one for each label, or images per label → how many are kept
 Profile = Annotated[
     float | list[float] | Callable[[list[int]], list[int]], PlainValidator(check_profile)
 ]
-
-
-def first_of_each(labels: Tensor, wanted: Iterable[int]) -> Tensor:
-    """Return the index of the first image of each of some labels, in their order."""
-    return torch.stack([(labels == label).nonzero()[0, 0] for label in wanted])
 
 
 def count_labels(labels: Tensor, num_classes: int) -> list[int]:
@@ -40,13 +65,7 @@ def count_labels(labels: Tensor, num_classes: int) -> list[int]:
 
 
 def kept_counts(keep: Profile, minority: Sequence[int], available: list[int]) -> list[int]:
-    """Return how many images each label keeps.
-
-    Args:
-        keep: A fraction of the minority's images, a fraction for each label, or a function of
-            the images that each label has.
-        minority: The labels that lose images where ``keep`` is one fraction.
-        available: Images of each label.
+    """Return how many of its available images each label keeps.
 
     Raises:
         ConfigError: A label would keep none, or more than it has.
@@ -54,11 +73,10 @@ def kept_counts(keep: Profile, minority: Sequence[int], available: list[int]) ->
     if callable(keep):
         counts = keep(list(available))
     else:
-        labels = range(len(available))
         fractions = (
             keep
             if isinstance(keep, list)
-            else [keep if label in minority else 1.0 for label in labels]
+            else [keep if label in minority else 1.0 for label in range(len(available))]
         )
         if len(fractions) != len(available):
             raise ConfigError(f"data.keep: must hold {len(available)} fractions, one for a label")
@@ -77,32 +95,25 @@ def kept_counts(keep: Profile, minority: Sequence[int], available: list[int]) ->
 
 
 def name_group(labels: Sequence[int]) -> str:
-    """Return what a group of labels is called, "0-4" or "1,7"."""
+    """Return the name of a group of labels, "0-4" or "1,7"."""
     if len(labels) > 1 and list(labels) == list(range(labels[0], labels[-1] + 1)):
         return f"{labels[0]}-{labels[-1]}"
     return ",".join(map(str, labels))
 
 
 def scored_groups(minority: Sequence[int], num_classes: int) -> dict[str, list[int]]:
-    """Return the labels of each group that accuracies are given for: minority, majority, "all"."""
+    """Return the labels of the minority, the majority and "all"."""
     everything = list(range(num_classes))
     majority = [label for label in everything if label not in minority]
-    apart = [labels for labels in (minority, majority) if labels and len(labels) < num_classes]
-    return {name_group(labels): list(labels) for labels in apart} | {"all": everything}
+    parts = [labels for labels in (minority, majority) if 0 < len(labels) < num_classes]
+    return {name_group(labels): list(labels) for labels in parts} | {"all": everything}
 
 
 def shot_groups(counts: Sequence[int], few: int, many: int) -> dict[str, list[int]]:
-    """Return the labels with few, medium and many images, as far as there are such, and "all".
+    """Return the labels with fewer than ``few`` images, more than ``many``, and between; and "all".
 
     Liu et al., 2019, "Large-scale long-tailed recognition in an open world", with 20 and 100.
-
-    Args:
-        counts: Training images of each label, without copies.
-        few: Labels with fewer images have few.
-        many: Labels with more images have many.
-
-    Raises:
-        ConfigError: ``few`` is above ``many``.
+    ``counts`` are images of each label without copies.
     """
     if few > many:
         raise ConfigError(f"data.shots: {few} must not be above {many}")
@@ -118,13 +129,7 @@ def shot_groups(counts: Sequence[int], few: int, many: int) -> dict[str, list[in
 def hold_out(
     labels: Tensor, per_label: int, num_classes: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Return a validation set with the same number of images of each label.
-
-    Args:
-        labels: (N,) of the whole training set.
-        per_label: Images of each label to hold out.
-        num_classes: Labels that there are.
-        generator: Where the choice is drawn from.
+    """Draw a validation set with ``per_label`` images of each label.
 
     Returns:
         Indices of the training and of the validation images, each label's in random order.
@@ -140,21 +145,15 @@ def hold_out(
         )
     train, val = [], []
     for label in range(num_classes):
-        of_label = (labels == label).nonzero().flatten()
-        of_label = of_label[torch.randperm(len(of_label), generator=generator)]
-        val.append(of_label[:per_label])
-        train.append(of_label[per_label:])
+        indices = (labels == label).nonzero().flatten()
+        indices = indices[torch.randperm(len(indices), generator=generator)]
+        val.append(indices[:per_label])
+        train.append(indices[per_label:])
     return torch.cat(train), torch.cat(val)
 
 
 def subsample(indices: Tensor, labels: Tensor, counts: Sequence[int]) -> Tensor:
-    """Return the first images of each label.
-
-    Args:
-        indices: Into ``labels``, each label's in random order.
-        labels: (N,) of the whole training set.
-        counts: How many to keep of each label.
-    """
+    """Return the first ``counts`` indices of each label."""
     return torch.cat(
         [indices[labels[indices] == label][:count] for label, count in enumerate(counts)]
     )

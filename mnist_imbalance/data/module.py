@@ -1,4 +1,4 @@
-"""The LightningDataModule: a source, held out, made imbalanced, expanded, in batches."""
+"""The LightningDataModule: a source → validation split → imbalance → copies → batches."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -12,11 +12,10 @@ from pydantic import Field, NonNegativeInt, PositiveInt, validate_call
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from mnist_imbalance.data.augment import Copy, expand
+from mnist_imbalance.data.copies import Copy, Transform, expand, transform_each
 from mnist_imbalance.data.imbalance import (
     Profile,
     count_labels,
-    first_of_each,
     hold_out,
     kept_counts,
     scored_groups,
@@ -24,32 +23,35 @@ from mnist_imbalance.data.imbalance import (
     subsample,
 )
 from mnist_imbalance.data.samplers import shuffle
-from mnist_imbalance.data.source import Batch, Images, read_torchvision
-from mnist_imbalance.data.transforms import Transform, transform_each
+from mnist_imbalance.data.seeds import Seed, generator
+from mnist_imbalance.data.sources import Batch, Images, read_torchvision
 from mnist_imbalance.errors import ConfigError, naming
-from mnist_imbalance.seeds import Seed, generator
 
 MNIST = partial(read_torchvision, name="MNIST")
 UNCHANGED = Copy(angle=0, noise=0)
 
 
 def is_among(labels: Tensor, chosen: Sequence[int]) -> Tensor:
-    """Return which of the labels (N,) are among some, (N,) bool."""
+    """Return which labels (N,) are among the chosen ones, (N,) bool."""
     return torch.isin(labels, torch.tensor(chosen, device=labels.device))
 
 
-class Slices(Sampler[int]):
-    """Passes over images and labels, in batches that are slices of an order drawn for each pass.
+def first_of_each(images: Tensor, labels: Tensor, chosen: Sequence[int]) -> Tensor:
+    """Return the first image of each chosen label, in their order."""
+    return torch.stack([images[labels == label][0] for label in chosen])
 
-    It is the sampler and the dataset of its loader: Lightning tells a sampler the epoch, with
-    which a run that goes on draws the order that it would have drawn. Without Lightning every pass
-    is the next epoch.
+
+class Slices(Sampler[int]):
+    """Batches that are slices of an epoch's images and labels, which are drawn at its start.
+
+    It is sampler and dataset of its loader. Lightning sets a sampler's epoch, so that a resumed
+    run draws the same order; without Lightning every pass is the next epoch.
 
     Args:
         draw: Epoch → its images and labels, in order.
-        images: In a pass.
-        size: Images a batch.
-        dim: The tensors' dimension that is cut.
+        images: Number of images in an epoch.
+        size: Images per batch.
+        dim: The tensors' dimension to slice.
     """
 
     def __init__(self, draw: Callable[[int], Batch], images: int, size: int, dim: int = 0) -> None:
@@ -77,43 +79,45 @@ class Slices(Sampler[int]):
 
     def loader(self) -> DataLoader[Any]:
         """Return the loader of these batches."""
-        dataset: Any = self  # all that a DataLoader asks of one
+        dataset: Any = self  # has the two methods that a DataLoader calls
         return DataLoader(dataset, batch_size=None, sampler=self)
 
 
 class MNISTData(lightning.LightningDataModule):
-    """Images in memory: held out, subsampled and expanded, in batches that are slices.
+    """A data set as tensors on the trainer's device, in batches that are slices of them.
 
-    Without arguments these are all of MNIST's. A batch is ``(images, labels)``: (N, C, H, W) float
-    in [0, 1] and (N,) int64. The tensors live on the trainer's device.
+    A batch is ``(images, labels)``: (N, C, H, W) float in [0, 1] and (N,) int64. Without arguments
+    it is all of MNIST.
 
     Args:
-        dir: Where ``source`` looks for its files.
-        seed: Chooses the images that are held out and kept, and the noise.
+        dir: Folder of the source's files.
+        seed: Chooses validation images, kept images, and noise.
         order_seed: With the epoch, chooses the order of the training images; None is ``seed``.
         val_per_label: Training images of each label held out for validation.
-        minority: The labels that lose images, or how many of them ``seed`` chooses; their accuracy
-            and the others' are given apart. Without any, no label loses images or is copied.
+        minority: The labels that lose images, or how many of them ``seed`` draws. They are scored
+            apart from the others.
         keep: Fraction of the minority's other images that is kept, in (0, 1]; or a fraction for
-            each label; or a function of the images a label to the numbers that are kept.
-        shots: Give accuracies for the labels with fewer training images than the first, with more
-            than the second, and for those between, instead of minority and majority.
-        copies: What is done to each copy of a kept image; one copy at least.
+            each label; or a function: images per label → how many are kept.
+        shots: Score labels with fewer training images than the first number, with more than the
+            second, and those between, instead of minority and majority.
+        copies: How each copy of a kept image is changed; one copy at least.
         copied: The labels whose images are copied: ``minority``, or ``all``.
-        redraw: Draw the copies' noise anew for every epoch.
-        batch_size: Images a batch.
+        fill: Repeat the list of copies until a copied label has about as many images as another
+            on average; noise is drawn for each copy.
+        redraw: Draw the copies' noise anew in every epoch.
+        batch_size: Images per batch.
         source: ``dir`` → all images and labels.
         sampler: Labels → an epoch's indices, see `mnist_imbalance.data.samplers.Sampler`.
-        transforms: What is done, one after the other, to each training image (C, H, W) uint8 by
-            itself, anew in every epoch; ``order_seed`` and the epoch choose what they draw.
+        transforms: Applied in turn to each training image (C, H, W) uint8, anew in every epoch;
+            ``order_seed`` and the epoch seed their draws.
 
-    Attributes:
-        counts: Images of each label by step, once it is set up; so are those below.
+    Attributes (after `setup`):
+        counts: Images of each label after each step.
         minority: The labels that lose images.
-        num_classes: Labels that there are.
+        num_classes: Number of labels.
         image_shape: Channels, height and width.
-        class_counts: Training images of each label.
-        groups: The labels of each group that accuracies are given for.
+        class_counts: Training images of each label, copies included.
+        groups: The labels of each scored group, by name.
         sha256: Checksum of all images and labels of the source.
     """
 
@@ -129,6 +133,7 @@ class MNISTData(lightning.LightningDataModule):
         shots: tuple[PositiveInt, PositiveInt] | None = None,
         copies: Annotated[Sequence[Copy], Field(min_length=1)] = (UNCHANGED,),
         copied: Literal["minority", "all"] = "minority",
+        fill: bool = False,
         redraw: bool = False,
         batch_size: PositiveInt = 128,
         source: Callable[[Path], Images] = MNIST,
@@ -145,6 +150,7 @@ class MNISTData(lightning.LightningDataModule):
         self.shots = shots
         self.copies = copies
         self.copied = copied
+        self.fill = fill
         self.redraw = redraw
         self.batch_size = batch_size
         self.source = source
@@ -153,12 +159,7 @@ class MNISTData(lightning.LightningDataModule):
         self.counts: dict[str, list[int]] = {}
 
     def setup(self, stage: str | None = None) -> None:
-        """Load and prepare all sets, once.
-
-        Raises:
-            ConfigError: The data set cannot be had, has no such label, or a label would be left
-                without images.
-        """
+        """Load and prepare all splits, once; a value that cannot work is a `ConfigError`."""
         if self.counts:
             return
         with naming("data.source"):
@@ -219,10 +220,19 @@ class MNISTData(lightning.LightningDataModule):
         images, labels = self.kept
         copied = list(range(self.num_classes)) if self.copied == "all" else self.minority
         noise = generator("noise", self.seed, epoch)
-        return expand(images, labels, is_among(labels, copied), self.copies, noise)
+        chosen = is_among(labels, copied)
+        return expand(images, labels, chosen, [*self.copies] * self._repeats(chosen), noise)
+
+    def _repeats(self, copied: Tensor) -> int:
+        """Return how often the list of copies is repeated, given which images are copied."""
+        labels = self.kept[1]
+        if not self.fill or copied.all() or not copied.any():
+            return 1
+        others, own = (int(part.sum()) / len(labels[part].unique()) for part in (~copied, copied))
+        return max(1, round(others / (own * len(self.copies))))
 
     def to(self, device: torch.device) -> None:
-        """Move all sets to a device."""
+        """Move all splits to a device."""
         self.train, self.val, self.test = (
             (images.to(device), labels.to(device))
             for images, labels in (self.train, self.val, self.test)
@@ -232,9 +242,9 @@ class MNISTData(lightning.LightningDataModule):
         """Return the indices of an epoch's training images, in order, (M,) on the CPU."""
         _, labels = self.train
         draw = getattr(self.sampler, "func", self.sampler)
-        asked = {"epoch": epoch} if "epoch" in signature(draw).parameters else {}
+        extra = {"epoch": epoch} if "epoch" in signature(draw).parameters else {}
         chance = generator("order", self.order_seed, epoch)
-        return self.sampler(labels.cpu(), generator=chance, **asked)
+        return self.sampler(labels.cpu(), generator=chance, **extra)
 
     def drawn(self, epoch: int) -> Batch:
         """Return all training images and labels, with an epoch's noise, before they are ordered."""
@@ -275,7 +285,7 @@ class MNISTData(lightning.LightningDataModule):
         return self._whole(self.val)
 
     def test_dataloader(self) -> DataLoader[Any]:
-        """Return the batches of the whole test set, as the source has it."""
+        """Return the batches of the whole test set."""
         self._on_the_trainers_device()
         return self._whole(self.test)
 
@@ -286,17 +296,17 @@ class MNISTData(lightning.LightningDataModule):
 
     @property
     def shown(self) -> list[int]:
-        """The labels that `sample` shows: the minority, or all where there is none."""
+        """The labels of `sample`: the minority, or all labels if there is none."""
         return self.minority or list(range(self.num_classes))
 
     def sample(self) -> Tensor:
         """Return one training image of each label of `shown` in all its copies (AI3607, Figure 3).
 
-        Returns:
-            (copies * labels, C, H, W) uint8: copy by copy, the labels in each.
+        Its shape is (copies * labels, C, H, W), uint8, the labels of the first copy first.
         """
         images, labels = self.train
         shown = is_among(labels, self.shown)
-        copies = torch.stack(images[shown].chunk(len(self.copies)))
-        of_each = labels[shown].chunk(len(self.copies))[0]
-        return copies[:, first_of_each(of_each, self.shown)].flatten(0, 1)
+        size = int(is_among(self.kept[1], self.shown).sum())
+        copies = torch.stack(images[shown].split(size)[: len(self.copies)])
+        of_each = labels[shown][:size]
+        return torch.cat([first_of_each(block, of_each, self.shown) for block in copies])

@@ -6,6 +6,9 @@ import torch
 from pydantic import FiniteFloat, PositiveInt, validate_call
 from torch import Tensor
 
+from mnist_imbalance.data.seeds import Seed
+from mnist_imbalance.data.seeds import generator as derived
+
 
 class Sampler(Protocol):
     """What draws an epoch."""
@@ -65,19 +68,50 @@ def by_frequency(
 
 
 @validate_call(config={"arbitrary_types_allowed": True})
-def progressive(labels: Tensor, *, epochs: PositiveInt, epoch: int, generator: Any) -> Tensor:
-    """Return draws that go from images alike to labels alike over the epochs.
+def progressive(
+    labels: Tensor,
+    *,
+    epochs: int,
+    epoch: int,
+    generator: Any,
+    steps: int = -1,
+    batch_size: PositiveInt = 1,
+) -> Tensor:
+    """Return draws that go from images alike in the first epoch to labels alike in the last.
 
-    Kang et al., 2020: p = (1 − t/T) · n / N + t/T · 1 / C.
+    Kang et al., 2020: p = (1 − t) · n / N + t · 1 / C, t from 0 to 1.
 
     Args:
         labels: (N,) of the training images.
-        epochs: T.
-        epoch: t, from 0.
+        epochs: After which training ends, or -1.
+        epoch: From 0.
         generator: Of this epoch.
+        steps: After which training ends if that is earlier, or -1.
+        batch_size: Images a step.
     """
     counts = labels.bincount()
-    done = min(epoch / epochs, 1)
+    per_epoch = -(-len(labels) // batch_size)
+    lengths = [epochs, -(-steps // per_epoch)] if steps > 0 else [epochs]
+    last = min(length for length in lengths if length > 0) - 1
+    done = min(epoch / last, 1) if last else 0
     there = counts > 0
     chances = (1 - done) * counts / len(labels) + done * there / there.sum()
     return drawn(chances, labels, len(labels), generator)
+
+
+@validate_call(config={"arbitrary_types_allowed": True})
+def under_sampled(labels: Tensor, *, seed: Seed, generator: Any) -> Tensor:
+    """Return the same few images of every label, repeated until there are as many as all images.
+
+    Args:
+        labels: (N,) of the training images.
+        seed: Chooses, of every label, as many images as the rarest has.
+        generator: Of this epoch's order.
+    """
+    counts = labels.bincount()
+    fewest = int(counts[counts > 0].min())
+    drawn = torch.randperm(len(labels), generator=derived("under-sampling", seed))
+    kept = torch.cat([drawn[labels[drawn] == label][:fewest] for label in labels.unique()])
+    passes = -(-len(labels) // len(kept))
+    order = [kept[torch.randperm(len(kept), generator=generator)] for _ in range(passes)]
+    return torch.cat(order)[: len(labels)]

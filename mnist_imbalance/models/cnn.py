@@ -7,7 +7,7 @@ from pydantic import PositiveInt, validate_call
 from torch import nn
 
 from mnist_imbalance.errors import ConfigError
-from mnist_imbalance.models.heads import CosineLinear, Head
+from mnist_imbalance.models.heads import Head, Scale, last_linear
 
 
 class LeNet5(nn.Sequential):
@@ -21,6 +21,7 @@ class LeNet5(nn.Sequential):
         channels: Of the two convolutions.
         features: Of the two layers behind them.
         head: The last layer: ``linear``, or ``cosine``, which has no bias.
+        scale: Of the cosines.
 
     Raises:
         ConfigError: The images are too small.
@@ -34,6 +35,7 @@ class LeNet5(nn.Sequential):
         channels: tuple[PositiveInt, PositiveInt] = (6, 16),
         features: tuple[PositiveInt, PositiveInt] = (120, 84),
         head: Head = "linear",
+        scale: Scale = 30,
     ) -> None:
         of_image, height, width = image_shape
         if min(height, width) < 12:
@@ -53,6 +55,6 @@ class LeNet5(nn.Sequential):
             nn.ReLU(),
             nn.Linear(*features),
             nn.ReLU(),
-            (CosineLinear if head == "cosine" else nn.Linear)(features[1], num_classes),
+            last_linear(head, features[1], num_classes, scale),
         )
         self.to(memory_format=torch.channels_last)  # a step takes 0.8 of the time on a CPU

@@ -1,24 +1,36 @@
 """The last layer of a classifier: features (N, F) → logits (N, K)."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
 Head = Literal["linear", "cosine"]
+Scale = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class CosineLinear(nn.Linear):
-    """The cosines between the features and each label's weights, in [-1, 1] (Cao et al., 2019).
+    """The cosines between the features and each label's weights, times a scale (Cao et al., 2019).
 
     Args:
         features: F.
         num_classes: K.
+        scale: The largest logit.
     """
 
-    def __init__(self, features: int, num_classes: int) -> None:
+    def __init__(self, features: int, num_classes: int, scale: float = 30) -> None:
         super().__init__(features, num_classes, bias=False)
+        self.scale = scale
 
     def forward(self, features: Tensor) -> Tensor:
         """Map features (N, F) to logits (N, K)."""
-        return functional.linear(functional.normalize(features), functional.normalize(self.weight))
+        weight = functional.normalize(self.weight)
+        return self.scale * functional.linear(functional.normalize(features), weight)
+
+
+def last_linear(head: Head, features: int, num_classes: int, scale: float) -> nn.Linear:
+    """Return the last layer that a model's ``head`` and ``scale`` ask for."""
+    if head == "cosine":
+        return CosineLinear(features, num_classes, scale)
+    return nn.Linear(features, num_classes)

@@ -6,7 +6,7 @@ from pydantic import FiniteFloat, PositiveInt, validate_call
 from torch import Tensor, nn
 
 from mnist_imbalance.errors import ConfigError
-from mnist_imbalance.models.heads import CosineLinear, Head
+from mnist_imbalance.models.heads import Head, Scale, last_linear
 
 
 class RowLSTM(nn.Module):
@@ -22,6 +22,7 @@ class RowLSTM(nn.Module):
             with which a label whose output starts below zero can be lost to the ReLU for good.
         output_relu: Put AI3607's ReLU after the last layer.
         head: The last layer: ``linear``, or ``cosine``, which has no bias and no ReLU.
+        scale: Of the cosines.
 
     Raises:
         ConfigError: A cosine head is to have a bias or a ReLU.
@@ -36,6 +37,7 @@ class RowLSTM(nn.Module):
         output_bias: FiniteFloat | None = 5.0,
         output_relu: bool = True,
         head: Head = "linear",
+        scale: Scale = 30,
     ) -> None:
         super().__init__()
         if head == "cosine" and (output_relu or output_bias is not None):
@@ -45,7 +47,7 @@ class RowLSTM(nn.Module):
             )
         channels, rows, columns = image_shape
         self.lstm = nn.LSTM(channels * columns, hidden_size, batch_first=True)
-        output = (CosineLinear if head == "cosine" else nn.Linear)(512, num_classes)
+        output = last_linear(head, 512, num_classes, scale)
         if output_bias is not None:
             nn.init.constant_(output.bias, output_bias)
         self.head = nn.Sequential(

@@ -3,13 +3,12 @@
 import argparse
 from pathlib import Path
 
-from mnist_imbalance.commandline import one_line_errors, program
-from mnist_imbalance.errors import ConfigError
+from mnist_imbalance.errors import ConfigError, one_line_errors
 
 
 def main() -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(prog=program(), description=__doc__)
+    parser = argparse.ArgumentParser(prog="mnist-imbalance records", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     for name, does in (
         ("pack", "write all runs below a folder to one file"),
@@ -27,11 +26,12 @@ def main() -> None:
         from mnist_imbalance.records import table  # slow to import; --help does not wait for it
 
         if arguments.command == "check":
-            count, wrong = table.check(arguments.folders)
-            print(*wrong, sep="\n", end="\n" if wrong else "")
+            runs, wrong = table.check(arguments.folders)
+            for line in wrong:
+                print(line)
             if wrong:
                 raise ConfigError(f"records: {len(wrong)} damaged or disagreeing, named above")
-            print(f"{count} runs, all whole")
+            print(f"{runs.config_hash.nunique()} runs, all whole")
         else:
             count, again = table.merge(arguments.folders, arguments.into)
             print(f"{count} runs" + (f", {again} found again and equal" if again else ""))

@@ -9,11 +9,14 @@ from omegaconf import DictConfig, OmegaConf
 
 CHOICES = ("model", "data", "loss", "optimizer")  # config groups that a record names
 NAMED_IF_CHANGED = ("scheduler", "mix", "callbacks", "posthoc", "data/")
-BUDGET = {"trainer.max_epochs", "trainer.max_steps"}  # length of training is no condition
+BUDGET = {  # length of training is no condition
+    *("trainer.max_epochs", "trainer.max_steps", "data.sampler.epochs", "data.sampler.steps"),
+}
 SEEDS = {"seed", "data.seed", "data.order_seed"}
 CUT_SHORT = ("trainer.limit_", "trainer.overfit_batches", "trainer.fast_dev_run")
 NEW_KEYS = {  # keys added later, at the value that all earlier runs had: left out of the hash
     "data.copied": "minority",
+    "data.fill": False,
     "data.minority": [0, 1, 2, 3, 4],
     "data.shots": None,
     "data.sampler._partial_": True,
@@ -26,44 +29,40 @@ NEW_KEYS = {  # keys added later, at the value that all earlier runs had: left o
     "model.features": [120, 84],
     "model.head": "linear",
     "model.hidden_size": 64,
+    "model.scale": 30,
+    "posthoc.smoothing": 0,
+    "posthoc.tau": None,
+    "posthoc.transforms": False,
+    "posthoc.weight_decay": 0,
     "trainer.max_steps": -1,
 }
-WITHOUT_EFFECT = {  # on the numbers, but for rounding
-    "logger",
-    "metrics",
-    "runs_dir",
-    "threads",
-    "data.dir",
-    "trainer._target_",
-    "trainer.accelerator",
-    "trainer.devices",
-    "trainer.enable_progress_bar",
-    "trainer.max_time",  # a run that it stops has no result yet
-    "trainer.profiler",
+WITHOUT_EFFECT = {  # on the numbers, but for rounding; a run that max_time stops has no result
+    *("logger", "metrics", "runs_dir", "threads", "data.dir", "trainer._target_"),
+    *("trainer.accelerator", "trainer.devices", "trainer.enable_progress_bar"),
+    *("trainer.max_time", "trainer.profiler"),
 }
-MOVED = {  # module today → where it lay when its first record was written, and what moved
-    "data.imbalance": {"data.profiles": "exactly exponential pareto"},
-    "data.sources": {
-        "data.source": "read_torchvision",
-        "data.torchvision_sets": "read",
-        "data.digits": "read_digits",
-        "data.folder": "read_folder",
-    },
-    "methods.losses": {
-        "losses": "MinorityWeightedCrossEntropy WeightedCrossEntropy",
-        "methods": "class_balanced focal inverse_frequency label_aware_smoothing ldam vs",
-    },
-    "methods.metrics": {"metrics": "auroc balanced_accuracy ece g_mean nll worst_label"},
-    "methods.mixes": {"mixes": "Mixup Remix"},
-    "methods.posthoc": {
-        "posthoc": "logit_adjustment tau_normalized temperature",
-        "retraining": "crt lws",
-    },
+MOVED = {  # (module today, module when the first record of its parts was written): the parts
+    ("data.imbalance", "data.profiles"): "exactly exponential zipf",
+    ("data.sources", "data.digits"): "read_digits",
+    ("data.sources", "data.folder"): "read_folder",
+    ("data.sources", "data.source"): "read_torchvision",
+    ("data.sources", "data.torchvision_sets"): "read",
+    ("methods.losses", "losses"): "GroupDRO MinorityWeightedCrossEntropy WeightedCrossEntropy",
+    ("methods.losses", "methods"): (
+        "class_balanced focal inverse_frequency label_aware_smoothing ldam vs"
+    ),
+    ("methods.metrics", "metrics"): "auroc balanced_accuracy ece g_mean nll worst_label",
+    ("methods.mixes", "mixes"): "CutMix Mixup Remix",
+    (
+        "methods.posthoc",
+        "posthoc",
+    ): "label_shift logit_adjustment tau_normalized temperature thresholds",
+    ("methods.posthoc", "retraining"): "crt lws mislas ncm",
 }
-RENAMED = {  # dotted path of a part today → the path that is hashed
+RENAMED = {"mnist_imbalance.data.module.MNISTData": "mnist_imbalance.data.MNISTData"}
+RENAMED |= {  # dotted path of a part today → the path that is hashed
     f"mnist_imbalance.{today}.{name}": f"mnist_imbalance.{first}.{name}"
-    for today, origins in MOVED.items()
-    for first, names in origins.items()
+    for (today, first), names in MOVED.items()
     for name in names.split()
 }
 
@@ -97,15 +96,12 @@ def determining(config: DictConfig) -> dict[str, Any]:
     """Return the values that determine a run's result, ``{"data.keep": 0.1, ...}``, sorted."""
     values: Any = OmegaConf.to_container(config, resolve=True)
     flat = flatten(rename(values, RENAMED))
-    found = {}
-    for key in sorted(flat):
-        group, *rest = key.split(".")[:2]  # max_time may be a table of units
-        if {group, ".".join([group, *rest])} & WITHOUT_EFFECT or flat[key] == NEW_KEYS.get(
-            key, ...
-        ):
-            continue
-        found[key] = flat[key]
-    return found
+    return {
+        key: flat[key]
+        for key in sorted(flat)
+        if flat[key] != NEW_KEYS.get(key, ...)
+        and not {key.split(".")[0], ".".join(key.split(".")[:2])} & WITHOUT_EFFECT
+    }
 
 
 def hash_config(values: Mapping[str, Any]) -> str:
@@ -119,12 +115,7 @@ def is_cut_short(values: Mapping[str, Any]) -> bool:
 
 
 def changes(values: Mapping[str, Any], plain: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values, by dotted key, that differ from a run of the same choices.
-
-    Args:
-        values: All that determines the run.
-        plain: All that determines a run of the same choices without other overrides.
-    """
+    """Return the values that differ from those of a run of the same choices, but for its seeds."""
     keys = sorted((values.keys() | plain.keys()) - BUDGET - SEEDS)
     return {
         key: values.get(key)
@@ -134,12 +125,7 @@ def changes(values: Mapping[str, Any], plain: Mapping[str, Any]) -> dict[str, An
 
 
 def named_choices(chosen: Mapping[str, str], usual: Mapping[str, str]) -> dict[str, str]:
-    """Return the choices that name a run, by config group.
-
-    Args:
-        chosen: The name chosen in each config group.
-        usual: The same for a plain run of its data; `NAMED_IF_CHANGED` are compared with it.
-    """
+    """Return the choices that name a run, by config group; ``usual`` are those of plain runs."""
     changed = {
         group: choice
         for group, choice in chosen.items()
@@ -149,11 +135,7 @@ def named_choices(chosen: Mapping[str, str], usual: Mapping[str, str]) -> dict[s
 
 
 def name_condition(choices: Mapping[str, str], changed: Mapping[str, Any]) -> str:
-    """Return a condition's name, such as ``weighted, loss.minority_weight=3``.
-
-    The data is left out if it is ``imbalanced`` and the loss is not ``plain``, a ``plain`` loss
-    always.
-    """
+    """Return a condition's name, such as ``weighted, loss.minority_weight=3``."""
     data, loss = choices["data"], choices["loss"]
     parts = [] if data == "imbalanced" and loss != "plain" else [data]
     parts += [] if loss == "plain" else [loss]

@@ -1,8 +1,9 @@
 """All finished runs as one data frame, from run folders and Parquet files alike."""
 
+import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -16,35 +17,38 @@ from mnist_imbalance.records.result import (
     ALL,
     SPLITS,
     Result,
+    damaged,
     read_predictions,
     read_record,
-    reason,
-    writing_whole,
+    write_whole,
 )
 
+Row = dict[str, Any]
+Kept = tuple[Row, Row]
+PACKED = ".parquet"
 ROWS = 1000  # of a row group
 INT, FLOAT, TEXT = pyarrow.int64(), pyarrow.float64(), pyarrow.string()
 COUNTS = pyarrow.list_(INT)
 SCORES = {
-    **{"loss": FLOAT, "accuracy": FLOAT, "balanced_accuracy": FLOAT},
+    **{"loss": FLOAT, "accuracy": FLOAT, "balanced_accuracy": FLOAT, "metrics": TEXT},
     **{"confusion": pyarrow.list_(COUNTS), "positive": COUNTS, "positive_of_own": COUNTS},
-    "metrics": TEXT,
 }
 COLUMNS = {
     **dict.fromkeys(("config_hash", "condition", "model", "data", "loss", "optimizer"), TEXT),
-    **dict.fromkeys(("schema", "seed", "data_seed", "epochs", "steps"), INT),
-    **{"train_counts": COUNTS, "groups": TEXT, "data_sha256": TEXT},
+    **dict.fromkeys(("schema", "seed", "data_seed", "epochs", "steps", "threads"), INT),
+    **{"train_counts": COUNTS, "seconds": FLOAT, "test_seconds": FLOAT},
+    **dict.fromkeys(("groups", "data_sha256", "device", "versions", "config"), TEXT),
     **{f"{split}_{name}": kind for split in SPLITS for name, kind in SCORES.items()},
-    **{"seconds": FLOAT, "test_seconds": FLOAT, "device": TEXT, "threads": INT},
-    **{"versions": TEXT, "config": TEXT},
 }
 PREDICTED = ("val_predicted", "test_predicted")
 KEPT = {"epochs_csv": TEXT, **dict.fromkeys(PREDICTED, pyarrow.binary())}  # beside the record
 SCHEMA = pyarrow.schema({**COLUMNS, **KEPT})
+CONFUSIONS = [f"{split}_confusion" for split in SPLITS]
+NUMBERS = [f"{split}_{name}" for split in SPLITS for name in ("confusion", "loss", "positive")]
 JSON = ("groups", "versions", "config", *(f"{split}_metrics" for split in SPLITS))
 
 
-def row_of(result: Result, file: Path) -> dict[str, Any]:
+def row_of(result: Result, file: Path) -> Row:
     """Return a run's row, see `read`."""
     row = {name: value for name, value in result if name in COLUMNS}
     for split in SPLITS:
@@ -52,29 +56,11 @@ def row_of(result: Result, file: Path) -> dict[str, Any]:
         row |= {f"{split}_{name}": getattr(scores, name) for name in SCORES}
         row[f"{split}_confusion"] = numpy.array(scores.confusion)
     row |= {"schema": 2, "seconds": result.seconds.fit, "test_seconds": result.seconds.test}
-    folder = "" if file.suffix == ".parquet" else str(file.parent)
-    return row | {"folder": folder, "file": str(file)}
+    return row | {"folder": "" if file.suffix == PACKED else str(file.parent), "file": str(file)}
 
 
-def result_of(row: Mapping[str, Any]) -> Result:
-    """Return the result in a row of a Parquet file.
-
-    Raises:
-        ValueError: It is damaged.
-    """
-    record = {**row, **{name: json.loads(row[name] or "null") for name in JSON}}
-    for split in SPLITS:
-        record[split] = {name: record[f"{split}_{name}"] for name in SCORES}
-    record["seconds"] = {"fit": row["seconds"], "test": row["test_seconds"]}
-    return Result.model_validate(record)
-
-
-def read_packed(file: Path, columns: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """Read some columns of a Parquet file, row by row.
-
-    Raises:
-        ConfigError: It is damaged, or holds no records.
-    """
+def read_packed(file: Path, columns: Iterable[str]) -> Iterator[Row]:
+    """Yield the rows of a Parquet file; raise ConfigError if it is damaged or something else."""
     try:
         packed = parquet.ParquetFile(file, page_checksum_verification=True)
         missing = [name for name in SCHEMA.names if name not in packed.schema_arrow.names]
@@ -83,28 +69,34 @@ def read_packed(file: Path, columns: Iterable[str]) -> Iterator[dict[str, Any]]:
         for batch in packed.iter_batches(ROWS, columns=list(columns)):
             yield from batch.to_pylist()
     except (OSError, ValueError) as error:  # pyarrow's errors among them
-        raise ConfigError(f"{file} is damaged ({reason(error)})") from error
+        raise damaged(file, error) from error
+
+
+def unpack(row: Row) -> Result:
+    """Return the result in a row of a Parquet file."""
+    row |= {name: json.loads(row[name]) for name in JSON}
+    scores = {split: {name: row[f"{split}_{name}"] for name in SCORES} for split in SPLITS}
+    seconds = {"fit": row["seconds"], "test": row["test_seconds"]}
+    return Result.model_validate({**row, **scores, "seconds": seconds})
 
 
 def read_all(roots: Iterable[str | Path]) -> tuple[pandas.DataFrame, list[str]]:
     """Read all records as `read` does, equal ones too."""
-    rows, damaged = [], []
+    rows, lines = [], []
     for root in map(Path, roots):
         for file in [root] if root.is_file() else sorted(root.rglob("*")):
             try:
                 if file.name == "result.json":
                     result = read_record(file.parent)
                     rows += [row_of(result, file)] if result else []
-                elif file.suffix == ".parquet":
-                    for row in read_packed(file, COLUMNS):
-                        try:
-                            rows.append(row_of(result_of(row), file))
-                        except ValueError as error:
-                            where = f"{file}: {row['config_hash']}"
-                            damaged.append(f"{where} is damaged ({reason(error)})")
+                for row in read_packed(file, COLUMNS) if file.suffix == PACKED else ():
+                    try:
+                        rows.append(row_of(unpack(row), file))
+                    except (TypeError, ValueError) as error:
+                        lines.append(str(damaged(f"{file}: {row['config_hash']}", error)))
             except ConfigError as error:
-                damaged.append(str(error))
-    return pandas.DataFrame(rows, columns=[*COLUMNS, "folder", "file"]), damaged
+                lines.append(str(error))
+    return pandas.DataFrame(rows, columns=[*COLUMNS, "folder", "file"]), lines
 
 
 def read(roots: Iterable[str | Path]) -> tuple[pandas.DataFrame, list[str]]:
@@ -115,64 +107,56 @@ def read(roots: Iterable[str | Path]) -> tuple[pandas.DataFrame, list[str]]:
         those of its scores as ``test_loss`` and ``test_confusion``, an array (C, C); ``seconds`` of
         training; ``file``; and ``folder``, empty for a packed run.
     """
-    runs, damaged = read_all(roots)
-    return runs.drop_duplicates("config_hash", ignore_index=True), damaged
+    runs, lines = read_all(roots)
+    return runs.drop_duplicates("config_hash", ignore_index=True), lines
 
 
-def kept(
-    runs: pandas.DataFrame, columns: Sequence[str]
-) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """Yield each run, and some columns of `KEPT` of it; None for what is not kept.
-
-    Raises:
-        ConfigError: A file is damaged.
-    """
-    files: dict[str, dict[str, dict[str, Any]]] = {}
+def by_file(runs: pandas.DataFrame) -> dict[Path, dict[str, Row]]:
+    """Return runs by the file of their record and their config hash."""
+    files: dict[Path, dict[str, Row]] = {}
     for run in runs.to_dict("records"):
-        files.setdefault(run["file"], {})[run["config_hash"]] = run
-    for file, known in ((Path(name), known) for name, known in files.items()):
-        if file.suffix == ".parquet":
-            for row in read_packed(file, ["config_hash", *columns]):
-                if row["config_hash"] in known:
-                    yield known[row["config_hash"]], row
-            continue
-        row, metrics = dict.fromkeys(columns), file.with_name("metrics.csv")
-        if "epochs_csv" in columns and metrics.exists():
-            row["epochs_csv"] = metrics.read_text("utf-8")
-        if {*PREDICTED} & {*columns}:
-            for split, labels in (read_predictions(file.parent) or {}).items():
-                row[f"{split}_predicted"] = labels.tobytes()
-        yield from ((run, row) for run in known.values())
+        files.setdefault(Path(run["file"]), {})[run["config_hash"]] = run
+    return files
 
 
-def read_epochs(run: Mapping[str, Any], text: str) -> pyarrow.Table:
-    """Parse a run's ``metrics.csv``.
+def kept_in(file: Path, runs: Mapping[str, Row], columns: Sequence[str]) -> Iterator[Kept]:
+    """Yield runs of a file and what is kept beside their records, by some columns of `KEPT`."""
+    if file.suffix == PACKED:
+        for row in read_packed(file, ["config_hash", *columns]):
+            if row["config_hash"] in runs:
+                yield runs[row["config_hash"]], row
+        return
+    row, metrics = dict.fromkeys(columns), file.with_name("metrics.csv")
+    if "epochs_csv" in columns and metrics.exists():
+        row["epochs_csv"] = metrics.read_text("utf-8")
+    if {*PREDICTED} & {*columns}:
+        for split, labels in (read_predictions(file.parent) or {}).items():
+            row[f"{split}_predicted"] = labels.tobytes()
+    yield from ((run, row) for run in runs.values())
 
-    Raises:
-        ConfigError: It is damaged.
-    """
+
+def kept(runs: pandas.DataFrame, columns: Sequence[str]) -> Iterator[Kept]:
+    """Yield each run and what is kept beside its record; raise ConfigError if it is damaged."""
+    return chain.from_iterable(kept_in(file, its, columns) for file, its in by_file(runs).items())
+
+
+def read_epochs(run: Row, text: str) -> pyarrow.Table:
+    """Return a run's ``metrics.csv`` as a table; raise ConfigError if it is damaged."""
     names = text.partition("\n")[0].split(",")
     types = dict.fromkeys(names, FLOAT) | {"epoch": INT, "stage": TEXT}
     try:
-        options = csv.ConvertOptions(column_types=types)
-        table = csv.read_csv(pyarrow.py_buffer(text.encode()), convert_options=options)
-        last = table.group_by("stage").aggregate([("epoch", "max")]).sort_by("stage").to_pydict()
-        if last != {"stage": ["train", "val"], "epoch_max": [run["epochs"] - 1] * 2}:
+        content, options = pyarrow.py_buffer(text.encode()), csv.ConvertOptions(column_types=types)
+        table = csv.read_csv(content, csv.ReadOptions(use_threads=False), convert_options=options)
+        last = dict(zip(table["stage"].to_pylist(), table["epoch"].to_pylist(), strict=True))
+        if last != dict.fromkeys(("train", "val"), run["epochs"] - 1):
             raise ValueError("not all epochs of train and val")
-        if f"accuracy_{len(run['train_counts']) - 1}" not in names:
-            raise ValueError("no accuracy of some label")
     except (KeyError, ValueError) as error:
-        where = f"{run['folder']}/metrics.csv" if run["folder"] else f"{run['file']}: epochs_csv"
-        raise ConfigError(f"{where} is damaged ({reason(error)})") from error
+        raise damaged(f"metrics.csv of {run['config_hash']} in {run['file']}", error) from error
     return table.append_column("config_hash", pyarrow.repeat(run["config_hash"], len(table)))
 
 
 def epochs(runs: pandas.DataFrame) -> pandas.DataFrame:
-    """Return ``metrics.csv`` of some runs, a row an epoch and stage, with ``config_hash``.
-
-    Raises:
-        ConfigError: A file is damaged.
-    """
+    """Return ``metrics.csv`` of some runs, a row an epoch and stage, with ``config_hash``."""
     empty = pyarrow.schema({"epoch": INT, "stage": TEXT, "config_hash": TEXT}).empty_table()
     found = kept(runs, ["epochs_csv"])
     tables = [read_epochs(run, row["epochs_csv"]) for run, row in found if row["epochs_csv"]]
@@ -189,8 +173,7 @@ def predictions(runs: pandas.DataFrame, split: str = "test") -> dict[str, numpy.
 def accuracies(runs: pandas.DataFrame, split: str) -> pandas.DataFrame:
     """Return the accuracy of each label ("0"), each group ("0-4") and of all images ("all")."""
     tables = [pandas.DataFrame(index=runs.index)]
-    alike = [runs.groups.map(json.dumps), runs.train_counts.map(len)]
-    for _, rows in runs.groupby(alike, sort=False):
+    for _, rows in runs.groupby(runs.groups.map(json.dumps) + runs.train_counts.map(len).map(str)):
         confusion = numpy.stack(rows[f"{split}_confusion"])  # (runs, labels, labels)
         images, right = confusion.sum(axis=2), numpy.diagonal(confusion, axis1=1, axis2=2)
         with numpy.errstate(invalid="ignore"):  # nan for a label without images
@@ -204,62 +187,42 @@ def accuracies(runs: pandas.DataFrame, split: str) -> pandas.DataFrame:
     return pandas.concat(tables[1:] or tables).reindex(runs.index)
 
 
-def pack(runs: pandas.DataFrame, file: Path) -> None:
-    """Write runs with their epochs and predictions to one Parquet file.
-
-    Raises:
-        ConfigError: A file is damaged.
-    """
-    rows = ({**run, **row} for run, row in kept(runs, [*KEPT]))
-    with (
-        writing_whole(file) as part,
-        parquet.ParquetWriter(part, SCHEMA, compression="zstd", write_page_checksum=True) as writer,
-    ):
-        while batch := list(islice(rows, ROWS)):
+def write(rows: Iterable[Row], file: Path) -> None:
+    """Write rows, with what is kept beside the records, to one Parquet file."""
+    content, iterator = io.BytesIO(), iter(rows)
+    options = {"compression": "zstd", "write_page_checksum": True}
+    with parquet.ParquetWriter(content, SCHEMA, **options) as writer:
+        while batch := list(islice(iterator, ROWS)):
             for row in batch:
                 row |= {name: json.dumps(row[name]) for name in JSON}
-                row |= {
-                    f"{split}_confusion": row[f"{split}_confusion"].tolist() for split in SPLITS
-                }
+                row |= {name: row[name].tolist() for name in CONFUSIONS}
                 row["data_sha256"] = None if pandas.isna(row["data_sha256"]) else row["data_sha256"]
             writer.write_table(pyarrow.Table.from_pylist(batch, SCHEMA))
+    write_whole(file, content.getvalue())
 
 
-def numbers_of(run: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the numbers in which equal runs agree; None for those that are not kept.
+def pack(runs: pandas.DataFrame, file: Path) -> None:
+    """Write runs with their epochs and predictions to one Parquet file."""
+    write(({**run, **row} for run, row in kept(runs, [*KEPT])), file)
 
-    Metrics are left out, since two users may choose different ones.
 
-    Raises:
-        ConfigError: The epochs are damaged, or the predictions contradict the confusion matrix.
-    """
-    for split in ("val", "test"):
-        predicted, counts = row[f"{split}_predicted"], run[f"{split}_confusion"].sum(axis=0)
-        labels = numpy.frombuffer(predicted or b"", numpy.uint8)
-        if predicted and not numpy.array_equal(numpy.bincount(labels, None, len(counts)), counts):
-            raise ConfigError(
-                f"{run['file']}: {run['config_hash']} is damaged (the predicted labels of {split} "
-                "are not those of its confusion matrix)"
-            )
-    numbers = {name: row[name] for name in PREDICTED}
-    for split in SPLITS:
-        for name in ("confusion", "loss", "positive", "positive_of_own"):
-            numbers[f"{split}_{name}"] = numpy.array(run[f"{split}_{name}"]).tolist()
+def check_kept(run: Row, row: Row) -> None:
+    """Raise ConfigError if epochs or predictions are damaged or contradict the record."""
     if row["epochs_csv"]:
-        table = read_epochs(run, row["epochs_csv"])
-        shared = [name for name in table.column_names if name not in run["test_metrics"]]
-        numbers["epochs"] = table.select(sorted(shared)).to_pydict()
-    return numbers
+        read_epochs(run, row["epochs_csv"])
+    for split in ("val", "test"):
+        counts = run[f"{split}_confusion"].sum(axis=0)
+        labels = numpy.frombuffer(row[f"{split}_predicted"] or b"", numpy.uint8)
+        if labels.size and not numpy.array_equal(numpy.bincount(labels, None, len(counts)), counts):
+            error = ValueError(f"those of {split} are not those of its confusion matrix")
+            raise damaged(f"predictions of {run['config_hash']} in {run['file']}", error)
 
 
-def check_all(roots: Sequence[Path]) -> tuple[pandas.DataFrame, list[str]]:
-    """Read all records with what is kept beside them.
+def check(roots: Sequence[Path]) -> tuple[pandas.DataFrame, list[str]]:
+    """Read all that is kept of the runs below some folders.
 
     Returns:
         The runs, equal ones too, and a line for each that is damaged or disagrees with another.
-
-    Raises:
-        ConfigError: A folder is missing, or none holds records.
     """
     for root in roots:
         if not root.exists():
@@ -267,26 +230,18 @@ def check_all(roots: Sequence[Path]) -> tuple[pandas.DataFrame, list[str]]:
     runs, lines = read_all(roots)
     if runs.empty and not lines:
         raise ConfigError(f"records: no result of a run below {', '.join(map(str, roots))}")
-    again = {*runs.config_hash[runs.config_hash.duplicated()]}
-    known: dict[str, tuple[str, dict[str, Any]]] = {}
-    for _, rows in runs.groupby("file", sort=False):
+    for file, its in by_file(runs).items():
         try:
-            for run, row in kept(rows, [*KEPT]):
-                key, numbers = run["config_hash"], numbers_of(run, row)
-                if key in again:
-                    first, theirs = known.setdefault(key, (run["file"], numbers))
-                    pairs = ((numbers[name], theirs[name]) for name in numbers.keys() & theirs)
-                    if any(None not in pair and pair[0] != pair[1] for pair in pairs):
-                        lines.append(f"{first} and {run['file']} differ in run {key}")
+            for run, row in kept_in(file, its, [*KEPT]):
+                check_kept(run, row)
         except ConfigError as error:
             lines.append(str(error))
+    again = runs[runs.config_hash.duplicated(keep=False)]
+    numbers = again[NUMBERS].map(lambda value: json.dumps(numpy.asarray(value).tolist()))
+    differ = numbers.sum(axis=1).groupby(again.config_hash).transform("nunique") > 1
+    for key, files in again[differ].groupby("config_hash", sort=False).file:
+        lines.append(f"{' and '.join(files)} are of one run, {key}, and differ")
     return runs, lines
-
-
-def check(roots: Sequence[Path]) -> tuple[int, list[str]]:
-    """Return how many runs there are, and a line for each problem, see `check_all`."""
-    runs, lines = check_all(roots)
-    return runs.config_hash.nunique(), lines
 
 
 def merge(roots: Sequence[Path], into: Path) -> tuple[int, int]:
@@ -294,15 +249,12 @@ def merge(roots: Sequence[Path], into: Path) -> tuple[int, int]:
 
     Args:
         roots: Of equal runs, the one in the first root is written.
-        into: A file ``*.parquet``, or the folder of a ``records.parquet``.
-
-    Raises:
-        ConfigError: A record is damaged, two of one run differ, there are none, or the file exists.
+        into: A new file ``*.parquet``, or the folder of a new ``records.parquet``.
     """
-    file = into if into.suffix == ".parquet" else into / "records.parquet"
+    file = into if into.suffix == PACKED else into / "records.parquet"
     if file.exists():
         raise ConfigError(f"--into: {file} is there already; choose another one")
-    runs, lines = check_all(roots)
+    runs, lines = check(roots)
     if lines:
         more = f"; and {len(lines) - 1} more" if len(lines) > 1 else ""
         raise ConfigError(f"nothing is written: {lines[0]}{more}")

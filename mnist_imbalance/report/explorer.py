@@ -12,8 +12,8 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import to_pil_image
 from torchvision.utils import make_grid
 
-from mnist_imbalance.data.augment import Copy, expand
-from mnist_imbalance.data.source import Images
+from mnist_imbalance.data.copies import Copy, expand
+from mnist_imbalance.data.sources import Images
 from mnist_imbalance.records import table as records
 from mnist_imbalance.report import tables
 from mnist_imbalance.report.figures import SPARE

@@ -1,0 +1,321 @@
+"""Losses for imbalanced labels: logits (N, C) and labels (N,) → a scalar.
+
+Most published losses are `AdjustedCrossEntropy` with other numbers for each label; the functions
+below work these out from ``class_counts``, the training images of each label (docs/methods.md). A
+loss that declares ``class_counts``, ``minority``, ``num_classes``, ``image_shape`` or ``head`` is
+given them. A method ``start_epoch`` is called with the fraction of training that is done.
+"""
+
+from collections.abc import Sequence
+from math import pi
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field, FiniteFloat, NonNegativeInt, PositiveInt, validate_call
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mnist_imbalance.errors import ConfigError
+
+Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Normalize = Literal["weight_sum", "count"]  # divide a batch's sum by its weights or its images
+Counts = Sequence[PositiveInt]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Exponent = Annotated[FiniteFloat, Field(ge=0)]
+NEUTRAL = {"weights": 1.0, "scales": 1.0, "offsets": 0.0, "margins": 0.0, "smoothing": 0.0}
+
+
+def check_number(weights: Sequence[float], num_classes: int) -> None:
+    """Refuse more or fewer weights than labels, with a `ConfigError`."""
+    if len(weights) != num_classes:
+        raise ConfigError(
+            f"loss.weights: there must be {num_classes}, one for each label, got {len(weights)}"
+        )
+
+
+class WeightedCrossEntropy(nn.Module):
+    """Cross-entropy with a weight for each label (AI3607, section 5).
+
+    Args:
+        weights: Above 0, one for each label.
+        normalize: Divide by the batch's summed weights (PyTorch's mean) or by its images.
+        num_classes: Number of labels; None is the number of weights.
+    """
+
+    @validate_call
+    def __init__(
+        self,
+        weights: Sequence[Weight],
+        normalize: Normalize = "weight_sum",
+        num_classes: PositiveInt | None = None,
+    ) -> None:
+        super().__init__()
+        if num_classes is not None:
+            check_number(weights, num_classes)
+        self.weights: Tensor
+        self.register_buffer("weights", torch.tensor(weights))
+        self.normalize = normalize
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Map logits (N, C) and labels (N,) to a scalar."""
+        if self.normalize == "weight_sum":
+            return functional.cross_entropy(logits, labels, self.weights)
+        return functional.cross_entropy(logits, labels, self.weights, reduction="sum") / len(labels)
+
+
+class MinorityWeightedCrossEntropy(WeightedCrossEntropy):
+    """Cross-entropy with one weight for the minority and 1 for the others (AI3607, section 5.2)."""
+
+    @validate_call
+    def __init__(
+        self,
+        minority_weight: Weight,
+        minority: Sequence[NonNegativeInt],
+        num_classes: PositiveInt,
+        normalize: Normalize = "weight_sum",
+    ) -> None:
+        labels = range(num_classes)
+        weights = [minority_weight if label in minority else 1.0 for label in labels]
+        super().__init__(weights, normalize)
+
+
+class AdjustedCrossEntropy(nn.Module):
+    """Cross-entropy with numbers for each label, the formula of most published losses.
+
+    With p = softmax(Δ ⊙ z + ι − m_y·1_y), the loss of an image with logits z and label y is
+    ℓ = w_y · (1 − p_y)^γ · ((1 − ε_y) · −log p_y + ε_y · mean over all labels of −log p).
+    The numbers are buffers, so that runs with different ones can be trained side by side.
+
+    Args:
+        num_classes: Number of labels, C.
+        gamma: γ.
+        normalize: Divide a batch's sum by its images or its summed weights.
+        deferred: Fraction of training, in [0, 1), that begins with plain cross-entropy.
+        kept: Names of numbers that hold from the beginning all the same.
+        numbers: weights w, scales Δ, offsets ι, margins m and smoothing ε, each (C,).
+    """
+
+    weights: Tensor
+    scales: Tensor
+    offsets: Tensor
+    margins: Tensor
+    smoothing: Tensor
+    gamma: Tensor
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        gamma: float = 0.0,
+        normalize: Normalize = "count",
+        deferred: float = 0.0,
+        kept: Sequence[str] = (),
+        **numbers: Tensor,
+    ) -> None:
+        super().__init__()
+        if unknown := numbers.keys() - NEUTRAL.keys():
+            raise TypeError(f"no numbers of the formula: {', '.join(unknown)}")
+        self.normalize = normalize
+        self.deferred = deferred
+        plain = {name: torch.full((num_classes,), number) for name, number in NEUTRAL.items()}
+        plain["gamma"] = torch.tensor(0.0)
+        self.later = plain | {name: number.float() for name, number in numbers.items()}
+        self.later["gamma"] = torch.tensor(float(gamma))
+        for name, number in self.later.items():
+            now = number if not deferred or name in kept else plain[name]
+            self.register_buffer(name, now.clone())
+
+    def start_epoch(self, done: float) -> None:
+        """Set the numbers once the deferred fraction of training is done."""
+        if done >= self.deferred:
+            for name, number in self.later.items():
+                self.get_buffer(name).copy_(number)
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Map logits (N, C) and labels (N,) to a scalar."""
+        margins = functional.one_hot(labels, logits.shape[1]) * self.margins
+        log_p = (self.scales * logits + self.offsets - margins).log_softmax(dim=1)
+        own = -log_p.gather(1, labels.unsqueeze(1)).squeeze(1)
+        smoothing, weights = self.smoothing[labels], self.weights[labels]
+        crossed = (1 - smoothing) * own - smoothing * log_p.mean(dim=1)
+        wrong = (-torch.expm1(-own)).clamp(min=torch.finfo(log_p.dtype).tiny)
+        total = (weights * wrong**self.gamma * crossed).sum()
+        return total / (weights.sum() if self.normalize == "weight_sum" else len(labels))
+
+
+def frequencies(class_counts: Sequence[int]) -> Tensor:
+    """Return each label's share of the images, (C,)."""
+    counts = torch.tensor(class_counts, dtype=torch.float64)
+    return counts / counts.sum()
+
+
+def effective_weights(class_counts: Sequence[int], beta: float) -> Tensor:
+    """Return w ∝ (1 − β) / (1 − β^n), scaled to a mean of 1 (Cui et al., 2019)."""
+    counts = torch.tensor(class_counts, dtype=torch.float64)
+    weights = (1 - beta) / (1 - beta**counts)
+    return weights / weights.mean()
+
+
+@validate_call
+def focal(
+    num_classes: PositiveInt,
+    gamma: Exponent = 2,
+    weights: Sequence[Weight] | None = None,
+    normalize: Normalize = "count",
+    deferred: Fraction = 0,
+    class_counts: Sequence[NonNegativeInt] = (),
+    beta: Fraction = 0,
+) -> AdjustedCrossEntropy:
+    """Return the focal loss, −w_y (1 − p_y)^γ log p_y: correct images count less.
+
+    Lin et al., 2017, "Focal loss for dense object detection", equations 4 and 5, with softmax, as
+    in Cao et al.'s code, where Lin et al. have a sigmoid for every label; ``weights`` is their α.
+    With β the weights are those of `class_balanced` (Cui et al., 2019).
+    """
+    if weights is not None:
+        check_number(weights, num_classes)
+    if weights and beta:
+        raise ConfigError("loss.weights, loss.beta: give one of them")
+    w = torch.tensor(weights or [1.0] * num_classes)
+    if beta:
+        w = effective_weights(class_counts, beta)
+    return AdjustedCrossEntropy(
+        num_classes, weights=w, gamma=gamma, normalize=normalize, deferred=deferred
+    )
+
+
+@validate_call
+def class_balanced(
+    class_counts: Counts,
+    beta: Fraction = 0.9999,
+    normalize: Normalize = "count",
+    deferred: Fraction = 0,
+) -> AdjustedCrossEntropy:
+    """Return cross-entropy weighted by w ∝ (1 − β) / (1 − β^n); β = 0 is plain.
+
+    Cui et al., 2019, "Class-balanced loss based on effective number of samples". Deferred, it is
+    the re-weighting of Cao et al.'s code; their paper has w ∝ 1 / n.
+    """
+    weights = effective_weights(class_counts, beta)
+    return AdjustedCrossEntropy(
+        len(class_counts), weights=weights, normalize=normalize, deferred=deferred
+    )
+
+
+@validate_call
+def inverse_frequency(
+    class_counts: Counts,
+    power: Exponent = 1,
+    normalize: Normalize = "count",
+    deferred: Fraction = 0,
+) -> AdjustedCrossEntropy:
+    """Return cross-entropy weighted by w ∝ n^−power, scaled to a mean of 1; power 0 is plain.
+
+    A power of 1 is the usual re-weighting and ½ its smoothed form, as in SubpopBench (Yang et al.,
+    2023).
+    """
+    weights = frequencies(class_counts) ** -power
+    weights = weights / weights.mean()
+    return AdjustedCrossEntropy(
+        len(class_counts), weights=weights, normalize=normalize, deferred=deferred
+    )
+
+
+@validate_call
+def ldam(
+    class_counts: Counts,
+    head: str | None,
+    max_margin: Exponent = 0.5,
+    scale: Weight = 30,
+    beta: Fraction = 0,
+    normalize: Normalize = "count",
+    deferred: Fraction = 0,
+) -> AdjustedCrossEntropy:
+    """Return the label-distribution-aware margin loss, −w_y log softmax(s (cos − m_y 1_y))_y.
+
+    Cao et al., 2019, "Learning imbalanced datasets with label-distribution-aware margin loss":
+    m ∝ n^−¼, at most ``max_margin``. The model's logits are its cosines times s, its ``scale``.
+    β weights the loss as `class_balanced` does, deferred or not; margins are never deferred.
+
+    Raises:
+        ConfigError: The model's last layer gives no cosines.
+    """
+    if head != "cosine":
+        raise ConfigError(f"model.head: ldam needs cosine, which bounds the logits, got {head}")
+    margins = frequencies(class_counts) ** -0.25
+    return AdjustedCrossEntropy(
+        len(class_counts),
+        weights=effective_weights(class_counts, beta),
+        margins=scale * max_margin * margins / margins.max(),
+        normalize=normalize,
+        deferred=deferred,
+        kept=("margins",),
+    )
+
+
+@validate_call
+def vs(
+    class_counts: Counts, gamma: Exponent = 0.3, tau: Exponent = 1, deferred: Fraction = 0
+) -> AdjustedCrossEntropy:
+    """Return the vector-scaling loss, −log softmax(Δ ⊙ z + ι)_y, Δ = (n / n_max)^γ, ι = τ log π.
+
+    π is each label's share of the images. Kini et al., 2021, "Label-imbalanced and group-sensitive
+    classification under overparameterization". With τ = 0, class-dependent temperatures (Ye et al.,
+    2020, "Identifying and compensating for feature deviation in imbalanced deep learning"); with
+    γ = 0, logit adjustment (Menon et al., 2021, "Long-tail learning via logit adjustment"), which
+    for τ = 1 is balanced softmax (Ren et al., 2020, "Balanced meta-softmax for long-tailed visual
+    recognition").
+    """
+    shares = frequencies(class_counts)
+    return AdjustedCrossEntropy(
+        len(class_counts),
+        scales=(shares / shares.max()) ** gamma,
+        offsets=tau * shares.log(),
+        deferred=deferred,
+    )
+
+
+@validate_call
+def label_aware_smoothing(
+    class_counts: Counts, most: Fraction = 0.4, least: Fraction = 0.1, deferred: Fraction = 0
+) -> AdjustedCrossEntropy:
+    """Return cross-entropy that smooths the targets of frequent labels more.
+
+    Zhong et al., 2021, "Improving calibration for long-tailed recognition", in its concave form:
+    ε = least + (most − least) sin(π/2 · (n − n_min) / (n_max − n_min)). As in PyTorch, ε is spread
+    over all labels, the own one included.
+    """
+    if most < least:
+        raise ConfigError(f"loss.most: must be at least loss.least, {least}, got {most}")
+    counts = torch.tensor(class_counts, dtype=torch.float64)
+    span = (counts.max() - counts.min()).clamp(min=1)
+    rise = ((counts - counts.min()) / span * pi / 2).sin()
+    return AdjustedCrossEntropy(
+        len(class_counts), smoothing=least + (most - least) * rise, deferred=deferred
+    )
+
+
+class GroupDRO(nn.Module):
+    """The sum of the labels' mean losses, each times a weight that grows with it.
+
+    Sagawa et al., 2020, "Distributionally robust neural networks", with labels as groups: after
+    every training batch q ∝ q · exp(step · ℓ), where ℓ are the labels' mean losses in the batch.
+    """
+
+    weights: Tensor
+
+    @validate_call
+    def __init__(self, num_classes: PositiveInt, step: Weight = 0.01) -> None:
+        super().__init__()
+        self.step = step
+        self.register_buffer("weights", torch.full((num_classes,), 1 / num_classes))
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Map logits (N, C) and labels (N,) to a scalar."""
+        losses = functional.cross_entropy(logits, labels, reduction="none")
+        sums = torch.zeros_like(self.weights).index_add(0, labels, losses)
+        means = sums / labels.bincount(minlength=len(self.weights)).clamp(min=1)
+        if logits.requires_grad:
+            grown = self.weights * (self.step * means.detach()).exp()
+            self.weights.copy_(grown / grown.sum())
+        return self.weights @ means

@@ -1,0 +1,68 @@
+"""Metrics beside accuracy: a set's logits (N, C) and labels (N,) → a number."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torchmetrics.functional.classification import binary_auroc, multiclass_calibration_error
+
+Of = Literal["all", "minority", "majority"]
+
+
+def recalls(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the accuracy of each label that has images, each in [0, 1]."""
+    right = (logits.argmax(dim=1) == labels).float()
+    images = labels.bincount()
+    return labels.bincount(right)[images > 0] / images[images > 0]
+
+
+def balanced_accuracy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the mean of the labels' accuracies, in [0, 1]."""
+    return recalls(logits, labels).mean()
+
+
+def g_mean(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the geometric mean of the labels' accuracies, in [0, 1] (Kubat and Matwin, 1997)."""
+    return recalls(logits, labels).log().mean().exp()
+
+
+def worst_label(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the lowest accuracy of any label, in [0, 1]."""
+    return recalls(logits, labels).min()
+
+
+def auroc(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the mean area under the curve, in [0, 1], of the labels that have images."""
+    present = labels.unique()
+    if len(present) == 1:
+        return torch.tensor(torch.nan)
+    p = logits.softmax(dim=1)
+    areas = [binary_auroc(p[:, label], (labels == label).long()) for label in present]
+    return torch.stack(areas).mean()
+
+
+def part(logits: Tensor, labels: Tensor, minority: Sequence[int], of: Of) -> tuple[Tensor, Tensor]:
+    """Return the logits and labels of all images, of the minority's or of the majority's."""
+    if of == "all":
+        return logits, labels
+    rare = torch.isin(labels, torch.tensor(minority, dtype=labels.dtype, device=labels.device))
+    chosen = rare if of == "minority" else ~rare
+    return logits[chosen], labels[chosen]
+
+
+def nll(logits: Tensor, labels: Tensor, minority: Sequence[int] = (), of: Of = "all") -> Tensor:
+    """Return the mean of −log p of the true label, in nats; nan without images."""
+    return functional.cross_entropy(*part(logits, labels, minority, of))
+
+
+def ece(logits: Tensor, labels: Tensor, minority: Sequence[int] = (), of: Of = "all") -> Tensor:
+    """Return the expected calibration error with 15 bins, in [0, 1]; nan without images.
+
+    Naeini et al., 2015; Guo et al., 2017, "On calibration of modern neural networks".
+    """
+    logits, labels = part(logits, labels, minority, of)
+    if not len(labels):
+        return torch.tensor(torch.nan)
+    return multiclass_calibration_error(logits.softmax(dim=1), labels, logits.shape[1], n_bins=15)

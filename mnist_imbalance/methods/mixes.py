@@ -1,0 +1,96 @@
+"""Mixes: a training batch → a batch of mixed images, each with two labels.
+
+A mix maps images (N, C, H, W) in [0, 1] and labels (N,) to mixed images, their first and second
+labels (N,), and λ in [0, 1], the first labels' share of the loss. It draws from PyTorch's global
+CPU generator, which is seeded for every epoch, and is given what it declares, as a loss is.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Annotated
+
+import torch
+from pydantic import Field, FiniteFloat, NonNegativeInt, validate_call
+from torch import Tensor, nn
+from torch.distributions import Beta
+
+Mixed = tuple[Tensor, Tensor, Tensor, float]  # images, first labels, second labels, λ
+Mix = Callable[[Tensor, Tensor], Mixed]
+Alpha = Annotated[FiniteFloat, Field(ge=0.01)]  # below, both draws of gamma may underflow
+
+
+class Mixup(nn.Module):
+    """Weighted means of pairs of images, λ x + (1 − λ) x', and of their labels' losses.
+
+    Zhang et al., 2018, "mixup: Beyond empirical risk minimization": λ is drawn from
+    Beta(alpha, alpha) once per batch, and the partners are the same batch in another order.
+    """
+
+    @validate_call
+    def __init__(self, alpha: Alpha) -> None:
+        super().__init__()
+        self.shares = Beta(*torch.full((2,), alpha, dtype=torch.float64))
+
+    def forward(self, images: Tensor, labels: Tensor) -> Mixed:
+        """Mix images (N, C, H, W) and labels (N,)."""
+        share = self.shares.sample().item()
+        partner = torch.randperm(len(labels)).to(labels.device)
+        return torch.lerp(images[partner], images, share), labels, labels[partner], share
+
+
+class CutMix(Mixup):
+    """A box of each image is replaced by its partner's; λ is the remaining share of the area.
+
+    Yun et al., 2019, "CutMix: Regularization strategy to train strong classifiers with localizable
+    features": the box has the image's shape, a share 1 − λ of its area and a uniform centre; it is
+    cut at the image's edges, and λ is what remains then.
+    """
+
+    def forward(self, images: Tensor, labels: Tensor) -> Mixed:
+        """Mix images (N, C, H, W) and labels (N,)."""
+        side = (1 - self.shares.sample().item()) ** 0.5
+        partner = torch.randperm(len(labels)).to(labels.device)
+        box = []
+        for length in images.shape[2:]:
+            centre, half = int(torch.randint(length, ())), int(length * side) // 2
+            box.append(slice(max(centre - half, 0), min(centre + half, length)))
+        mixed = images.clone()
+        mixed[:, :, *box] = images[partner][:, :, *box]
+        rows, columns = (part.stop - part.start for part in box)
+        share = 1 - rows * columns / (images.shape[2] * images.shape[3])
+        return mixed, labels, labels[partner], share
+
+
+class Remix(nn.Module):
+    """Mixup in which a pair of a frequent and a rare label may have the rare label alone.
+
+    Chou et al., 2020, "Remix: Rebalanced mixup", section 3: for an image of label i mixed with one
+    of label j, which have n_i and n_j training images, the first label's share of the loss is
+    0 if n_i / n_j ≥ κ and λ < τ; 1 if n_i / n_j ≤ 1 / κ and 1 − λ < τ; else λ, as in `Mixup`.
+    """
+
+    much_more: Tensor
+
+    @validate_call
+    def __init__(
+        self,
+        class_counts: Sequence[NonNegativeInt],
+        alpha: Alpha,
+        kappa: Annotated[FiniteFloat, Field(ge=1)],
+        tau: Annotated[float, Field(ge=0, le=1)],
+    ) -> None:
+        super().__init__()
+        self.mixup = Mixup(alpha)
+        self.tau = tau
+        counts = torch.tensor(class_counts, dtype=torch.float64)
+        much_more = counts.unsqueeze(1) >= kappa * counts  # (C, C): label i against label j
+        self.register_buffer("much_more", much_more, persistent=False)
+
+    def forward(self, images: Tensor, labels: Tensor) -> Mixed:
+        """Mix images (N, C, H, W) and labels (N,)."""
+        mixed, own, others, share = self.mixup(images, labels)
+        first, second = own, others
+        if share < self.tau:
+            first = torch.where(self.much_more[own, others], others, own)
+        if 1 - share < self.tau:
+            second = torch.where(self.much_more[others, own], own, others)
+        return mixed, first, second, share

@@ -1,0 +1,61 @@
+"""Adjust a trained run without training it again: run=runs/.../seed=0.
+
+Every choice of the config group posthoc: logit adjustment, normalized weights, a temperature, a
+re-trained or re-scaled last layer. What is chosen is chosen on the validation images; the test
+images are scored once. Nothing is written.
+"""
+
+from collections.abc import Callable
+
+from mnist_imbalance.config import build, compose_with, overrides_from_arguments, silence_warnings
+from mnist_imbalance.errors import ConfigError, one_line_errors
+
+
+def main() -> None:
+    """Run the command line."""
+    silence_warnings()
+    with one_line_errors():
+        config = compose_with(overrides_from_arguments(__doc__, "adjust"), name="adjust")
+
+        import pandas  # --help does not wait for these
+
+        from mnist_imbalance.methods.metrics import balanced_accuracy, ece, nll, part
+        from mnist_imbalance.methods.posthoc import logits_of
+        from mnist_imbalance.training.run import adjust, load_run
+
+        run = load_run(config.run)
+        if run.result is None:
+            raise ConfigError(f"run: {config.run} is not finished")
+        if run.posthoc:
+            raise ConfigError(f"run: {config.run} has a posthoc of its own; give a run without one")
+        data, model = run.data, run.classifier.model
+        models, refused = {"as trained": model}, []
+        for name in config.posthoc:
+            try:
+                step = build(config, f"posthoc.{name}", {"seed": run.config.seed}, Callable)
+                adjusted = adjust(model, data, step)
+                models[f"{name}, {getattr(adjusted, 'summary', 'done')}"] = adjusted
+            except ConfigError as error:
+                refused.append(f"{name}: {error}")
+
+    rows = {}
+    for name, model in models.items():
+        logits, labels = logits_of(model, data.test[0]), data.test[1]
+        val = balanced_accuracy(logits_of(model, data.val[0]), data.val[1])
+        percent = {
+            "balanced": balanced_accuracy(logits, labels),
+            "minority": balanced_accuracy(*part(logits, labels, data.minority, "minority")),
+            "majority": balanced_accuracy(*part(logits, labels, data.minority, "majority")),
+            "ECE": ece(logits, labels),
+            "val": val,
+        }
+        rows[name] = {key: f"{100 * value:.1f}" for key, value in percent.items()}
+        rows[name]["NLL"] = f"{nll(logits, labels):.3f}"
+    columns = ["balanced", "minority", "majority", "NLL", "ECE", "val"]
+    print("test scores, % but NLL; val: balanced accuracy")
+    print(pandas.DataFrame(rows).T[columns].to_string())
+    print("\n".join(refused))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,238 @@
+"""Several modules of one kind as one module, its tensors stacked along a leading run axis.
+
+``torch.vmap`` maps the layers of a model over the runs. It has no rule for ``torch.nn.LSTM``, so a
+loop over time stands in for it, which a GPU records as a CUDA graph.
+"""
+
+import copy
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.func import functional_call, stack_module_state, vmap
+
+Tensors = tuple[Tensor, ...]
+WARM_UP = 2  # calls that recording would not pay for
+
+
+class Graphed:
+    """A function of tensors that a GPU records in training, to replay it with a single launch.
+
+    Its output holds until the next call.
+    """
+
+    def __init__(self, function: Callable[..., Tensors]) -> None:
+        self.function = function
+        self.calls: Counter[Any] = Counter()
+        self.graphs: dict[Any, Any] = {}
+
+    def __call__(self, *tensors: Tensor) -> Tensors:
+        """Call or replay the function."""
+        if not (torch.is_grad_enabled() and all(tensor.is_cuda for tensor in tensors)):
+            return self.function(*tensors)
+        shapes = tuple((tensor.shape, tensor.requires_grad) for tensor in tensors)
+        self.calls[shapes] += 1
+        if self.calls[shapes] <= WARM_UP:
+            return self.function(*tensors)
+        if shapes not in self.graphs:
+            samples = tuple(
+                torch.zeros_like(tensor, requires_grad=tensor.requires_grad) for tensor in tensors
+            )
+            self.graphs[shapes] = torch.cuda.make_graphed_callables(self.function, samples)
+        outputs: Tensors = self.graphs[shapes](*tensors)
+        return outputs
+
+
+class LSTMLoop(Function):
+    """One LSTM layer a run, as a loop over time of batched matrix products.
+
+    Forwards, the gates of all steps are one matrix product and the loop adds the hidden state's
+    part. Backwards, everything that depends on no other step is computed for all steps together.
+    The gates are ordered input, forget, output, cell, so that three of them are one sigmoid.
+    """
+
+    @staticmethod
+    def forward(
+        rows: Tensor, from_rows: Tensor, from_hidden: Tensor, bias: Tensor, mapped: Any
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Map rows (R, T, N, I) to hidden states (R, T, N, H); the rest is for `backward`.
+
+        ``from_rows`` is (R, I, 4 H), ``from_hidden`` (R, H, 4 H), ``bias`` (R, 4 H); ``mapped`` is
+        the function that `vmap` calls with the tensors of all runs.
+        """
+        runs, steps, images, _ = rows.shape
+        size = from_hidden.shape[1]
+        gates = torch.baddbmm(bias.unsqueeze(1), rows.flatten(1, 2), from_rows)
+        gates = gates.view(runs, steps, images, 4 * size)
+        hidden, cells, squashed = (rows.new_empty(runs, steps, images, size) for _ in range(3))
+        for step in range(steps):
+            here = gates[:, step]
+            if step > 0:
+                here.baddbmm_(hidden[:, step - 1], from_hidden)
+            here[..., : 3 * size].sigmoid_()
+            here[..., 3 * size :].tanh_()
+            enter, forget, leave, new = here.chunk(4, dim=-1)
+            cell = torch.mul(enter, new, out=cells[:, step])
+            if step > 0:
+                cell.addcmul_(forget, cells[:, step - 1])
+            torch.tanh(cell, out=squashed[:, step])
+            torch.mul(leave, squashed[:, step], out=hidden[:, step])
+        return hidden, gates, cells, squashed
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
+        """Save the tensors for `backward`."""
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.save_for_backward(*inputs[:3], *output)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients in all arguments of `forward`."""
+        rows, from_rows, from_hidden, hidden, gates, cells, squashed = ctx.saved_tensors
+        steps, size = rows.shape[1], from_hidden.shape[1]
+        enter, forget, leave, new = gates.chunk(4, dim=-1)
+        slopes = torch.empty_like(gates)  # derivatives of the gates, times their factors
+        sigmoids = gates[..., : 3 * size]
+        torch.addcmul(sigmoids, sigmoids, sigmoids, value=-1, out=slopes[..., : 3 * size])
+        d_enter, d_forget, d_leave, d_new = slopes.chunk(4, dim=-1)
+        d_enter.mul_(new)
+        d_forget[:, 1:].mul_(cells[:, :-1])
+        d_forget[:, 0].zero_()
+        d_leave.mul_(squashed)
+        torch.mul(new, new, out=d_new).neg_().add_(1).mul_(enter)
+        d_cell = torch.addcmul(leave, leave * squashed, squashed, value=-1)
+
+        to_rows = from_hidden.transpose(1, 2)
+        to_cell = torch.zeros_like(cells[:, 0])
+        for step in range(steps - 1, -1, -1):
+            to_hidden = grad[:, step]
+            if step < steps - 1:
+                to_hidden = torch.baddbmm(to_hidden, slopes[:, step + 1], to_rows)
+            to_cell.addcmul_(to_hidden, d_cell[:, step])
+            d_leave[:, step].mul_(to_hidden)
+            here = slopes[:, step].view(*to_cell.shape[:2], 4, size)
+            here[..., :2, :].mul_(to_cell.unsqueeze(-2))
+            here[..., 3, :].mul_(to_cell)
+            to_cell.mul_(forget[:, step])
+        to_gates = slopes.flatten(1, 2)
+        before = torch.cat([torch.zeros_like(hidden[:, :1]), hidden[:, :-1]], dim=1)
+        to_input = None
+        if ctx.needs_input_grad[0]:
+            to_input = torch.bmm(to_gates, from_rows.transpose(1, 2)).view_as(rows)
+        return (
+            to_input,
+            torch.bmm(rows.flatten(1, 2).transpose(1, 2), to_gates),
+            torch.bmm(before.flatten(1, 2).transpose(1, 2), to_gates),
+            to_gates.sum(dim=1),
+            None,
+        )
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[Tensors, Any]:
+        """Treat the mapped dimension as more runs."""
+        *tensors, mapped = inputs
+        outputs = mapped(
+            *(t.movedim(d, 0).flatten(0, 1) for t, d in zip(tensors, in_dims, strict=False))
+        )
+        split = tuple(output.unflatten(0, (info.batch_size, -1)) for output in outputs)
+        return split, (0,) * len(split)
+
+
+def loop(*tensors: Tensor) -> Tensors:
+    """Apply `LSTMLoop` to tensors that are not mapped."""
+    outputs: Tensors = LSTMLoop.apply(*tensors, loop)
+    return outputs
+
+
+class MappableLSTM(nn.Module):
+    """Stands in for a ``torch.nn.LSTM`` where ``torch.vmap`` must map it; has its parameters.
+
+    Raises:
+        NotImplementedError: The LSTM has several layers or directions, a projection or no bias.
+    """
+
+    def __init__(self, lstm: nn.LSTM) -> None:
+        super().__init__()
+        if lstm.num_layers > 1 or lstm.bidirectional or lstm.proj_size or not lstm.bias:
+            raise NotImplementedError("an LSTM of another kind than one layer, one direction")
+        self.batch_first = lstm.batch_first
+        self.mapped = Graphed(loop)
+        for name, parameter in lstm.named_parameters():
+            self.register_parameter(name, parameter)
+
+    def forward(self, rows: Tensor) -> tuple[Tensor, None]:
+        """Map (N, T, I), or (T, N, I) without ``batch_first``, to hidden states."""
+        if self.batch_first:
+            rows = rows.transpose(0, 1)
+
+        def ordered(*names: str) -> Tensor:
+            summed: Tensor = sum(getattr(self, name) for name in names)
+            enter, forget, new, leave = summed.chunk(4)
+            return torch.cat([enter, forget, leave, new]).unsqueeze(0)
+
+        hidden, *_ = LSTMLoop.apply(
+            rows.unsqueeze(0),
+            ordered("weight_ih_l0").transpose(1, 2),
+            ordered("weight_hh_l0").transpose(1, 2),
+            ordered("bias_ih_l0", "bias_hh_l0"),
+            self.mapped,
+        )
+        hidden = hidden.squeeze(0)
+        return (hidden.transpose(0, 1) if self.batch_first else hidden), None
+
+
+def mappable(module: nn.Module) -> nn.Module:
+    """Copy a module, with LSTMs that ``torch.vmap`` can map."""
+    copied = copy.deepcopy(module)
+    for name, part in list(copied.named_modules()):
+        if type(part) is nn.LSTM:
+            copied.set_submodule(name, MappableLSTM(part))
+    return copied
+
+
+class Stacked(nn.Module):
+    """R modules that differ in their tensors only, each applied to inputs of its own.
+
+    Args:
+        modules: R of them; they are copied.
+        sizes: Runs in each part of the stack, R in all. A part has tensors of its own, so that an
+            optimizer can treat the parts differently.
+    """
+
+    def __init__(self, modules: Sequence[nn.Module], sizes: Sequence[int]) -> None:
+        super().__init__()
+        self.template = [mappable(modules[0]).to("meta")]  # in a list: no submodule of this one
+        self.parts = nn.ModuleList()
+        rest = list(modules)
+        for size in sizes:
+            part = mappable(rest[0])
+            parameters, buffers = stack_module_state(rest[:size])
+            for name, tensor in [*parameters.items(), *buffers.items()]:
+                if name in parameters:
+                    tensor = nn.Parameter(tensor.detach().contiguous())
+                owner, _, own_name = name.rpartition(".")
+                setattr(part.get_submodule(owner), own_name, tensor)
+            self.parts.append(part)
+            rest = rest[size:]
+
+    def train(self, mode: bool = True) -> "Stacked":
+        """Switch between training and evaluation, the template too."""
+        self.template[0].train(mode)
+        return super().train(mode)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Map inputs (R, ...) to outputs (R, ...), run by run."""
+        states = [dict([*part.named_parameters(), *part.named_buffers()]) for part in self.parts]
+        stacked = states[0]
+        if len(states) > 1:
+            stacked = {name: torch.cat([state[name] for state in states]) for name in stacked}
+
+        def one(tensors: dict[str, Tensor], *inputs: Tensor) -> Tensor:
+            output: Tensor = functional_call(self.template[0], tensors, inputs)
+            return output
+
+        outputs: Tensor = vmap(one)(stacked, *inputs)
+        return outputs

@@ -1,0 +1,87 @@
+"""Callbacks and the checkpoint format of a run."""
+
+import os
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from mnist_imbalance.data.seeds import derive
+from mnist_imbalance.errors import ConfigError
+
+
+class Bar(TQDMProgressBar):
+    """Lightning's bar, without the logger's version, which is the same for all runs."""
+
+    def get_metrics(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Return the values behind the bar."""
+        return {k: v for k, v in super().get_metrics(*args, **kwargs).items() if k != "v_num"}
+
+
+class Origin(lightning.Callback):
+    """Keeps checksums of data and code in checkpoints, and refuses to resume with others."""
+
+    def __init__(self, data: str, code: str) -> None:
+        self.checksums = {"data": data, "code": code}
+
+    def state_dict(self) -> dict[str, str]:
+        """Return the checksums that a checkpoint holds."""
+        return self.checksums
+
+    def load_state_dict(self, state_dict: dict[str, str]) -> None:
+        """Compare with a checkpoint's."""
+        for name, checksum in self.checksums.items():
+            if state_dict[name] != checksum:
+                raise ConfigError(
+                    f"runs_dir: this run was begun with other {name}; delete its folder, or choose "
+                    "another runs_dir, and start it again"
+                )
+
+
+class SeedEveryEpoch(lightning.Callback):
+    """Seeds PyTorch by seed and epoch, so that a resumed run ends with the same numbers."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_batch_start(
+        self, trainer: lightning.Trainer, module: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Seed before an epoch's first batch."""
+        if batch_idx == 0:  # Lightning resumes past on_train_epoch_start
+            torch.manual_seed(derive("epoch", self.seed, trainer.current_epoch))
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint whole or not at all; Lightning may copy it from another file system."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, **keys: Any) -> None:
+        """Write beside the path, then move there at once."""
+        super().save_checkpoint(checkpoint, f"{path}.part", **keys)
+        os.replace(f"{path}.part", path)
+
+    def load_checkpoint(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Read a checkpoint of a whole epoch as one that the next epoch follows.
+
+        With ``max_steps``, Lightning would train the rest of an epoch that has none.
+        """
+        checkpoint: dict[str, Any] = super().load_checkpoint(*args, **kwargs)
+        loop = checkpoint["loops"]["fit_loop"]
+        batches = loop["epoch_loop.batch_progress"]
+        if batches["is_last_batch"]:
+            batches["is_last_batch"] = False
+            batches["current"] = dict.fromkeys(batches["current"], 0)
+            for progress in loop["epoch_progress"].values():
+                progress["completed"] = progress["processed"]
+        return checkpoint
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the contents of a checkpoint, on the CPU."""
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        return {"history": state["history"], **state}
+    except Exception as error:  # torch.load fails in many ways
+        raise ConfigError(f"runs_dir: {path} is damaged; delete it and restart the run") from error

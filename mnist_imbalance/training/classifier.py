@@ -1,0 +1,304 @@
+"""The LightningModule: one step and one scoring for training, validation and test."""
+
+import math
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import lightning
+import numpy
+import torch
+import torchmetrics
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from mnist_imbalance.config import build_part, inject
+from mnist_imbalance.errors import ConfigError, naming
+from mnist_imbalance.records.result import Groups, Scores
+
+Batch = tuple[Tensor, Tensor]  # images and labels
+History = Mapping[str, Mapping[int, Scores]]  # scores by split and epoch
+Metric = Callable[[Tensor, Tensor], Any]  # logits (N, C) and labels (N,) of a split → a number
+Part = Mapping[str, Any]  # a class or function by ``_target_``, with arguments, as in conf/
+SGD = partial(torch.optim.SGD, lr=0.001, momentum=0.9, weight_decay=0.0001)  # AI3607's
+
+
+def to_metrics(split: str, scores: Scores, groups: Groups) -> dict[str, float]:
+    """Return scores by the names that loggers show, ``val/loss`` or ``val_per_label/3``."""
+    named = {f"{split}/{name}": value for name, value in scores.named(groups).items()}
+    per_label = enumerate(scores.accuracy_per_label)
+    return named | {f"{split}_per_label/{label}": value for label, value in per_label}
+
+
+def tally(
+    logits: Tensor, labels: Tensor, losses: Tensor, metrics: Sequence[Mapping[str, Metric]]
+) -> tuple[list[Scores], numpy.ndarray]:
+    """Score whole passes of several runs over a split, with few waits for the device.
+
+    Args:
+        logits: (R, N, C) of all images.
+        labels: (R, N).
+        losses: (R,).
+        metrics: More scores of each run, by name.
+
+    Returns:
+        The scores of each run, and the predicted labels (R, N) uint8.
+    """
+    runs, _, size = logits.shape
+    # torchmetrics' confusion matrix takes 25 ms where algorithms must be deterministic
+    rows = labels + size * torch.arange(runs, device=labels.device).unsqueeze(1)
+    predicted = logits.argmax(dim=2)
+    pairs = torch.bincount((rows * size + predicted).flatten(), minlength=runs * size**2)
+    positive = logits > 0
+    own = rows[positive.gather(2, labels.unsqueeze(2)).squeeze(2)]
+    by_run = zip(
+        pairs.view(runs, size, size).tolist(),
+        losses.tolist(),
+        positive.sum(dim=1).tolist(),
+        torch.bincount(own, minlength=runs * size).view(runs, size).tolist(),
+        zip(metrics, logits.cpu(), labels.cpu(), strict=True),  # any metric works there
+        strict=True,
+    )
+    scores = [
+        Scores(
+            confusion=confusion,
+            loss=loss,
+            positive=above,
+            positive_of_own=own_above,
+            metrics={name: score(metric, *outputs) for name, metric in named.items()},
+        )
+        for confusion, loss, above, own_above, (named, *outputs) in by_run
+    ]
+    return scores, predicted.to(torch.uint8).cpu().numpy()
+
+
+def score(metric: Metric, logits: Tensor, labels: Tensor) -> float | None:
+    """Return a metric of a whole split; None where it is not finite."""
+    value = float(metric(logits, labels))
+    if isinstance(metric, torchmetrics.Metric):
+        metric.reset()  # or it would add up the epochs
+    return value if math.isfinite(value) else None
+
+
+def built(name: str, part: Any, kind: Any) -> Any:
+    """Return a part that is given as an object or as its config."""
+    return build_part(part, name, kind) if isinstance(part, Mapping) else part
+
+
+class Staged(lightning.LightningModule, ABC):
+    """The same step and the same scoring in training, validation and test."""
+
+    @abstractmethod
+    def step(self, batch: Batch, split: str) -> Tensor:
+        """Return the loss of a batch of "train", "val" or "test"."""
+
+    @abstractmethod
+    def summarize(self, split: str) -> None:
+        """Score all batches since the last summary of this split."""
+
+    @abstractmethod
+    def start_epoch(self) -> None:
+        """Pass the fraction of training that is done to a loss that has ``start_epoch``."""
+
+    @property
+    def fraction_done(self) -> float:
+        """The fraction of training's optimizer steps that are done, in [0, 1)."""
+        return self.trainer.global_step / self.trainer.estimated_stepping_batches
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return one batch's loss, to be minimized."""
+        if batch_idx == 0:
+            self.start_epoch()
+        return self.step(batch, "train")
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """One batch of held-out images."""
+        self.step(batch, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """One batch of test images."""
+        self.step(batch, "test")
+
+    def on_train_epoch_end(self) -> None:
+        """Score the epoch's training batches."""
+        self.summarize("train")
+
+    def on_validation_epoch_end(self) -> None:
+        """Score the held-out images."""
+        self.summarize("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Score the test set."""
+        self.summarize("test")
+
+
+class Classifier(Staged):
+    """Any model with any loss: images (N, C, H, W) → logits (N, K) → loss.
+
+    A part is an object, or its config with ``_target_`` as in ``conf/``. Configs are saved as
+    hyperparameters, so that ``load_from_checkpoint`` needs the path only. It calls what they name:
+    load checkpoints that you trust.
+
+    Args:
+        model: Maps images to logits.
+        loss: Maps logits and labels (N,) to a scalar; None is cross-entropy. If it has a method
+            ``start_epoch``, each epoch begins with it: it gets the fraction of training that is
+            done, in [0, 1), and may change buffers only.
+        optimizer: Maps the parameters to an optimizer; None is AI3607's SGD.
+        scheduler: Maps the optimizer to a scheduler, which is stepped after each batch; a config
+            gets the number of all steps as ``T_max`` or ``total_steps``.
+        mix: Maps a training batch to a mixed one, see `methods.mixes`; the loss is λ times the
+            loss of the first and 1 − λ times the loss of the second labels.
+        metrics: More scores, each from a split's logits (N, K) and labels (N,), by name.
+        groups: The labels of each group whose accuracy is logged.
+
+    Attributes:
+        scores: The last whole pass over "train", "val" and "test". Training batches are scored
+            when they are trained on, mixed ones by their first labels.
+        predictions: The labels predicted in that pass, (N,) uint8.
+        history: While training, the scores of "train" and "val" by epoch.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module | Part,
+        loss: nn.Module | Part | None = None,
+        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | Part | None = None,
+        scheduler: Callable[[Optimizer], LRScheduler] | Part | None = None,
+        mix: Callable[..., Any] | Part | None = None,
+        metrics: Mapping[str, Metric | Part] | None = None,
+        groups: Groups | None = None,
+    ) -> None:
+        super().__init__()
+        parts: dict[str, Any] = {"model": model, "loss": loss, "optimizer": optimizer}
+        parts |= {"scheduler": scheduler, "mix": mix}
+        configs = {name: part for name, part in parts.items() if isinstance(part, Mapping)}
+        self.groups: Groups = {name: list(labels) for name, labels in (groups or {}).items()}
+        if all(isinstance(metric, Mapping) for metric in (metrics or {}).values()):
+            configs["metrics"] = dict(metrics or {})
+        self.save_hyperparameters(configs | {"groups": self.groups}, logger=False)
+        self.model: nn.Module = built("model", model, nn.Module)
+        self.loss: nn.Module = built("loss", loss or nn.CrossEntropyLoss(), nn.Module)
+        self.make_optimizer = built("optimizer", optimizer or SGD, Callable)
+        self.make_scheduler = scheduler
+        self.metrics: dict[str, Metric] = {
+            name: built(f"metrics.{name}", metric, Callable)
+            for name, metric in (metrics or {}).items()
+        }
+        self.mix = built("mix", mix, Callable)
+        self.scores: dict[str, Scores] = {}
+        self.predictions: dict[str, numpy.ndarray] = {}
+        self.history: dict[str, dict[int, Scores]] = defaultdict(dict)
+        self._batches: dict[str, list[Batch]] = {"train": [], "val": [], "test": []}
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images (N, C, H, W) to logits (N, K)."""
+        logits: Tensor = self.model(images)
+        return logits
+
+    def configure_optimizers(self) -> Any:
+        """Return the optimizer of all parameters, with its scheduler if there is one."""
+        return self.optimized(self.parameters(), self.trainer)
+
+    def optimized(self, parameters: Iterable[Any], trainer: lightning.Trainer | None) -> Any:
+        """Return an optimizer of parameters, or groups of them; without a trainer for one step."""
+        with naming("optimizer"):
+            optimizer = self.make_optimizer(parameters)
+            if not isinstance(optimizer, Optimizer):
+                raise TypeError(f"must make an Optimizer, makes {type(optimizer).__name__}")
+        if not self.make_scheduler:
+            return optimizer
+        steps = int(trainer.estimated_stepping_batches) if trainer else 1
+        with naming("scheduler"):
+            part = inject(self.make_scheduler, {"T_max": steps, "total_steps": steps})
+            scheduler = built("scheduler", part, Callable)(optimizer)
+            if not isinstance(scheduler, LRScheduler):
+                raise TypeError(f"must be a LRScheduler, is {type(scheduler).__name__}")
+        return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
+
+    def start_epoch(self) -> None:
+        """Pass the fraction of training that is done to a loss that has ``start_epoch``."""
+        if hook := getattr(self.loss, "start_epoch", None):
+            hook(self.fraction_done)
+
+    def step(self, batch: Batch, split: str) -> Tensor:
+        """Return the loss of a batch, and keep its logits for the scores."""
+        images, labels = batch
+        others, share = None, 1.0
+        if self.mix and split == "train":
+            images, labels, others, share = self.mix(images, labels)
+        logits = self(images)
+        self._batches[split].append((logits.detach(), labels))
+        loss: Tensor = self.loss(logits, labels)
+        if others is not None:
+            loss = share * loss + (1 - share) * self.loss(logits, others)
+        return loss
+
+    def summarize(self, split: str) -> None:
+        """Score the split's batches and log the scores."""
+        logits, labels = (torch.cat(parts) for parts in zip(*self._batches[split], strict=True))
+        self._batches[split].clear()
+        loss = self.loss(logits, labels)
+        [scores], [predicted] = tally(logits[None], labels[None], loss[None], [self.metrics])
+        self.keep(split, scores, predicted, self.trainer)
+        for name, value in to_metrics(split, scores, self.groups).items():
+            self.log(name, value, prog_bar=name in ("val/loss", "val/accuracy"))
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            self.log("step", float(self.current_epoch))  # of the x-axis
+
+    def keep(
+        self, split: str, scores: Scores, predicted: numpy.ndarray, trainer: lightning.Trainer
+    ) -> None:
+        """Keep the scores and predictions of a whole pass over a split; refuse an infinite loss."""
+        epoch = trainer.current_epoch
+        if not math.isfinite(scores.loss):
+            raise ConfigError(
+                f"optimizer.lr: the {split} loss is {scores.loss} in epoch {epoch}; "
+                "a smaller rate, or smaller loss weights, may keep it finite"
+            )
+        self.scores[split] = scores
+        self.predictions[split] = predicted
+        if trainer.state.fn == TrainerFn.FITTING:
+            self.history[split][epoch] = scores
+
+    def close_history(self) -> None:
+        """Add the last validation where training ended within an epoch."""
+        self.history["val"].setdefault(max(self.history["train"]), self.scores["val"])
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the history, so that a resumed run has all of it."""
+        checkpoint["history"] = {
+            split: {epoch: scores.model_dump(round_trip=True) for epoch, scores in epochs.items()}
+            for split, epochs in self.history.items()
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore the history."""
+        for split, epochs in checkpoint["history"].items():
+            self.history[split] = {epoch: Scores(**scores) for epoch, scores in epochs.items()}
+            self.scores[split] = self.history[split][max(epochs)]
+
+    def try_out(self, image_shape: Sequence[int]) -> None:
+        """Call all parts once, on two black images; refuse a loss that is no scalar."""
+        images, labels = torch.zeros(2, *image_shape), torch.zeros(2, dtype=torch.long)
+        self.eval()
+        with torch.inference_mode():
+            with naming("model"):
+                logits = self(images)
+            with naming("loss"):
+                loss = self.loss(logits, labels)
+                if loss.numel() != 1:
+                    raise ValueError(f"must give one number for a batch, gives {loss.numel()}")
+            for name, metric in self.metrics.items():
+                with naming(f"metrics.{name}"):
+                    score(metric, logits, labels)
+            with naming("mix"):
+                if self.mix:
+                    images, _, others, share = self.mix(images, labels)
+                    float(share * loss + (1 - share) * self.loss(self(images), others))
+        self.train()
+        self.optimized(self.parameters(), None)

@@ -1,0 +1,403 @@
+"""Records: their identity, their files, and all of them as one table."""
+
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pandas
+import pytest
+from conftest import REPOSITORY, composed
+from omegaconf import OmegaConf
+
+from mnist_imbalance.errors import ConfigError
+from mnist_imbalance.records import table
+from mnist_imbalance.records.__main__ import main
+from mnist_imbalance.records.identity import (
+    RENAMED,
+    changes,
+    condition_of,
+    determining,
+    hash_config,
+    name_condition,
+    rename,
+    to_current,
+)
+from mnist_imbalance.records.result import (
+    Result,
+    Scores,
+    read_predictions,
+    read_record,
+    write_record,
+    write_whole,
+)
+
+CHOICES = {"model": "lstm", "data": "imbalanced", "loss": "plain", "optimizer": "sgd"}
+GROUPS = {"0-4": [0, 1, 2, 3, 4], "5-9": [5, 6, 7, 8, 9], "all": [*range(10)]}
+CONFIG = {"seed": 0, "data.seed": 0, "data.keep": 0.1, "trainer.max_epochs": 2}
+
+
+def scores(right: int = 9, **more: Any) -> Scores:
+    """Ten images of each label, some taken for the next label."""
+    confusion = (numpy.eye(10, dtype=int) * right + numpy.eye(10, k=1, dtype=int)).tolist()
+    return Scores(confusion=confusion, loss=0.1 + 0.2, positive=[7] * 10, **more)
+
+
+def made(seed: int = 0, test: Scores | None = None, **more: Any) -> Result:
+    config = CONFIG | {"seed": seed}
+    known = {"seed": seed, "data_seed": 0, "epochs": 2, "steps": 466, "train_counts": [10] * 10}
+    known |= {"groups": GROUPS, "data_sha256": None, "seconds": {"fit": 1 / 3, "test": 1}}
+    known |= {"device": "cpu", "threads": 1, "versions": {"torch": "2"}, "condition": "imbalanced"}
+    known |= {"train": scores(), "val": scores(8), "test": test or scores(positive_of_own=[7] * 10)}
+    known |= {"config": config, "config_hash": hash_config(config)}
+    return Result(**{**CHOICES, **known, **more})
+
+
+def predicted(scores: Scores) -> numpy.ndarray:
+    counts = numpy.array(scores.confusion)
+    return numpy.repeat(numpy.tile(numpy.arange(10), 10), counts.ravel()).astype(numpy.uint8)
+
+
+def keep(folder: Path, result: Result) -> Path:
+    history = {"train": {0: result.train, 1: result.train}, "val": {0: result.val, 1: result.val}}
+    labels = {split: predicted(getattr(result, split)) for split in ("val", "test")}
+    write_record(folder, result, history, labels)
+    return folder
+
+
+def alter(folder: Path, **values: Any) -> None:
+    file = folder / "result.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | values))
+
+
+def comparable(runs: pandas.DataFrame) -> list[str]:
+    """All values of a table but for the places of its records, as text."""
+    plain = runs.drop(columns=["folder", "file"]).astype(object)
+    values = plain.where(plain.notna(), None).to_dict("records")
+    return [json.dumps(row, default=numpy.ndarray.tolist) for row in values]
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
+    monkeypatch.setattr(sys, "argv", ["records", *map(str, arguments)])
+    main()
+
+
+@pytest.fixture(scope="module")
+def committed() -> pandas.DataFrame:
+    runs, damaged = table.read([REPOSITORY / "results"])
+    assert damaged == []
+    assert len(runs) >= 961
+    return runs
+
+
+def test_every_committed_record_keeps_its_hash_wherever_its_parts_lie(
+    committed: pandas.DataFrame,
+) -> None:
+    today = {first: path for path, first in RENAMED.items()}
+    assert len(today) == len(RENAMED)
+    for config, key in zip(committed.config, committed.config_hash, strict=True):
+        moved = rename(config, today)
+        assert not set(today) & {value for value in moved.values() if isinstance(value, str)}
+        assert hash_config(rename(moved, RENAMED)) == key
+
+
+@pytest.mark.parametrize(
+    ("choice", "hashed"),
+    [
+        ("loss=weighted", "losses.MinorityWeightedCrossEntropy"),
+        ("loss=per_label", "losses.WeightedCrossEntropy"),
+        ("loss=vs", "methods.vs"),
+        ("mix=remix", "mixes.Remix"),
+        ("model=cnn", "models.cnn.LeNet5"),
+        ("posthoc=temperature", "posthoc.temperature"),
+        ("posthoc=crt", "retraining.crt"),
+        ("data/sampler=balanced", "data.samplers.by_frequency"),
+        ("data/source=emnist", "data.torchvision_sets.read"),
+        ("data/source=digits", "data.digits.read_digits"),
+        ("data=original", "data.MNISTData"),
+    ],
+)
+def test_a_part_is_hashed_where_it_lay_when_its_first_record_was_written(
+    choice: str, hashed: str
+) -> None:
+    group = choice.partition("=")[0].replace("/", ".")
+    assert determining(composed(choice))[f"{group}._target_"] == f"mnist_imbalance.{hashed}"
+
+
+def test_a_config_of_an_earlier_version_is_the_same_run() -> None:
+    config = composed("loss=vs", "metrics=calibration")
+    old = OmegaConf.create(rename(OmegaConf.to_container(config), RENAMED))
+    assert determining(old) == determining(to_current(old)) == determining(config)
+    assert to_current(old).loss._target_ == "mnist_imbalance.methods.losses.vs"
+    assert to_current(old) == to_current(config)
+
+
+def test_the_hash_ignores_where_and_how_a_run_is_made_and_new_keys_at_their_old_value() -> None:
+    same = ["runs_dir=x", "threads=2", "data.dir=x", "trainer=gpu", "metrics=labels", "mix=none"]
+    same += ["trainer.enable_progress_bar=false", "+trainer.max_time={hours:1}", "posthoc=none"]
+    same += ["trainer.max_steps=-1", "data.copied=minority", "model.hidden_size=64"]
+    assert determining(composed(*same)) == determining(composed())
+
+
+@pytest.mark.parametrize("override", ["seed=1", "data.seed=1", "optimizer.lr=0.1", "model=cnn"])
+def test_the_hash_tells_runs_apart(override: str) -> None:
+    ours, other = (hash_config(determining(composed(*o))) for o in ([], [override]))
+    assert ours != other
+
+
+def test_changes_are_values_that_the_choices_do_not_have() -> None:
+    plain = CONFIG | {"loss.minority_weight": 7, "loss.weights": "???"}
+    assert changes(plain | {"seed": 4, "trainer.max_epochs": 9, "loss.weights": [1]}, plain) == {}
+    changed = {"loss.minority_weight": 3, "data.keep": 1, "model.depth": 3}
+    assert list(changes(plain | changed, plain).items()) == sorted(changed.items())
+    assert changes({}, {"data.keep": 0.1}) == {"data.keep": None}
+
+
+def test_a_condition_is_named_by_its_data_its_loss_and_the_changes() -> None:
+    def name(data: str, loss: str, more: dict[str, str], **changed: Any) -> str:
+        return name_condition({"model": "lstm", "data": data, "loss": loss} | more, changed)
+
+    assert name("imbalanced", "plain", {}) == "imbalanced"
+    assert name("imbalanced", "weighted", {}) == "weighted"
+    assert name("augmented_40", "weighted", {}) == "augmented_40, weighted"
+    assert name("original", "plain", {}, keep=1) == "original, keep=1"
+    assert name("imbalanced", "vs", {"mix": "mixup"}, keep=1) == "vs, mix=mixup, keep=1"
+
+
+def test_the_condition_of_a_composed_config() -> None:
+    config = composed("loss=weighted", "mix=mixup", "loss.minority_weight=3")
+    choices = {**CHOICES, "loss": "weighted", "mix": "mixup", "data/sampler": "shuffle"}
+    name = condition_of(determining(config), choices)
+    assert name == "weighted, mix=mixup, loss.minority_weight=3"
+
+
+def test_scores_have_accuracies_of_labels_and_groups() -> None:
+    found = scores(4, metrics={"ece": None, "nll": 0.5})
+    assert found.accuracy_per_label == [0.8] * 9 + [1]
+    assert found.accuracy == 40 / 49
+    named = found.named(GROUPS)
+    assert list(named) == ["loss", "accuracy", "accuracy_0_4", "accuracy_5_9", "ece", "nll"]
+    assert math.isnan(named["ece"])
+    assert math.isnan(Scores(confusion=[[1, 0], [0, 0]], loss=1, positive=[1, 0]).balanced_accuracy)
+
+
+def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
+    assert read_record(tmp_path) is None
+    assert read_predictions(tmp_path) is None
+    result = made(3)
+    history = {"val": {0: scores()}, "train": {0: scores(), 1: scores(metrics={"mcc": 1 / 3})}}
+    labels = {"val": predicted(result.val), "test": predicted(result.test)}
+    write_record(tmp_path, result, history, labels)
+    assert read_record(tmp_path) == result
+    header, *rows = (tmp_path / "metrics.csv").read_text().splitlines()
+    assert header.startswith("epoch,stage,loss,accuracy,accuracy_0_4,accuracy_5_9,accuracy_0,")
+    assert header.endswith(",accuracy_9,mcc")
+    assert [row[:10] for row in rows] == ["0,val,0.3,", "0,train,0.", "1,train,0."]
+    assert [row.split(",")[-1] for row in rows] == ["", "", "0.33333"]
+    record = json.loads((tmp_path / "result.json").read_text())
+    assert (record["schema"], record["seed"], record["val"]["accuracy"]) == (2, 3, 80 / 89)
+    assert record["accuracy_of_groups"]["val"]["0-4"] == pytest.approx(8 / 9)
+    read = read_predictions(tmp_path)
+    assert read is not None
+    assert all(read[split].tolist() == labels[split].tolist() for split in ("val", "test"))
+
+
+def test_a_file_is_written_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError("no space")
+
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(OSError, match="no space"):
+        write_whole(tmp_path / "file", "text")
+    assert not list(tmp_path.iterdir())
+
+
+DAMAGES = [
+    ("schema", 1),
+    ("test.confusion", [[0] * 10] * 10),  # without images
+    ("train.positive", [1] * 9),  # a label too few
+    ("train_counts", [1] * 9),  # other labels than the scores
+    ("groups.5-9", [5, 10]),  # a label that is not there
+    ("groups.0-4", []),
+    ("seed", 9),  # another one than the config's
+    ("config.x", 1),  # another config than the hash's
+    ("seconds.fit", math.nan),
+    ("epochs", 0),
+    ("config", None),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), DAMAGES)
+def test_a_record_that_cannot_be_true_is_named(tmp_path: Path, key: str, value: Any) -> None:
+    file = keep(tmp_path / "damaged", made(1)) / "result.json"
+    keep(tmp_path / "whole", made(2))
+    record = json.loads(file.read_text())
+    first, _, second = key.partition(".")
+    file.write_text(
+        json.dumps(record | {first: {**record[first], second: value} if second else value})
+    )
+    runs, [line] = table.read([tmp_path])
+    assert runs.seed.tolist() == [2]
+    assert line.startswith(f"runs_dir: {file} is damaged (")
+    assert line.endswith("delete it and run it again, or restore it")
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b"[]", b'{"schema": 2', b'{"val": {}}'])
+def test_a_damaged_file_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "result.json").write_bytes(content)
+    (tmp_path / "more.parquet").write_bytes(content)
+    pandas.DataFrame({"seed": [1]}).to_parquet(tmp_path / "other.parquet")
+    (tmp_path / "folder" / "result.json").mkdir(parents=True)
+    runs, lines = table.read([tmp_path, tmp_path / "missing"])
+    assert runs.empty
+    assert len(lines) == 4
+    for name in ("result.json", "more.parquet", "other.parquet", "folder/result.json"):
+        assert any(f"{tmp_path / name} is damaged (" in line for line in lines)
+
+
+def test_packed_runs_are_the_runs_of_the_folders(tmp_path: Path) -> None:
+    keep(tmp_path / "runs" / "a", made(1, scores(metrics={"ece": 1 / 3, "nll": None})))
+    keep(tmp_path / "runs" / "b", made(2, data_sha256="0" * 64))
+    (keep(tmp_path / "runs" / "c", made(3)) / "predictions.npz").unlink()
+    (keep(tmp_path / "runs" / "d", made(4)) / "metrics.csv").unlink()
+    file = tmp_path / "packed" / "study.parquet"
+    assert table.merge([tmp_path / "runs"], file) == (4, 0)
+    (runs, _), (packed, _) = table.read([tmp_path / "runs"]), table.read([file])
+    assert comparable(runs) == comparable(packed)
+    assert runs.folder.tolist() == [str(tmp_path / "runs" / name) for name in "abcd"]
+    assert {*packed.folder, *packed.file} == {"", str(file)}
+    assert packed.test_metrics[0] == {"ece": 1 / 3, "nll": None}
+    assert table.epochs(packed).equals(table.epochs(runs))
+    assert table.epochs(packed).config_hash.unique().tolist() == runs.config_hash[:3].tolist()
+    for split in ("val", "test"):
+        ours, others = table.predictions(runs, split), table.predictions(packed[1:], split)
+        assert list(ours) == runs.config_hash[[0, 1, 3]].tolist()
+        assert list(others) == runs.config_hash[[1, 3]].tolist()
+        assert all(labels.tolist() == ours[key].tolist() for key, labels in others.items())
+    plain = pandas.read_parquet(file.parent)
+    assert plain.seed.tolist() == [1, 2, 3, 4]
+    assert plain.test_accuracy.tolist() == [90 / 99] * 4
+    text = (tmp_path / "runs" / "a" / "metrics.csv").read_text()
+    assert plain.epochs_csv[0] == text
+
+
+def test_the_committed_records_are_whole_and_the_same_when_packed(
+    tmp_path: Path, committed: pandas.DataFrame
+) -> None:
+    some = committed[::40]
+    table.pack(some, tmp_path / "some.parquet")
+    packed, lines = table.check([tmp_path])
+    assert lines == []
+    assert comparable(packed) == comparable(some)
+    assert table.epochs(packed).equals(table.epochs(some))
+    assert (
+        table.epochs(some)
+        .groupby("config_hash")
+        .size()
+        .eq(2 * some.set_index("config_hash").epochs)
+        .all()
+    )
+    runs, lines = table.check([REPOSITORY / "results", REPOSITORY / "docs" / "search"])
+    assert lines == []
+    assert len(runs) == len(committed) + 39
+
+
+def test_accuracies_are_those_of_the_scores(tmp_path: Path) -> None:
+    few = Scores(confusion=[[3, 1], [0, 0]], loss=1.0, positive=[1, 0])
+    two: dict[str, Any] = dict.fromkeys(("train", "val", "test"), few)
+    two |= {"train_counts": [3, 0], "groups": {"rare": [1]}}
+    for seed in (1, 2, 3):
+        text = made(seed, **(two if seed == 2 else {})).model_dump_json(by_alias=True)
+        write_whole(tmp_path / str(seed) / "result.json", text)
+    runs, damaged = table.read([tmp_path])
+    assert damaged == []
+    found = table.accuracies(runs, "val")
+    assert found.index.equals(runs.index)
+    assert found["all"].tolist() == [80 / 89, 0.75, 80 / 89]
+    assert found["0-4"].round(9).tolist()[::2] == [round(8 / 9, 9)] * 2
+    assert found["0"].tolist()[1] == 0.75
+    assert found.loc[1, ["1", "9", "rare", "0-4"]].isna().all()
+    assert table.accuracies(runs[:0], "val").empty
+
+
+def test_runs_of_two_labs_are_merged_each_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, two, both = (tmp_path / name for name in ("one", "two", "both"))
+    for lab, seeds in ((one, (1, 2)), (two, (2, 3))):
+        for seed in seeds:
+            keep(lab / "runs" / str(seed), made(seed))
+        call(monkeypatch, "pack", lab / "runs", "--into", lab)
+        assert capsys.readouterr().out == "2 runs\n"
+        assert (lab / "records.parquet").exists()
+    alter(two / "runs" / "2", device="another", seconds={"fit": 5, "test": 5})
+    call(monkeypatch, "merge", one / "runs", two / "runs", "--into", both)
+    assert capsys.readouterr().out == "3 runs, 1 found again and equal\n"
+    assert table.read([both])[0].device.tolist() == ["cpu"] * 3
+    call(monkeypatch, "check", both, one)
+    assert capsys.readouterr().out == "3 runs, all whole\n"
+    with pytest.raises(SystemExit, match=r"^error: --into: .*records\.parquet is there already"):
+        call(monkeypatch, "merge", one, "--into", both)
+    with pytest.raises(SystemExit, match=r"^error: records: there is no folder nowhere"):
+        call(monkeypatch, "check", "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SystemExit, match=r"^error: records: no result of a run below"):
+        call(monkeypatch, "check", tmp_path / "empty")
+
+
+def test_runs_that_disagree_are_named_and_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours, other = keep(tmp_path / "ours", made(1)), keep(tmp_path / "other", made(1))
+    keep(tmp_path / "ours" / "more", made(2))
+    last = math.nextafter(scores().loss, 1)
+    alter(other, test=json.loads(scores().model_copy(update={"loss": last}).model_dump_json()))
+    table.pack(table.read([other])[0], tmp_path / "packed" / "study.parquet")
+    for place in (other, tmp_path / "packed"):
+        with pytest.raises(SystemExit) as ended:
+            call(monkeypatch, "merge", ours, place, "--into", tmp_path / "both")
+        message = str(ended.value)
+        assert message.startswith(f"error: nothing is written: {ours / 'result.json'} and {place}")
+        assert message.endswith("and differ")
+        assert not (tmp_path / "both").exists()
+    with pytest.raises(SystemExit, match="error: records: 1 damaged or disagreeing"):
+        call(monkeypatch, "check", ours, other)
+    assert capsys.readouterr().out.count("are of one run") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "cut"),
+    [
+        *(("metrics.csv", 0), ("metrics.csv", 0.3), ("metrics.csv", 0.5), ("metrics.csv", 0.95)),
+        *(("predictions.npz", 0), ("predictions.npz", 0.5)),
+    ],
+)
+def test_half_a_file_beside_a_record_is_named(tmp_path: Path, name: str, cut: float) -> None:
+    file = keep(tmp_path / "run", made()) / name
+    file.write_bytes(file.read_bytes()[: int(cut * file.stat().st_size)])
+    if (name, cut) == ("metrics.csv", 0):
+        file.write_text("no,table\n")
+    runs, lines = table.read([tmp_path])
+    assert lines == []
+    with pytest.raises(ConfigError, match="is damaged"):
+        (table.epochs if name == "metrics.csv" else table.predictions)(runs)
+    [line] = table.check([tmp_path])[1]
+    assert "run" in line
+    assert "is damaged (" in line
+
+
+def test_a_changed_row_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "study.parquet"
+    keep(tmp_path / "run", made())
+    table.merge([tmp_path / "run"], file)
+    whole = pandas.read_parquet(file)
+    other = predicted(scores(5)).tobytes()
+    for column, value in (("config", "{}"), ("config", "{"), ("test_predicted", other)):
+        whole.assign(**{column: [value]}).to_parquet(file, schema=table.SCHEMA)
+        [line] = table.check([file])[1]
+        assert str(file) in line
+        assert "is damaged (" in line
