@@ -11,7 +11,7 @@ from torch import nn
 from mnist_imbalance.config import CONF, build, check, compose_with
 from mnist_imbalance.data.module import MNISTData
 from mnist_imbalance.errors import ConfigError
-from mnist_imbalance.runs import WITHOUT_EFFECT
+from mnist_imbalance.records.identity import WITHOUT_EFFECT
 
 KNOWN = {  # what the data tells
     "num_classes": 10,
