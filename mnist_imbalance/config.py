@@ -213,8 +213,9 @@ def overrides_from_arguments(description: str | None, name: str = "train") -> li
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="change these keys")
     parser.add_argument("--config-dir", type=Path, help="one more folder like conf/")
     given = parser.parse_args()
-    search = [f"hydra.searchpath=['file://{given.config_dir.absolute()}']"] * bool(given.config_dir)
-    return [*search, *given.overrides]
+    if not given.config_dir:
+        return list(given.overrides)
+    return [f"hydra.searchpath=['file://{given.config_dir.absolute()}']", *given.overrides]
 
 
 def silence_warnings() -> None:
