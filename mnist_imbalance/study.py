@@ -32,11 +32,7 @@ class StudyKeys(BaseModel, strict=True, extra="forbid"):
 
 
 def check_study(config: DictConfig) -> StudyKeys:
-    """Check the values of a study and its folders.
-
-    Raises:
-        ConfigError: One cannot work.
-    """
+    """Check the values of a study and its folders."""
     try:
         keys = StudyKeys.model_validate(OmegaConf.to_container(config, resolve=True))
     except ValidationError as error:
@@ -54,11 +50,7 @@ def check_study(config: DictConfig) -> StudyKeys:
 
 
 def check_runs(runs: Sequence[PlannedRun], study: Study) -> None:
-    """Build the parts of a run of each overlay, and of each choice of methods.
-
-    Raises:
-        ConfigError: A value cannot work.
-    """
+    """Build the parts of a run of each overlay, and of each choice of methods."""
     from mnist_imbalance.training.run import check_parts  # slow to import
 
     kinds: dict[Any, PlannedRun] = {}
@@ -95,7 +87,7 @@ def estimate(runs: Sequence[PlannedRun], records: "pandas.DataFrame") -> timedel
 
 
 def show_plan(runs: Sequence[PlannedRun], records: "pandas.DataFrame") -> None:
-    """Print the runs of each overlay, how many have a record, those that have none, and the time."""
+    """Print what runs and records each overlay has, which runs are missing and how long they take."""
     import pandas
 
     recorded = {*records.config_hash}
@@ -116,9 +108,6 @@ def train_all(runs: Sequence[PlannedRun], keys: StudyKeys) -> tuple[int, list[st
 
     Returns:
         The number of finished runs, and a line for each run that failed.
-
-    Raises:
-        ConfigError: Another study is at work in the same place.
     """
     from mnist_imbalance.records.table import read
     from mnist_imbalance.training.folder import RunFolder

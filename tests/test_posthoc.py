@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mnist_imbalance import adjust, train
-from mnist_imbalance.batched.launch import program
+from mnist_imbalance.sweeps.batched import program
 from mnist_imbalance.config import CONF, compose_with
 from mnist_imbalance.data.samplers import by_frequency
 from mnist_imbalance.load import TrainedRun, load_run

@@ -114,18 +114,19 @@ def judge(effects: Effects | NDArray[np.float64], margin: float | None = None) -
         effect = float(table[0, deciding]) if table.size else NAN
         return Judgement(n, effect, NAN, NAN, UNDECIDED, deciding=deciding)
 
-    def p(against: float, side: str) -> NDArray[np.float64]:
+    def test(against: float, side: str) -> NDArray[np.float64]:
         with np.errstate(divide="ignore", invalid="ignore"):
             t = (table.mean(axis=0) - against) / (table.std(axis=0, ddof=1) / math.sqrt(n))
-        # seeds that all equal the tested value, 0/0, count as t = 0
-        found = stats.t.sf(t if side == "above" else -t, n - 1)
-        return np.nan_to_num(np.asarray(found), nan=0.5)
+        # of seeds that all equal the tested value t is 0/0, and counts as 0
+        p: NDArray[np.float64] = stats.t.sf(t if side == "above" else -t, n - 1)
+        p[np.isnan(p)] = 0.5
+        return p
 
-    above, below = p(0, "above"), p(0, "below")
+    above, below = test(0, "above"), test(0, "below")
     p_holds, p_contradicted = float(above.max()), min(1.0, table.shape[1] * float(below.min()))
     p_within = NAN
     if margin is not None:
-        p_within = float(max(p(-margin, "above").max(), p(margin, "below").max()))
+        p_within = float(max(test(-margin, "above").max(), test(margin, "below").max()))
     deciding = int(above.argmax())
     _, effect, low, high = estimate(table[:, deciding])
     verdict = _verdict(p_holds <= ONE_SIDED, p_contradicted <= ONE_SIDED, p_within <= ONE_SIDED)

@@ -122,7 +122,8 @@ def header(columns: list[str]) -> Markup:
 
 def rows(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the rows of a table by column."""
-    return table.to_dict("records")
+    found: list[dict[str, Any]] = table.to_dict("records")
+    return found
 
 
 def across(

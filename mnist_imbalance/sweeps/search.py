@@ -54,11 +54,7 @@ class Range(BaseModel, strict=True, extra="forbid"):
 
 
 def distribution(key: str, values: Any) -> "BaseDistribution":
-    """Return the distribution of a key of the space: the choices of a list, or a `Range`.
-
-    Raises:
-        ConfigError: It is neither, or empty.
-    """
+    """Return the distribution of a key of the space: the choices of a list, or a `Range`."""
     from optuna import distributions
 
     with naming(f"search.space.{key}"):
@@ -83,11 +79,7 @@ def as_overrides(setting: Mapping[str, Any]) -> list[str]:
 
 
 def check_search(config: DictConfig, overrides: Sequence[str]) -> SearchKeys:
-    """Check the keys of the search, and each choice or end of its space, the others at their first.
-
-    Raises:
-        ConfigError: A value cannot work.
-    """
+    """Check the keys of the search, and the choices and ends of its space one by one."""
     if OmegaConf.is_missing(config, "space"):
         raise ConfigError("search.space: must say what to search, {loss.minority_weight: [2,7]}")
     try:
@@ -125,16 +117,7 @@ def default_batch(keys: SearchKeys, settings: HydraConf, seeds: int) -> int:
 
 
 def open_search(folder: Path, definition: Mapping[str, Any], batch: int) -> "optuna.Study":
-    """Return the search that a folder holds, or a new one.
-
-    Args:
-        folder: Is there.
-        definition: All that decides what the search finds.
-        batch: How many settings are tried at once, from its beginning to its end.
-
-    Raises:
-        ConfigError: Another search is in the folder, or a damaged one.
-    """
+    """Return the search that a folder holds, or a new one."""
     import optuna
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -206,11 +189,7 @@ def try_settings(search: "optuna.Study", keys: SearchKeys, train: Train) -> None
 
 
 def show(search: "optuna.Study", command: Sequence[str]) -> None:
-    """Print the settings, best first, the failed ones, and the command that trains the best.
-
-    Raises:
-        SystemExit: All failed; the text has a line for each.
-    """
+    """Print the settings, best first, the failed ones, and the command that trains the best."""
     done: dict[Job, list[Outcome]] = {}  # a setting may have been tried twice
     failed = {}
     for trial in sorted(search.trials, key=lambda trial: (-(trial.value or 0), trial.number)):
@@ -232,11 +211,7 @@ def show(search: "optuna.Study", command: Sequence[str]) -> None:
 
 
 def search(config: DictConfig) -> None:
-    """Search as the command line says.
-
-    Raises:
-        ConfigError: A value cannot work.
-    """
+    """Search as the command line says."""
     settings = HydraConfig.get()
     if settings.mode != RunMode.RUN:
         raise ConfigError("hydra.mode: a search has no sweep of its own; leave out -m")
