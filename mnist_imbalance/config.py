@@ -17,14 +17,12 @@ from hydra import compose, initialize_config_dir
 from hydra.conf import HydraConf
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 
 from mnist_imbalance.errors import ConfigError, as_config_error, naming, one_line_errors
-from mnist_imbalance.data.seeds import Seed
 
 PACKAGE = Path(__file__).resolve().parent
 CONF = next(  # in an installed package, or in the repository
@@ -91,7 +89,7 @@ class TrainerKeys(Part):
 class Keys(BaseModel, strict=True, extra="forbid"):
     """A whole config; values of type Any are checked when they are built."""
 
-    seed: Seed
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
     threads: Annotated[int, Field(gt=0, le=4096)]
     runs_dir: Annotated[str, Field(min_length=1)]
     data: Part
@@ -205,17 +203,6 @@ def parts_of(config: DictConfig, group: str, known: Mapping[str, Any]) -> dict[s
     return {name: part_of(config, f"{group}.{name}", known) for name in map(str, parts)}
 
 
-def check_choices(arguments: Sequence[str]) -> None:
-    """Refuse an override of a config group that is no choice's name, such as ``model=null``."""
-    given = [argument for argument in arguments if "=" in argument and argument[0] != "-"]
-    for override in OverridesParser.create().parse_overrides(given):
-        if not (CONF / override.key_or_group).is_dir() or override.is_sweep_override():
-            continue
-        value: Any = override.value()
-        if not all(isinstance(name, str) for name in (value if isinstance(value, list) else [value])):
-            raise ConfigError(f"{override.input_line}: must be the name of a choice, or [a,b]")
-
-
 def overrides_from_arguments(description: str | None, name: str = "train") -> list[str]:
     """Read a command line that takes overrides of ``conf/<name>.yaml`` and nothing else."""
     parser = argparse.ArgumentParser(
@@ -226,8 +213,9 @@ def overrides_from_arguments(description: str | None, name: str = "train") -> li
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="change these keys")
     parser.add_argument("--config-dir", type=Path, help="one more folder like conf/")
     given = parser.parse_args()
-    search = [f"hydra.searchpath=['file://{given.config_dir.absolute()}']"] * bool(given.config_dir)
-    return [*search, *given.overrides]
+    if not given.config_dir:
+        return list(given.overrides)
+    return [f"hydra.searchpath=['file://{given.config_dir.absolute()}']", *given.overrides]
 
 
 def silence_warnings() -> None:
@@ -243,5 +231,8 @@ def start(job: Callable[[], Any]) -> None:
     """Run a job that Hydra composes from the command line."""
     silence_warnings()
     with one_line_errors():
-        check_choices(sys.argv[1:])
+        for argument in sys.argv[1:]:
+            group, _, value = argument.lstrip("+").partition("=")
+            if value in ("null", "false") and (CONF / group).is_dir():
+                raise ConfigError(f"{argument}: must be the name of a choice, or [a,b]")
         job()

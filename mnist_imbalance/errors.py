@@ -51,7 +51,7 @@ def naming(key: str) -> Iterator[None]:
         raise as_config_error(error, prefix=f"{key}.") from error
     except Exception as error:  # a user's own part can fail in any way
         text = " ".join(str(error).split())
-        if not text or not isinstance(error, ValueError | TypeError | ImportError):
+        if not text or not isinstance(error, ValueError | TypeError | ImportError | RuntimeError):
             text = f"{type(error).__name__}: {text}"
         raise ConfigError(f"{key}: {text}") from error
 

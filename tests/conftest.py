@@ -6,13 +6,17 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from omegaconf import DictConfig
 
 from mnist_imbalance import train
-from mnist_imbalance.config import CONF, compose_with
+from mnist_imbalance.config import CONF, compose_with, take_apart
+
+if TYPE_CHECKING:
+    from mnist_imbalance.records.result import Result
+    from mnist_imbalance.training.folder import RunFolder
 
 REPOSITORY = CONF.parent
 gc.set_threshold(100_000, 20, 20)  # a fifteenth of the time: composed configs are many objects
@@ -56,6 +60,17 @@ def end_by(process: subprocess.Popen[str], how: signal.Signals) -> str:
 
 def composed(*overrides: str) -> DictConfig:
     return compose_with(overrides)
+
+
+def fitted(runs_dir: Path, *overrides: str) -> "tuple[RunFolder, Result]":
+    """Train a run of few images, as the command line would; return its folder and result."""
+    from mnist_imbalance.training.folder import RunFolder  # slow to import
+    from mnist_imbalance.training.run import fit_run
+
+    short = ["data/source=debug", "trainer=cpu", "hydra.mode=RUN", f"runs_dir={runs_dir}"]
+    config, hydra = take_apart(compose_with([*short, *overrides], with_hydra=True))
+    folder = RunFolder(Path(hydra.sweep.dir) / hydra.sweep.subdir)
+    return folder, fit_run(config, hydra, folder, show_progress=False)
 
 
 @pytest.fixture

@@ -66,12 +66,19 @@ def run(
     return row | others
 
 
-def weighted(weight: float, seed: int, *scores: Any, normalize: str = "weight_sum", **others: Any):  # type: ignore[no-untyped-def]
+def weighted(
+    weight: float,
+    seed: int,
+    test: Sequence[float],
+    val: Sequence[float] | None = None,
+    normalize: str = "weight_sum",
+    **others: Any,
+) -> dict[str, Any]:
     """A run of the weight sweep."""
     condition = "weighted" if weight == 7 else f"weighted, loss.minority_weight={weight}"
     condition += ", loss.normalize=count" * (normalize == "count")
     config = {"loss.minority_weight": weight, "loss.normalize": normalize, "loss._target_": "w"}
-    return run(condition, seed, *scores, config=config, **others)
+    return run(condition, seed, test, val, **{"config": config} | others)
 
 
 @pytest.fixture

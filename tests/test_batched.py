@@ -41,7 +41,7 @@ SHORT = ("trainer=cpu", "trainer.max_epochs=2", "data/source=debug")
 KEYS_OF_THE_LSTM = [f"~model.{key}" for key in compose_with([]).model if key != "_target_"]
 with (Path(__file__).parent / "golden" / "batched.csv").open(newline="") as file:
     GOLDEN = {name: list(rows) for name, rows in groupby(csv.DictReader(file), itemgetter("case"))}
-TOLERANCES = {"adam_lstm": 2e-3}  # of weights: it makes steps of rounding errors
+TOLERANCES = {"plain_lstm_adam": 2e-3}  # of weights: it makes steps of rounding errors
 
 
 def make_run(root: Path, *overrides: str) -> Run:
@@ -74,7 +74,6 @@ def values_of(run: Run, result: Result) -> dict[str, str]:
     predicted = b"".join(labels[split].tobytes() for split in ("val", "test"))
     metrics = (run.folder.path / "metrics.csv").read_bytes()
     return {
-        "config_hash": result.config_hash[:16],
         **{
             f"{split}_loss": getattr(result, split).loss.hex() for split in ("train", "val", "test")
         },
@@ -265,7 +264,7 @@ def test_a_stopped_group_resumes_and_ends_alike(
             train(runs("undisturbed"))
         other = undisturbed.folder.result()
         assert other and "4 runs side by side" in result.device
-        same = ("config_hash", "train_loss", "val_loss", "test_loss", "predictions", "metrics")
+        same = ("train_loss", "val_loss", "test_loss", "predictions", "metrics")
         ended = [values_of(run, result), values_of(undisturbed, other)]
         assert {ended[0][key] for key in same} == {ended[1][key] for key in same}
 
@@ -294,19 +293,19 @@ def test_which_runs_share_a_program() -> None:
     others += ["metrics=mcc", "scheduler=cosine", "scheduler=step", "data.keep=0.2"]
     others += ["optimizer=adam", "optimizer.momentum=0.5", "trainer.max_epochs=1"]
     assert len({shared(), *map(shared, others)}) == len(others) + 1
-    own_loss = ("loss=weighted", "loss._target_=unmappable_models.Loss")  # may keep a number
+    own_loss = ("loss=weighted", "loss._target_=somewhere.LossOfOnesOwn")  # may keep a number
     assert shared(*own_loss) != shared(*own_loss, "loss.minority_weight=2")
     methods = ["loss=vs", "loss=focal", "loss=inverse_frequency", "loss=label_aware_smoothing"]
     assert {shared(method, "loss.deferred=0.3") for method in methods} == {shared("loss=cdt")}
     assert shared("loss=focal", "loss.normalize=weight_sum") != shared("loss=focal")
     assert shared("loss=plain") != shared("loss=focal")
     scheduled = "experiment=methods_cnn"
-    assert shared(scheduled) == shared(scheduled, "loss=vs", "optimizer.lr=0.1", "seed=1")
+    assert shared(scheduled, "loss=cdt") == shared(scheduled, "loss=vs", "seed=1")
     assert shared(scheduled) != shared(scheduled, "data.keep=0.01")  # has fewer steps an epoch
     watching = "scheduler._target_=torch.optim.lr_scheduler.ReduceLROnPlateau"
     alone = ["+trainer.gradient_clip_val=1.0", "optimizer._target_=torch.optim.LBFGS"]
     alone += ["mix=mixup", "posthoc=crt", "callbacks=early_stopping", "logger=csv"]
-    alone += ["loss._target_=no.such", "threads=0"]
+    alone += ["threads=0"]
     assert {shared("scheduler=step", watching), *map(shared, alone)} == {None}
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -71,15 +72,18 @@ def runs_of(*seeds: int, val: World | None = None, **worlds: World) -> pd.DataFr
         scale = 0.003 if model == "lstm" else 0.002
         for seed in seeds or SEEDS:
             for place, (name, per_label) in enumerate(world.items()):
-                moved = [
+                test, scored_val = (
                     [
                         each + scale * (seed - 1) * ((10 * place + label) * GOLDEN % 1)
                         for label, each in enumerate(scored)
                     ]
                     for scored in (per_label, (val or world)[name])
-                ]
-                make = weighted if isinstance(name, int) else run
-                runs.append(make(name, seed, *moved, model=model, loss=""))  # type: ignore[operator]
+                )
+                others: dict[str, Any] = {"model": model, "loss": ""}
+                if isinstance(name, int):
+                    runs.append(weighted(name, seed, test, scored_val, **others))
+                else:
+                    runs.append(run(name, seed, test, scored_val, **others))
     return tables.on_grounds(pd.DataFrame(runs))
 
 
@@ -121,7 +125,7 @@ def test_every_claim_can_be_contradicted(claim: str) -> None:
 
 
 def test_each_missing_run_leaves_its_seed_out() -> None:
-    needed = {
+    needed: dict[str, set[str | int]] = {
         "imbalance_lowers_0_4": {"original", "imbalanced"},
         "augmented_0_4_cannot_keep_up": {"augmented_40", "augmented_100"},
         "weighting_restores": {"original", "imbalanced", "per_label"},
@@ -152,7 +156,7 @@ def test_a_weight_is_chosen_on_validation_data_and_measured_on_the_test_set() ->
 
 
 def test_claims_read_ai3607s_own_weights_only() -> None:
-    others = {1: groups(0.99, 0.1), 15: groups(0.99, 0.1), 50: groups(0.99, 0.1)}
+    others: World = {1: groups(0.99, 0.1), 15: groups(0.99, 0.1), 50: groups(0.99, 0.1)}
     for claim in ("the_peak_is_7", "majority_falls_with_weight", "large_weights_cost"):
         both = [accuracies(lstm=world) for world in (AS_REPORTED, {**AS_REPORTED, **others})]
         pd.testing.assert_frame_equal(*(pd.DataFrame(effects_of(claim, of)) for of in both))

@@ -4,10 +4,10 @@ from functools import partial
 import lightning
 import pytest
 import torch
+from mnist_imbalance.classifier import Classifier
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from mnist_imbalance.classifier import Classifier
 from mnist_imbalance.errors import ConfigError
 
 IMAGES = torch.eye(10).repeat(3, 1)[:25].reshape(25, 1, 1, 10)
@@ -79,7 +79,7 @@ def test_what_is_logged() -> None:
 
     groups = {"0-4": range(5), "5-9": range(5, 10), "all": range(10)}
     metrics = {"always_half": lambda logits, labels: 0.5}
-    classifier = Classifier(linear(1.0), make_optimizer=frozen, groups=groups, metrics=metrics)
+    classifier = Classifier(linear(1.0), optimizer=frozen, groups=groups, metrics=metrics)
     fitted(classifier, Names())
     assert classifier.scores["test"].metrics == {"always_half": 0.5}
     assert names == {"step"} | {

@@ -3,10 +3,8 @@
 import pytest
 from handmade import study_of
 
-from mnist_imbalance.report.claims import name_weight
-from mnist_imbalance.report.names import condition_title
-from mnist_imbalance.report.remedies import BY_COUNT, COMPARED, REMEDIES
-from mnist_imbalance.report.tables import HEADLINE
+from mnist_imbalance.report.tables import BY_COUNT, COMPARED, HEADLINE, REMEDIES
+from mnist_imbalance.report.words import title as title_of
 
 
 @pytest.mark.parametrize(
@@ -29,7 +27,7 @@ from mnist_imbalance.report.tables import HEADLINE
     ],
 )
 def test_a_reader_sees_a_title(condition: str, title: str) -> None:
-    assert condition_title(condition) == title
+    assert title_of(condition) == title
 
 
 def test_planned_runs_have_the_names_that_the_report_looks_for() -> None:
@@ -41,8 +39,8 @@ def test_planned_runs_have_the_names_that_the_report_looks_for() -> None:
     looked_for = {*REMEDIES, *HEADLINE, *(name for pair in COMPARED.values() for name in pair)}
     assert looked_for <= planned
     swept = {run.condition for run in runs if run.experiment == "normalize"}
-    names = map(name_weight, (2, 4, 7, 10))
+    names = ["weighted", *(f"weighted, loss.minority_weight={weight}" for weight in (2, 4, 10))]
     assert swept == {f"{name}{divisor}" for name in names for divisor in ("", BY_COUNT)}
     assert {run.condition for run in runs if run.waits} == {"per_label_chosen"}
-    titles = {condition_title(name) for name in planned}
+    titles = {title_of(name) for name in planned}
     assert len(titles) == len(planned)

@@ -6,20 +6,27 @@ from typing import Any
 import lightning
 import pytest
 import torch
-from test_batched import DIFFERENT, make_run
+from test_batched import make_run
 
-from mnist_imbalance.batched.fit import (
+from mnist_imbalance.data.module import MNISTData
+from mnist_imbalance.models.lstm import RowLSTM
+from mnist_imbalance.records.result import Result
+from mnist_imbalance.sweeps.batched import (
     Run,
     StackedClassifier,
-    StackedData,
-    fit_side_by_side,
+    fit_together,
+    loader,
+    parameter_group,
 )
-from mnist_imbalance.batched.stacked import Stacked
-from mnist_imbalance.fit import build_parts, fit_run, make_trainer
-from mnist_imbalance.models.lstm import RowLSTM
-from mnist_imbalance.runs import Result
+from mnist_imbalance.sweeps.stacked import Stacked
+from mnist_imbalance.training.run import build_parts, build_trainer, fit_run
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+DIFFERENT = [
+    ("loss=weighted", "seed=0"),
+    ("loss=weighted", "seed=1", "loss.minority_weight=2"),
+    ("loss=weighted", "seed=1", "optimizer.lr=0.01", "data.seed=5"),
+]
 SHORT = ("trainer.max_epochs=2", "+trainer.limit_train_batches=50")
 AGREE = 0.002  # of the test accuracy and loss after 100 steps
 
@@ -47,10 +54,9 @@ def test_side_by_side_on_a_gpu_is_alone_on_a_gpu(tmp_path: Path, model: str) -> 
         root = tmp_path / place
         return [make_run(root, f"model={model}", "trainer=gpu", *SHORT, *own) for own in DIFFERENT]
 
-    outcomes = fit_side_by_side(runs("together"), show_progress=False)
-    for run, reached in zip(runs("alone"), runs("together"), strict=True):
+    results = fit_together(runs("together"), show_progress=False)
+    for run, together in zip(runs("alone"), results, strict=True):
         alone = fit_run(run.config, run.hydra, run.folder, show_progress=False)
-        together = outcomes[reached.folder.path]
         assert isinstance(together, Result), together
         assert "cuda" in together.device and "side by side" in together.device
         assert together.test.accuracy == pytest.approx(alone.test.accuracy, abs=AGREE)
@@ -78,7 +84,7 @@ def test_a_replayed_lstm_is_pytorchs(monkeypatch: pytest.MonkeyPatch) -> None:
                 expected: Any = model.get_parameter(name).grad
                 actual: Any = parameter.grad
                 torch.testing.assert_close(actual[number], expected, atol=1e-3, rtol=1e-3)
-    assert lstm.mapped.recorded
+    assert lstm.mapped.graphs
 
 
 class Strict(lightning.Callback):
@@ -99,16 +105,20 @@ class Strict(lightning.Callback):
 def test_an_epoch_does_not_wait_for_the_device(tmp_path: Path, model: str, together: bool) -> None:
     choices = (f"model={model}", "trainer=gpu", *SHORT)
     runs = [make_run(tmp_path, *choices, *own) for own in DIFFERENT]
-    trainer = make_trainer(runs[0].config, runs[0].folder, None, [Strict()])
-    data: lightning.LightningDataModule
-    classifier: lightning.LightningModule
+    trainer = build_trainer(runs[0].config, runs[0].folder, (), [Strict()], show_progress=False)
+    parts = [build_parts(run.config) for run in runs]
     if together:
-        datas, classifiers = zip(*(build_parts(run.config) for run in runs), strict=True)
-        data = StackedData(datas)
-        classifier = StackedClassifier(classifiers, [run.optimizer_keys for run in runs])
+        datas = [part.data for part in parts]
+        for data in datas:
+            data.to(trainer.strategy.root_device)
+        stacked = StackedClassifier(
+            [part.classifier for part in parts], [parameter_group(run) for run in runs]
+        )
+        train = loader(datas, MNISTData.epoch, len(datas[0].order(0)))
+        val = loader(datas, lambda data, _: data.val, len(datas[0].val[1]))
+        trainer.fit(stacked, train, val)
     else:
-        data, classifier = build_parts(runs[0].config)
-    trainer.fit(classifier, datamodule=data)
+        trainer.fit(parts[0].classifier, datamodule=parts[0].data)
     assert trainer.current_epoch == 2
 
 
@@ -116,6 +126,6 @@ def test_a_diverging_run_takes_no_other_with_it_on_a_gpu(tmp_path: Path) -> None
     choices = ("model=cnn", "trainer=gpu", *SHORT)
     good = make_run(tmp_path, *choices, "optimizer.lr=0.01")
     bad = make_run(tmp_path, *choices, "optimizer.lr=1e30")
-    outcomes = fit_side_by_side([bad, good], show_progress=False)
-    assert isinstance(outcomes[good.folder.path], Result)
-    assert "loss is nan" in str(outcomes[bad.folder.path])
+    failure, result = fit_together([bad, good], show_progress=False)
+    assert isinstance(result, Result)
+    assert "loss is nan" in str(failure)

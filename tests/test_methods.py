@@ -8,17 +8,17 @@ from typing import Any
 import pytest
 import torch
 from conftest import REPOSITORY
+from mnist_imbalance.fit import fit_run
+from mnist_imbalance.runs import RunFolder
 from pydantic import ValidationError
 from test_batched import make_run
 from torch.nn import functional
 
-from mnist_imbalance.batched.fit import fit_side_by_side
-from mnist_imbalance.batched.launch import program
 from mnist_imbalance.config import build, compose_with
 from mnist_imbalance.errors import ConfigError
-from mnist_imbalance.fit import fit_run
-from mnist_imbalance.methods.losses import AdjustedCrossEntropy, GroupDRO
 from mnist_imbalance.methods.losses import (
+    AdjustedCrossEntropy,
+    GroupDRO,
     class_balanced,
     focal,
     inverse_frequency,
@@ -28,7 +28,7 @@ from mnist_imbalance.methods.losses import (
 )
 from mnist_imbalance.models.heads import CosineLinear
 from mnist_imbalance.models.lstm import RowLSTM
-from mnist_imbalance.runs import RunFolder
+from mnist_imbalance.sweeps.batched import fit_together, program
 
 ONE_PERCENT = [54, 62, 55, 56, 53, 4921, 5418, 5765, 5351, 5449]
 IMBALANCED = [542, 624, 546, 563, 534, 4921, 5418, 5765, 5351, 5449]
@@ -211,7 +211,7 @@ def test_deferred_numbers_take_hold_after_their_fraction(tmp_path: Path, togethe
         """Return the confusion matrix of every epoch's training images, for each loss."""
         runs = [make_run(tmp_path, *SHORT, "trainer.max_epochs=4", *loss) for loss in losses]
         if together:
-            fit_side_by_side(runs, show_progress=False)
+            fit_together(runs, show_progress=False)
         else:
             for run in runs:
                 fit_run(run.config, run.hydra, run.folder, show_progress=False)

@@ -1,20 +1,15 @@
-"""``study=methods``: its plan, its tuning, and the ranking in the report."""
+"""``study=methods``: its plan and its tuning."""
 
-from collections.abc import Callable
 from pathlib import Path
 
-import pandas
 import pytest
 from handmade import groups, scores, study_of, write_record
+from mnist_imbalance.plan import PlannedRun, plan, read_study, with_choice
+from mnist_imbalance.runs import determining, find_records, hash_config
+from mnist_imbalance.selection import sweeps_of
 
 from mnist_imbalance.config import compose_with
 from mnist_imbalance.errors import ConfigError
-from mnist_imbalance.plan import PlannedRun, plan, read_study, with_choice, with_choices
-from mnist_imbalance.report import methods
-from mnist_imbalance.report.method_runs import row_of_method, tabulate_methods
-from mnist_imbalance.report.write import write_report
-from mnist_imbalance.runs import determining, find_records, hash_config
-from mnist_imbalance.selection import sweeps_of
 
 SMALL = (
     "study=methods",
@@ -86,107 +81,3 @@ def test_a_methods_setting_is_the_best_on_validation_images(tmp_path: Path) -> N
 def test_a_method_that_cannot_be_tuned_is_refused(override: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         plan(read_study([*SMALL, override]).study)
-
-
-Reached = Callable[[str, float, int], float]
-
-
-def records_of(root: Path, reached: Reached) -> pandas.DataFrame:
-    """Keep the small study; a method reaches what is said at an imbalance with a seed."""
-    _, runs = study_of(*SMALL)
-    for _ in range(2):  # what was tuned, and then what had to wait for it
-        done = find_records([root]).results
-        for run in with_choices(runs, done):
-            if not run.waits and run.config_hash not in done:
-                keep, seed = run.config["data.keep"], run.config["seed"]
-                accuracy = reached(method_of(run), keep, seed)
-                if run.config.get("loss.minority_weight", 7) != 7:
-                    accuracy -= 0.05
-                write_record(root, run, scores(groups(accuracy, accuracy)))
-    return tabulate_methods(map(row_of_method, find_records([root]).results.values()))
-
-
-def clear(method: str, keep: float, seed: int) -> float:
-    """Weighted is far better than the others, of which two are alike."""
-    level = {"original": 0.99, "weighted": 0.9, "vs": 0.702, "mixup": 0.701, "imbalanced": 0.7}
-    noise = {"weighted": seed, "vs": -seed, "mixup": seed * (seed - 1)}
-    return level[method] - (0.1 if keep == 0.01 else 0) + 0.002 * noise.get(method, 0)
-
-
-def test_methods_are_ranked_beside_plain(tmp_path: Path) -> None:
-    ranked = methods.ranked(records_of(tmp_path, clear))
-    assert [*ranked.groupby("keep", sort=False).size()] == [5, 5]
-    of_keep = ranked[ranked.keep == 0.1].set_index("method")
-    assert of_keep["rank"].to_dict() == pytest.approx(
-        {"original": float("nan"), "weighted": 1, "mix=mixup": 2, "vs": 3, "plain": 4}, nan_ok=True
-    )
-    assert of_keep.tried.to_dict() == {
-        "original": 1,
-        "weighted": 4,
-        "vs": 4,
-        "mix=mixup": 4,
-        "plain": 1,
-    }
-    weighted = of_keep.loc["weighted"]
-    assert (weighted.seeds, weighted.n) == (3, 3)
-    assert weighted["mean"] == pytest.approx(0.902)
-    assert weighted.effect == pytest.approx(0.202)
-    assert weighted.corrected == "holds"
-    assert of_keep.loc["vs"].corrected != "holds"
-    assert (of_keep.loc["plain"].n, of_keep.loc["original"].n) == (0, 0)
-
-
-def test_methods_that_are_not_told_apart_are_joined(tmp_path: Path) -> None:
-    pairs = methods.pairs(records_of(tmp_path, clear))
-    assert len(pairs) == 2 * 6
-    of_keep = pairs[pairs.keep == 0.1]
-    told = of_keep[of_keep["first"] == "weighted"]
-    assert (told.p_corrected < 0.05).all()
-    assert methods.cliques(of_keep) == [("mix=mixup", "plain")]
-    alike = of_keep.assign(p_corrected=1.0)
-    assert methods.cliques(alike) == [("weighted", "plain")]
-    apart = of_keep.assign(p_corrected=0.0)
-    assert methods.cliques(apart) == []
-
-
-def test_rules_of_selection_stand_beside_each_other(tmp_path: Path) -> None:
-    _, runs = study_of(*SMALL)
-    tried = [run for run in runs if method_of(run) == "weighted" and not run.waits]
-    best_for = {3: (0.5, 0.99), 5: (0.9, 0.7), 7: (0.6, 0.6), 10: (0.6, 0.6)}
-    for run in tried:
-        minority, majority = best_for[run.config["loss.minority_weight"]]
-        test = scores([0.95] * 10) if run is tried[2] else scores([0.4] * 10)
-        write_record(tmp_path, run, test, val=scores(groups(minority, majority)))
-    plain = next(run for run in runs if method_of(run) == "imbalanced")
-    write_record(tmp_path, plain, scores([0.3] * 10))
-    runs_here = tabulate_methods(map(row_of_method, find_records([tmp_path]).results.values()))
-    [row] = methods.rules(runs_here).to_dict("records")
-    assert (row["model"], row["method"], row["tried"]) == ("lstm_no_relu", "weighted", 4)
-    assert row["balanced validation"] == "loss.minority_weight=5, loss.normalize=count"
-    assert row["test"] == "loss.normalize=count"  # 7
-    assert row["test scores"] == pytest.approx(0.95)
-    assert row["balanced validation scores"] == pytest.approx(0.4)
-
-
-def test_no_methods_are_empty_tables() -> None:
-    for table in (methods.ranked, methods.pairs, methods.metrics, methods.rules, methods.trainings):
-        assert table(tabulate_methods([])).empty
-
-
-def test_the_report_ranks_methods_without_any_other_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    records_of(tmp_path / "runs", clear)
-    monkeypatch.chdir(tmp_path)
-    overrides = [*SMALL, f"runs_dir={tmp_path / 'runs'}", "records_dirs=[]"]
-    page = write_report(read_study(overrides))
-    report = (page.parent / "report.md").read_text()
-    assert "first of 4 are weighted 90.2 %, " in report
-    assert "; plain has 70.0 %. Better than plain after correction: 1; pairs told apart: " in report
-    assert "by balanced validation and" in report
-    gist = (page.parent / "ranking.md").read_text().splitlines()
-    assert len(gist) > 1
-    assert all(line.removeprefix("- ") in report for line in gist)
-    assert (page.parent / "figures" / "ranking.svg").exists()
-    table = pandas.read_csv(page.parent / "tables" / "ranked.csv")
-    assert set(table.method) == {"original", "weighted", "vs", "mix=mixup", "plain"}

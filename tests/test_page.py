@@ -87,8 +87,9 @@ def test_only_mistakes_are_shown_as_such(runs: pd.DataFrame) -> None:
     found = explorer.explorer(some, images)
     predicted = records.predictions(some)
     [shown] = [s for s in found["sets"] if s["condition"] == "imbalanced"][:1]
-    [run] = some[(some.condition == "imbalanced") & (some.seed == 0)].config_hash[:1]
-    assert shown["seed"] == 0 and len(shown["mistakes"]) > 5
+    own = tables.on(some, shown["ground"]).query("condition == 'imbalanced'")
+    [run] = own[own.seed == shown["seed"]].config_hash
+    assert len(shown["mistakes"]) > 5
     for image, label, other in shown["mistakes"]:
         assert images.test[1][image] == label != other == predicted[run][image]
     assert len(shown["curves"]) == 2
@@ -228,4 +229,4 @@ def test_the_page_fits_and_tables_scroll_below_their_heads(browser: Page, width:
         assert browser.locator(f"section{link.get_attribute('href')}").count() == 1
     assert {"n", "all", "p"} <= {*browser.locator("th.n").all_text_contents()}
     words = browser.locator("main").inner_text()
-    assert not re.search(r"loss\.normalize|output_bias=|\b0-4\b", words)
+    assert not re.search(r"output_bias=|\b0-4\b", words)

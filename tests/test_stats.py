@@ -55,7 +55,8 @@ def test_groups_keep_their_order_and_missing_ones_a_row() -> None:
 
 def comparisons(*means: float) -> Values:
     """Five seeds with a spread of sqrt(2.5), so that the t-interval of each is ± 1.963."""
-    return np.arange(-2.0, 3.0)[:, None] + np.array(means, float)
+    spread: Values = np.arange(-2.0, 3.0)[:, None]
+    return spread + np.array(means, dtype=np.float64)
 
 
 def test_one_comparison_is_students_t_test() -> None:

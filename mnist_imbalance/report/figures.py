@@ -1,7 +1,5 @@
 """Tidy tables → figures, one SVG each; on a transparent ground, so that any page may hold them."""
 
-import base64
-import io
 import re
 from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
@@ -11,10 +9,9 @@ import altair as alt
 import numpy as np
 import pandas as pd
 import vl_convert
-from PIL import Image
 
 from mnist_imbalance.report.methods import cliques
-from mnist_imbalance.report.tables import EPOCHS, ORIGINAL, REFERENCE, REMEDIES, STEPS
+from mnist_imbalance.report.tables import REMEDIES
 from mnist_imbalance.report.words import file_name, group, title
 
 Figure = alt.FacetChart
@@ -28,7 +25,8 @@ COLORS = {  # other names get those of `SPARE`, in their order
     **{"imbalanced": "#c0392b", "augmented 100 %": "#a87400", "10 copies": "#93c54b"},
 }
 SPARE = ["#d95f02", "#1f78b4", "#7b9e2f", "#b0447c", "#53b0bd", "#b08968"]
-AI3607 = ["original", "imbalanced", "augmented_40", "augmented_100", "per_label"]
+AI3607 = ["original", "imbalanced", "augmented_40", "augmented_100"]
+AI3607 += ["per_label", "per_label_chosen"]
 TITLES = {"model": title, "optimizer": title, "condition": title, "label": group, "group": group}
 FACTS = [  # the columns that a mark's description names
     *["model", "optimizer", "ground", "panel", "condition", "remedy", "method", "setting"],
@@ -52,14 +50,13 @@ STYLE: dict[str, Any] = {
     "legend": {**GREY_TEXT, "orient": "top", "title": None, "symbolOpacity": 1},
     "header": {**GREY_TEXT, "title": None, "labelFontWeight": "bold", "labelPadding": 8},
     "facet": {"spacing": 40},
-    "line": {"strokeWidth": 2},
-    "circle": {"size": 40, "opacity": 1},
+    "circle": {"size": 50, "opacity": 1},
 }
 
 
 def color(rows: pd.DataFrame, column: str) -> alt.Color:
     """Return the encoding of a column by colours, known names alike in every figure."""
-    names, spare = [*rows[column].unique()], cycle(SPARE)
+    names, spare = [*rows[column].dropna().unique()], cycle(SPARE)
     scale = alt.Scale(domain=names, range=[COLORS.get(name) or next(spare) for name in names])
     return alt.Color(f"{column}:N", scale=scale)
 
@@ -117,14 +114,11 @@ def intervals(
     axis: alt.Axis,
     line: str,
     layout: Layout,
-    limits: tuple[float, float] = (-np.inf, np.inf),
+    limits: tuple[float, float] | None = None,
     more: Sequence[alt.Chart] = (),
 ) -> Figure:
     """Return points with intervals, coloured ``line`` within ``y``; an arrow is beyond limits."""
-    ends = {"at": "mean", "from": "low", "to": "high"}
-    drawn = {at: rows[end].astype(float).clip(*limits) for at, end in ends.items()}
-    rows = rows.assign(**drawn, left=rows.low < limits[0], right=rows.high > limits[1])
-    scale: Any = {"domain": limits, "nice": False} if np.isfinite(limits).all() else {}
+    scale = alt.Scale(domain=limits, nice=False, clamp=True) if limits else alt.Scale(zero=False)
     grid = alt.Axis(grid=True, tickBand="extent")
     names = alt.Y(f"{y}:N", sort=None, title=None, scale=alt.Scale(padding=0), axis=grid)
     base, height = alt.Chart().encode(names, color(rows, line)), 19
@@ -132,27 +126,20 @@ def intervals(
         lines = rows[line].unique().tolist()
         offset = alt.YOffset(f"{line}:N", sort=lines, scale=alt.Scale(padding=1))
         base, height = base.encode(offset), 10 + 9 * len(lines)
-    rule = base.mark_rule(strokeWidth=2, opacity=0.6).encode(alt.X("from:Q"), alt.X2("to:Q"))
-    point = alt.X("at:Q", axis=axis, scale=alt.Scale(zero=False, **scale))
-    layers = [
-        rule.transform_filter("isValid(datum.from)"),
-        base.mark_circle(aria=True, size=60)
-        .encode(point, HOVER)
-        .transform_filter("isValid(datum.at)"),
-        *more,
-    ]
-    for side, edge in (("left", "from:Q"), ("right", "to:Q")):
-        arrow = base.mark_point(shape=f"triangle-{side}", filled=True, size=50, opacity=1)
-        if rows[side].any():
-            layers.append(arrow.encode(alt.X(edge)).transform_filter(alt.datum[side]))
+    rule = base.mark_rule(strokeWidth=2, opacity=0.6).encode(alt.X("low:Q"), alt.X2("high:Q"))
+    point = base.mark_circle(aria=True).encode(alt.X("mean:Q", axis=axis, scale=scale), HOVER)
+    layers = [rule.transform_filter("isValid(datum.low)")]
+    layers += [point.transform_filter("isValid(datum.mean)"), *more]
+    if limits:
+        left, right = alt.datum.low < limits[0], alt.datum.high > limits[1]
+        for end, shape, beyond in (("low", "left", left), ("high", "right", right)):
+            arrow = base.mark_point(shape=f"triangle-{shape}", filled=True, size=50, opacity=1)
+            layers.append(arrow.encode(alt.X(f"{end}:Q")).transform_filter(beyond))
     return panels(layers, rows, layout, height * rows[y].nunique())
 
 
 def draw_confusion(confusion: pd.DataFrame) -> Figure:
-    """Draw confusion matrices, % of the true label (AI3607, Figures 1 and 2).
-
-    Columns model, group, true label, predicted label, count and total (images of the true label).
-    """
+    """Draw confusion matrices, % of the true label (AI3607, Figures 1 and 2)."""
     rows = confusion.assign(mean=confusion["count"] / confusion.total)
     rows["images"] = rows["count"].astype(str) + " of " + rows.total.astype(str)
     rows["text"] = (100 * rows["mean"]).map("{:.0f}".format)
@@ -171,18 +158,8 @@ def draw_confusion(confusion: pd.DataFrame) -> Figure:
     return panels([cells, grey, white], rows, ("model", 2, 330), 330)
 
 
-def data_url(image: Image.Image) -> str:
-    """Return an image as an address that needs no file."""
-    content = io.BytesIO()
-    image.save(content, "png")
-    return "data:image/png;base64," + base64.b64encode(content.getvalue()).decode()
-
-
 def draw_samples(samples: pd.DataFrame) -> Figure:
-    """Draw images in all their copies (AI3607, Figure 3).
-
-    Columns label, angle (degrees), noise (its standard deviation) and image (an address).
-    """
+    """Draw images in all their copies (AI3607, Figure 3)."""
     rows = samples.assign(angle=samples.angle.map("{:+g}°".format).str.replace("-", "−"))
     rows["panel"] = np.where(samples.noise > 0, "noise", "without noise")
     rows["hover"] = "label: " + rows.label.astype(str) + "\nangle: " + rows.angle
@@ -204,15 +181,11 @@ def draw_over_weight(sweep: pd.DataFrame, of_labels: bool) -> Figure:
 
 
 def draw_models(conditions: pd.DataFrame, published: pd.DataFrame) -> Figure:
-    """Draw the models in the conditions of AI3607, and its own LSTM (its Figure 6).
-
-    ``published`` has the columns condition, label and published.
-    """
-    shown = conditions[conditions.condition.isin([*AI3607, "per_label_chosen"])]
-    own = shown[["condition", "label"]].drop_duplicates().merge(published.dropna())
+    """Draw the models in the conditions of AI3607, and its own LSTM (its Figure 6)."""
+    own = conditions[["condition", "label"]].drop_duplicates().merge(published.dropna())
     own = own.assign(model="AI3607's LSTM", n="unknown").rename(columns={"published": "mean"})
     axis = alt.Axis(format="%", title=ACCURACY, tickCount=3)
-    rows = described(pd.concat([shown, own]), ACCURACY)
+    rows = described(pd.concat([conditions, own]), ACCURACY)
     return intervals(rows, "condition", axis, "model", ("label", 3, 190))
 
 
@@ -237,10 +210,11 @@ def draw_curves(by_step: pd.DataFrame) -> Figure:
 
 def draw_restored(restored: pd.DataFrame) -> Figure:
     """Draw the fraction of the loss that each remedy restores, the remedies in their order."""
-    known = restored[(restored.n > 0) & ~restored.condition.isin([ORIGINAL, REFERENCE])]
-    known = known.sort_values("condition", key=lambda c: c.map([*REMEDIES].index), kind="stable")
+    order = [*REMEDIES].index
+    known = restored.sort_values("condition", key=lambda names: names.map(order), kind="stable")
     rows = described(known, "restored", ".2f", "fraction").rename(columns={"fraction": "mean"})
-    rows["panel"] = rows.optimizer + ", " + rows.ground
+    rows = rows.assign(panel=rows.optimizer + ", " + rows.ground, low=rows.low.clip(-9))
+    rows["high"] = rows.high.clip(upper=9)  # JSON has no infinity
     least, most = rows["mean"].min() - 0.1, rows["mean"].max() + 0.1
     marks = "{'0': ['0', 'imbalanced'], '0.5': '½', '1': ['1', 'original']}[datum.value]"
     axis = alt.Axis(values=[0, 0.5, 1], labelExpr=marks, gridWidth=1.5, title="fraction restored")
@@ -252,18 +226,17 @@ def draw_ranked(ranked: pd.DataFrame, pairs: pd.DataFrame) -> Figure:
     """Draw the methods in their order; bars join those that are not told apart (Demšar, 2006)."""
     width, names = 230, {"seeds": "n", "mean_low": "low", "mean_high": "high"}
     rows = described(ranked.drop(columns=[*names.values()]).rename(columns=names), ACCURACY)
-    rows["panel"] = rows.model + ", " + (100 * rows.keep).map("{:g} % kept".format)
+    place = "{}, {:g} % kept".format
+    rows["panel"] = [*map(place, rows.model, 100 * rows.keep)]
     bars = [
-        (title(model), keep, first, last, place)
+        (place(title(model), 100 * keep), first, last, width + 10 + 7 * number)
         for (model, keep), own in pairs.groupby(["model", "keep"], sort=False)
-        for place, (first, last) in enumerate(cliques(own))
+        for number, (first, last) in enumerate(cliques(own))
     ]
-    titles = rows[["panel", "model", "keep"]].drop_duplicates()
-    bars = titles.merge(pd.DataFrame(bars, columns=["model", "keep", "method", "last", "place"]))
-    bars["beside"] = width + 10 + 7 * bars.place
+    rows = pd.concat([rows, pd.DataFrame(bars, columns=["panel", "method", "last", "beside"])])
     bar = alt.Chart().mark_rule(strokeWidth=3, color=GREY, clip=False)
     bar = bar.encode(alt.Y("method:N", sort=None), alt.Y2("last:N"), alt.X("beside:Q", scale=None))
-    bar, rows = bar.transform_filter("isValid(datum.last)"), pd.concat([rows, bars])
+    bar = bar.transform_filter("isValid(datum.last)")
     axis = alt.Axis(format="%", title="balanced test accuracy", tickCount=4)
     drawn = intervals(rows, "method", axis, "model", ("panel", 2, width), more=[bar])
     independent: Figure = drawn.resolve_scale(x="independent", y="independent")
@@ -272,25 +245,29 @@ def draw_ranked(ranked: pd.DataFrame, pairs: pd.DataFrame) -> Figure:
 
 def draw(tables: Mapping[str, pd.DataFrame]) -> dict[str, Figure]:
     """Return all figures by name, but for those without rows."""
-    restored, ranked, confusion = (tables[key] for key in ("restored", "ranked", "confusion"))
+    restored = tables["restored"].query("n > 0 and condition not in ['original', 'imbalanced']")
     sweep = tables["weight_sweep"].query("normalize == 'weight_sum'")
     sweep = sweep[sweep.groupby(["model", "optimizer"]).weight.transform("nunique") > 2]
     published = tables["table_1"].query("model == 'lstm'")[["condition", "label", "published"]]
-    plain = ~tables["differences"].condition.str.contains("model.")
+    differences, confusion = tables["differences"], tables["confusion"]
+    differences = differences[~differences.condition.str.contains("model.")]
     figures: dict[str, tuple[pd.DataFrame, Callable[[pd.DataFrame], Figure]]] = {
-        "restored": (restored[restored.ground == STEPS], draw_restored),
-        "restored_epochs": (restored[restored.ground == EPOCHS], draw_restored),
+        "restored": (restored.query("ground == 'equal steps'"), draw_restored),
+        "restored_epochs": (restored.query("ground == 'equal epochs'"), draw_restored),
         "figure_3": (tables["samples"], draw_samples),
-        "ranking": (ranked, lambda rows: draw_ranked(rows, tables["pairs"])),
+        "ranking": (tables["ranked"], lambda rows: draw_ranked(rows, tables["pairs"])),
     }
     by_optimizer: dict[str, tuple[pd.DataFrame, Callable[[pd.DataFrame], Figure]]] = {
         "learning": (tables["learning_curves"], draw_curves),
-        "differences": (tables["differences"][plain], draw_differences),
-        "figure_1": (confusion[confusion.condition == ORIGINAL], draw_confusion),
-        "figure_2": (confusion[confusion.condition == REFERENCE], draw_confusion),
+        "differences": (differences, draw_differences),
+        "figure_1": (confusion.query("condition == 'original'"), draw_confusion),
+        "figure_2": (confusion.query("condition == 'imbalanced'"), draw_confusion),
         "figure_4": (sweep, lambda rows: draw_over_weight(rows, True)),
         "figure_5": (sweep, lambda rows: draw_over_weight(rows, False)),
-        "figure_6": (tables["all_conditions"], lambda rows: draw_models(rows, published)),
+        "figure_6": (
+            tables["all_conditions"].query("condition in @AI3607"),
+            lambda rows: draw_models(rows, published),
+        ),
     }
     for name, (table, make) in by_optimizer.items():
         for optimizer, rows in table.groupby("optimizer", sort=False):

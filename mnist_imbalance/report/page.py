@@ -12,8 +12,8 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from mnist_imbalance.config import build, compose_with
-from mnist_imbalance.data.module import MNISTData
 from mnist_imbalance.data.copies import Copy
+from mnist_imbalance.data.module import MNISTData
 from mnist_imbalance.data.sources import Images
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.records import table as records
@@ -21,17 +21,11 @@ from mnist_imbalance.records.result import write_whole
 from mnist_imbalance.report import explorer, figures, tables
 from mnist_imbalance.report.words import render
 
-BLOCKS = {  # that page.js fills
-    "explorer": '<div id="explore"></div>',
-    "claims": '<div id="claims-list"></div>',
-}
+BLOCKS = {"explorer": '<div id="explore"></div>', "claims": '<div id="claims-list"></div>'}
 
 
 def read_images(overrides: Iterable[str]) -> tuple[Images, list[Copy]]:
-    """Return the images of a study, and the copies that AI3607 makes of the rare ones.
-
-    Args:
-        overrides: Of every run of the study.
+    """Return the images of runs with some overrides, and the copies that AI3607 makes of them.
 
     Raises:
         ConfigError: They cannot be had.
@@ -44,53 +38,40 @@ def read_images(overrides: Iterable[str]) -> tuple[Images, list[Copy]]:
 
 
 def page(text: str, drawn: dict[str, str], explored: dict[str, Any]) -> str:
-    """Return the page that works without a network.
-
-    Args:
-        text: The report in Markdown, with `BLOCKS` and a comment with the name of each figure.
-        drawn: The figures as SVG, by name.
-        explored: Of `explorer.explorer`.
-    """
+    """Return the page of a report in Markdown, its figures in place of their names."""
     body = MarkdownIt("commonmark", {"html": True}).enable("table").render(text)
     body = body.replace("<table>", '<div class="scroll" tabindex="0"><table>')
     body = body.replace("</table>", "</table></div>")
     body = re.sub(r"<!-- (\w+) -->", lambda name: drawn[name[1]], body)
-    first, *parts = re.split("<h2>(.*)</h2>", body)
+    _, title, _, *parts = re.split("<h[12]>(.*)</h[12]>", body)
     sections = [
-        (re.sub(r"\W+", "-", title.lower()).strip("-"), title, content)
-        for title, content in zip(parts[::2], parts[1::2], strict=True)
+        (re.sub(r"\W+", "-", heading.lower()).strip("-"), heading, content)
+        for heading, content in zip(parts[::2], parts[1::2], strict=True)
     ]
-    title = re.sub(".*<h1>(.*)</h1>.*", r"\1", first, flags=re.DOTALL)
     data = json.dumps(explored, separators=(",", ":")).replace("<", r"\u003c")
     return render("page.html.j2", title=title, sections=sections, data=data)
 
 
 def contents(runs: pd.DataFrame, damaged: list[str], overrides: Iterable[str]) -> dict[str, str]:
-    """Return what all files of the report hold, by name.
-
-    Args:
-        runs: Of `records.table.read`.
-        damaged: A line for each damaged record.
-        overrides: Of every run of the study, which tell where its images are.
-    """
+    """Return the content of all files by name, from runs that all had some overrides."""
     images, no_images, copies = None, "", list[Copy]()
     try:
         images, copies = read_images(overrides)
     except ConfigError as error:
         no_images = str(error)
-    labels = images.test[1].numpy() if images else None
-    tidy, runs = tables.tabulate(runs, labels), tables.on_grounds(runs)
+    tidy = tables.tabulate(runs, images.test[1].numpy() if images else None)
+    runs = tables.on_grounds(runs)
     shown = {"confusion": explorer.confusion(runs)}
     shown["samples"] = explorer.samples(runs, images, copies) if images else pd.DataFrame()
     drawn = {name: figures.svg(figure) for name, figure in figures.draw(tidy | shown).items()}
-    told = {"tables": tidy, "runs": runs, "damaged": damaged, "no_images": no_images}
-    marks = {name: f"<!-- {name} -->" for name in drawn}
-    text = render("report.md.j2", **told, part="", figures=marks, blocks=BLOCKS)
+    known: dict[str, Any] = {"tables": tidy, "runs": runs, "damaged": damaged}
+    known |= {"no_images": no_images, "figures": {name: f"<!-- {name} -->" for name in drawn}}
+    text = render("report.md.j2", **known, blocks=BLOCKS)
     files = {"index.html": page(text, drawn, explorer.explorer(runs, images))}
-    parts = {"report.md": "", "finding.md": "finding"}
-    parts |= {"ranking.md": "ranking"} if len(tidy["ranked"]) else {}
-    for name, part in parts.items():
-        files[name] = render("report.md.j2", **told, part=part, figures=marks, blocks={})
+    files["report.md"] = render("report.md.j2", **known)
+    files["finding.md"] = render("report.md.j2", **known, part="finding")
+    if len(tidy["ranked"]):
+        files["ranking.md"] = render("report.md.j2", **known, part="ranking")
     for name, table in tidy.items():
         csv = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
         files[f"tables/{name}.csv"] = csv
@@ -105,9 +86,9 @@ def write_report(config: DictConfig) -> Path:
     Raises:
         ConfigError: There is nothing to report, or nowhere to write it.
     """
-    roots = [config.runs_dir, *config.records_dirs]
-    own = any(Path(config.runs_dir).rglob("result.json"))
-    folder = Path(config.study.report_dir or (f"{config.runs_dir}/report" if own else "report"))
+    roots, own = [config.runs_dir, *config.records_dirs], Path(config.runs_dir).rglob("result.json")
+    usual = Path(config.runs_dir, "report") if any(own) else "report"
+    folder = Path(config.study.report_dir or usual)
     with Console(stderr=True).status("writing the report"):
         runs, damaged = records.read(roots)
         if runs.empty:

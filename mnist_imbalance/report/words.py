@@ -122,7 +122,8 @@ def header(columns: list[str]) -> Markup:
 
 def rows(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the rows of a table by column."""
-    return table.to_dict("records")
+    found: list[dict[str, Any]] = table.to_dict("records")
+    return found
 
 
 def across(
@@ -187,7 +188,7 @@ def render(template: str, **context: Any) -> str:
         interval,
         number,
     )
-    environment.filters |= {each.__name__: each for each in (*filters, percent, rows, span, title)}
+    environment.filters |= {f.__name__: f for f in (*filters, percent, rows, span, title)}
     environment.globals |= {
         "better": BETTER,
         "yes": YES,

@@ -18,12 +18,12 @@ from hashlib import sha256
 from inspect import isclass, signature
 from itertools import groupby
 from pathlib import Path
+from pydoc import locate
 from typing import Any
 
 import lightning
 import torch
 from hydra.conf import HydraConf
-from hydra.utils import get_object
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.trainer.states import TrainerFn
 from omegaconf import DictConfig, OmegaConf
@@ -31,9 +31,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from mnist_imbalance.config import check, compose_with
-from mnist_imbalance.data.module import MNISTData
-from mnist_imbalance.data.module import Slices
-from mnist_imbalance.errors import ConfigError, describe_failure, naming
+from mnist_imbalance.data.module import MNISTData, Slices
+from mnist_imbalance.errors import ConfigError, describe_failure
 from mnist_imbalance.methods.losses import AdjustedCrossEntropy
 from mnist_imbalance.records.identity import SEEDS, determining, hash_config
 from mnist_imbalance.records.result import Result, Seconds, write_record, write_whole
@@ -71,10 +70,9 @@ def program(config: DictConfig) -> str | None:
     """Return a name that runs share if they can be trained as one; None for a run by itself."""
     try:
         check(config)
-        with naming("loss"):
-            loss = get_object(config.loss._target_)
-    except ConfigError:
-        return None  # its own training names the mistake
+        loss: Any = locate(config.loss._target_)
+    except Exception:  # its own training names the mistake
+        return None
     values = determining(config)
     mapped = (
         values["optimizer._target_"] in ELEMENTWISE
@@ -86,7 +84,9 @@ def program(config: DictConfig) -> str | None:
     if not mapped:
         return None
     own, family = OWN, {}
-    if loss.__module__.startswith("mnist_imbalance."):  # another loss may keep numbers as numbers
+    if getattr(loss, "__module__", "").startswith(
+        "mnist_imbalance."
+    ):  # another loss may keep numbers as numbers
         if not isclass(loss) and signature(loss).return_annotation is AdjustedCrossEntropy:
             own = OWN | {key for key in values if key.startswith("loss.")} - {"loss.normalize"}
             family = {"loss": "AdjustedCrossEntropy", "loss.normalize": "count"}

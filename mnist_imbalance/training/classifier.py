@@ -151,8 +151,8 @@ class Classifier(Staged):
         optimizer: Maps the parameters to an optimizer; None is AI3607's SGD.
         scheduler: Maps the optimizer to a scheduler, which is stepped after each batch; a config
             gets the number of all steps as ``T_max`` or ``total_steps``.
-        mix: Maps a training batch to a mixed one, see `mnist_imbalance.methods.mixes`; the loss is λ times
-            the loss of the first and 1 − λ times the loss of the second labels.
+        mix: Maps a training batch to a mixed one, see `methods.mixes`; the loss is λ times the
+            loss of the first and 1 − λ times the loss of the second labels.
         metrics: More scores, each from a split's logits (N, K) and labels (N,), by name.
         groups: The labels of each group whose accuracy is logged.
 

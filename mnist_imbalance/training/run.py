@@ -214,7 +214,7 @@ def assemble(
     keeps = not config.trainer.get("fast_dev_run")
     loggers = build_loggers(config, folder, epochs_done) if keeps else None
     own = parts_of(config, "callbacks", {"dirpath": folder.last_checkpoint.parent})
-    max_time = OmegaConf.select(config, "trainer.max_time")
+    max_time = part_of(config, "trainer").get("max_time")
     with naming("trainer.max_time"):  # a run resumes after whole epochs only
         timer = Timer(max_time, interval="epoch")
     callbacks = [

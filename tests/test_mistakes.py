@@ -1,0 +1,98 @@
+"""Mistakes of users on the command line: each is one line that names the key."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from mnist_imbalance import train
+
+MISTAKES = {  # overrides → how the error begins
+    "data=none": "data: no choice none; there are augmented_100, augmented_40, augme",
+    "data.kep=1": "Could not override 'data.kep'",
+    "+modle=cnn": "modle: there is no such key",
+    "ckpt_path=x": "ckpt_path: there is no such key; run the same command again to resume",
+    "seed": "seed: ",
+    "model=null": "model=null: must be the name of a choice",
+    "loss=[plain,weighted]": "loss: must be one choice, loss=name",
+    "mix=[mixup,remix]": "mix: must be one choice, mix=name",
+    "experiment=normalize": "experiment: this overlay sweeps loss.minority_weight, loss.no",
+    "seed=-1": "seed: Input should be greater than or equal to 0, got -1",
+    "threads=0": "threads: Input should be greater than 0, got 0",
+    "optimizer.lr=0": "optimizer.lr: Input should be greater than 0, got 0",
+    "optimizer.lr=nan": "optimizer.lr: Input should be a finite number, got nan",
+    "optimizer.momentum=1": "optimizer.momentum: Input should be less than 1, got 1",
+    "trainer.max_epochs=0": "trainer.max_epochs: must be above 0, or -1 for no end",
+    "trainer.max_epochs=-1": "trainer.max_epochs, trainer.max_steps: one of them must end the run",
+    "trainer.devices=2": "trainer.devices: must be 1; to use several devices, sweep with",
+    "trainer.accelerator=none": "trainer: You selected an invalid accelerator name",
+    "+trainer.max_time=soon": "trainer.max_time: ",
+    "+trainer.logger=false": "trainer.logger: cannot be set, a run has its own",
+    "+trainer.precision=3": "trainer: ",
+    "+trainer.accumulate_grad_batches=x": "trainer, callbacks: TypeError: ",
+    "data.keep=1.7": "data.keep: Input should be a fraction above 0 and at most 1",
+    "data.keep=[1,x]": "data.keep: ",
+    "data.copies=[]": "data.copies: ",
+    "data.copies=[{angle: 3}]": "data.copies.0.noise: Field required",
+    "data.batch_size=0": "data.batch_size: Input should be greater than 0, got 0",
+    "data.dir=conf": "data.dir: no whole MNIST arch",
+    "data.dir=null": "data.dir: Input",
+    "data.sampler._target_=builtins.len": "data.sampler: ",
+    "~data._target_": "data._target_: Field required",
+    "loss=weighted loss.minority_weight=-1": "loss.minority_weight: Input should be gr",
+    "loss=weighted loss.normalize=x": "loss.normalize: Input should be",
+    "loss=per_label loss.weights=[1,2]": "loss.weights: there must be 10, one for each",
+    "loss=per_label_chosen": "loss.weights: a value must be given",
+    "+loss.reduction=none": "loss: must give one number for a batch",
+    "+loss.label_smoothing=2": "loss: label_smoothing must be between 0.0 and 1.0",
+    "mix=mixup mix.alpha=0": "mix.alpha: ",
+    "+mix._target_=builtins.dict": "mix: must be a Callable, is a dict",
+    "metrics=mcc metrics.mcc.task=x": "metrics.mcc: ",
+    "model.output_bias=x": "model.output_bias: ",
+    "model._target_=torch.nn.Softmax2d": "model: ",
+    "model._target_=builtins.dict": "model: must be a Module, is a dict",
+    "optimizer._target_=no.such": "optimizer: Error loading 'no.such'",
+    "+optimizer.speed=1": "optimizer: SGD.__init__() got an unexpected keyword argument",
+    "optimizer._partial_=false": "optimizer: ",
+    "+scheduler._target_=builtins.len": "scheduler: ",
+    "+callbacks.x=1": "callbacks.x: must be a part with its _target_, got 1",
+    "+logger.x._target_=builtins.dict": "logger.x: must be a Logger, is a dict",
+    "logger=mlflow logger.mlflow.tracking_uri=http://localhost:1": "logger.mlflow: ",
+    "posthoc=crt": "model.output_relu: must be false for posthoc=crt",
+    "data.copies=[" + ",".join(["{angle: 1, noise: 0.1}"] * 20) + "]": "a value is too long to",
+    "optimizer.lr=1e9": "optimizer.lr: the val loss is nan in epoch 0",
+}
+
+
+@pytest.mark.parametrize(("overrides", "message"), MISTAKES.items(), ids=list(MISTAKES))
+def test_a_mistake_is_one_line_and_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, overrides: str, message: str
+) -> None:
+    given = [overrides] if "{" in overrides else overrides.split()
+    short = ["data/source=debug", "trainer=cpu", "trainer.max_epochs=1", f"runs_dir={tmp_path}/r"]
+    monkeypatch.setattr(sys, "argv", ["train", *short, *given])
+    with pytest.raises(SystemExit) as stopped:
+        train.main()
+    assert isinstance(stopped.value.code, str)  # goes to stderr, with exit code 1
+    assert stopped.value.code.startswith(f"error: {message}")
+    assert "\n" not in stopped.value.code
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.name[0] != "."]
+
+
+def test_runs_dir_may_be_no_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("a file")
+    monkeypatch.setattr(sys, "argv", ["train", f"runs_dir={tmp_path / 'runs'}"])
+    with pytest.raises(SystemExit, match=r"^error: runs_dir: .*: Not a directory$"):
+        train.main()
+
+
+@pytest.mark.parametrize("name", ["mlflow", "wandb"])
+def test_a_missing_tracker_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    logger = {"mlflow": "_MLFLOW_AVAILABLE", "wandb": "_WANDB_AVAILABLE"}[name]
+    monkeypatch.setattr(f"lightning.pytorch.loggers.{name}.{logger}", False)
+    short = ["data/source=debug", f"logger={name}", f"runs_dir={tmp_path}"]
+    monkeypatch.setattr(sys, "argv", ["train", *short])
+    with pytest.raises(SystemExit, match=rf"^error: logger\.{name}: "):
+        train.main()
