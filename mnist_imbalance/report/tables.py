@@ -451,8 +451,8 @@ def table_1(runs: pd.DataFrame) -> pd.DataFrame:
     one = [estimate(group.accuracy, new_run=True) for _, group in rows.groupby(by, sort=False)]
     return table.assign(
         difference=table["mean"] - table.published,
-        low_one=[each.low for each in one],
-        high_one=[each.high for each in one],
+        low_one=[new_run.low for new_run in one],
+        high_one=[new_run.high for new_run in one],
     )
 
 
