@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from pydantic import BaseModel, ValidationError
 
 from mnist_imbalance.config import CONF, compose_with, start
 from mnist_imbalance.errors import ConfigError, as_config_error, one_line_errors
-from mnist_imbalance.sweeps.launch import check_launcher, launch, quoted
+from mnist_imbalance.sweeps.launch import check_launcher, launch
 from mnist_imbalance.sweeps.plan import PlannedRun, Study, plan, with_choices
 
 if TYPE_CHECKING:
@@ -32,11 +33,7 @@ class StudyKeys(BaseModel, strict=True, extra="forbid"):
 
 
 def check_study(config: DictConfig) -> StudyKeys:
-    """Check the values of a study and its folders.
-
-    Raises:
-        ConfigError: One cannot work.
-    """
+    """Check the values of a study and its folders."""
     try:
         keys = StudyKeys.model_validate(OmegaConf.to_container(config, resolve=True))
     except ValidationError as error:
@@ -54,11 +51,7 @@ def check_study(config: DictConfig) -> StudyKeys:
 
 
 def check_runs(runs: Sequence[PlannedRun], study: Study) -> None:
-    """Build the parts of a run of each overlay, and of each choice of methods.
-
-    Raises:
-        ConfigError: A value cannot work.
-    """
+    """Build the parts of a run of each overlay, and of each choice of methods."""
     from mnist_imbalance.training.run import check_parts  # slow to import
 
     kinds: dict[Any, PlannedRun] = {}
@@ -95,7 +88,7 @@ def estimate(runs: Sequence[PlannedRun], records: "pandas.DataFrame") -> timedel
 
 
 def show_plan(runs: Sequence[PlannedRun], records: "pandas.DataFrame") -> None:
-    """Print the runs of each overlay, how many have a record, those that have none, and the time."""
+    """Print the runs and records of each overlay, the missing runs and how long they take."""
     import pandas
 
     recorded = {*records.config_hash}
@@ -116,9 +109,6 @@ def train_all(runs: Sequence[PlannedRun], keys: StudyKeys) -> tuple[int, list[st
 
     Returns:
         The number of finished runs, and a line for each run that failed.
-
-    Raises:
-        ConfigError: Another study is at work in the same place.
     """
     from mnist_imbalance.records.table import read
     from mnist_imbalance.training.folder import RunFolder
@@ -139,7 +129,8 @@ def train_all(runs: Sequence[PlannedRun], keys: StudyKeys) -> tuple[int, list[st
         if not wave:
             break
         sys.stdout.flush()
-        jobs = [(*run.overrides, quoted("runs_dir", keys.runs_dir)) for run in wave]
+        runs_dir = QuotedString(keys.runs_dir, Quote.single).with_quotes()
+        jobs = [(*run.overrides, f"runs_dir={runs_dir}") for run in wave]
         with RunFolder(Path(keys.runs_dir)).lock():
             outcomes = launch(jobs, HydraConfig.get())
         recorded = {*read([keys.runs_dir])[0].config_hash}

@@ -12,21 +12,15 @@ from typing import Any
 import pytest
 from conftest import REPOSITORY, wait_until
 
-from mnist_imbalance.config import compose_with
 from mnist_imbalance.errors import ConfigError
-from mnist_imbalance.jobs import check_launcher
-from mnist_imbalance.runs import find_records
+from mnist_imbalance.records.table import read
+from mnist_imbalance.sweeps.launch import with_ray
 
 pytest.importorskip("ray")
 pytestmark = pytest.mark.slow
 EPOCHS = 100
 LONG = ["data/source=debug", f"trainer.max_epochs={EPOCHS}", "trainer.accelerator=cpu"]
 LONG += [f"data.dir={REPOSITORY / 'data'}"]
-CRASH_AT_THE_END = """
-import atexit, os, sys
-if "mnist_imbalance.train" in sys.orig_argv:
-    atexit.register(os.abort)
-"""
 BUSY = {"RAY_worker_niceness": "0", "RAY_raylet_start_wait_time_s": "200"}  # for a busy machine
 
 
@@ -54,11 +48,13 @@ class Cluster:
 
     def attempts(self) -> list[tuple[int, list[int]]]:
         """The process of each training, last or not, and the epochs that it was seen at."""
-        found = []
+        found: list[tuple[int, list[int]]] = []
         for log in sorted(self.logs.glob("worker-*.err")):
-            for training in log.read_text().split(" images, ")[1:]:
-                epochs = map(int, re.findall(rf"(\d+)/{EPOCHS} epochs", training))
-                found.append((int(log.stem.rpartition("-")[2]), list(epochs)))
+            process, last = int(log.stem.rpartition("-")[2]), EPOCHS
+            for epoch in map(int, re.findall(r"Epoch (\d+):", log.read_text())):
+                if epoch < last:
+                    found.append((process, []))
+                found[-1][1].append(last := epoch)
         return found
 
     def training(self) -> list[int]:
@@ -83,24 +79,24 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     assert started.process.returncode == 0
 
 
-def start(
-    place: Path, command: str, *overrides: str, python_path: str = str(REPOSITORY)
-) -> subprocess.Popen[str]:
+def start(place: Path, command: str, *overrides: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", f"mnist_imbalance.{command}", *overrides],
         cwd=place,
-        env={**os.environ, **BUSY, "PYTHONPATH": python_path},
+        env={**os.environ, **BUSY, "PYTHONPATH": str(REPOSITORY)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
 
 
-def records(runs: Path) -> dict[str, Any]:
-    found = find_records([str(runs)])
-    assert not found.damaged
-    unequal = {"seconds", "versions", "device"}
-    return {key: each.model_dump(exclude=unequal) for key, each in found.results.items()}
+def records(runs: Path) -> list[dict[str, Any]]:
+    """All that must be equal of the records below a folder."""
+    found, damaged = read([runs])
+    assert not damaged
+    unequal = ["seconds", "test_seconds", "versions", "device", "folder", "file"]
+    rows = found.drop(columns=unequal).sort_values("config_hash").map(str)
+    return [*rows.to_dict("records")]
 
 
 def test_a_job_that_is_lost_for_good_is_one_line(cluster: Cluster, tmp_path: Path) -> None:
@@ -144,29 +140,18 @@ def test_a_study_one_of_whose_nodes_is_killed(cluster: Cluster, tmp_path: Path) 
 def test_a_sweep_without_a_cluster(tmp_path: Path) -> None:
     short = ["data/source=debug", "trainer.max_epochs=1", f"data.dir={REPOSITORY / 'data'}"]
     ray = ["hydra/launcher=ray", "hydra.launcher.side_by_side=2"]
-    (tmp_path / "sitecustomize.py").write_text(CRASH_AT_THE_END)
     sweep = ["-m", *ray, *short, "seed=0,1,2"]
-    command = start(tmp_path, "train", *sweep, python_path=f"{REPOSITORY}{os.pathsep}{tmp_path}")
+    command = start(tmp_path, "train", *sweep)
     shown, errors = command.communicate(timeout=200)
     assert command.returncode == 0 and not errors, shown + errors
     assert "3 of 3 done: seed=" in shown
-    assert "mean ± half of its 95 % interval over n seeds" in shown
-    found = find_records([str(tmp_path / "runs")]).results.values()
-    together = {each.seed for each in found if each.device.endswith(", 2 runs side by side")}
+    assert "mean ± half of its 95 % interval" in shown
+    found, _ = read([tmp_path / "runs"])
+    together = {*found.seed[found.device.str.endswith(", 2 runs side by side")]}
     assert len(found) == 3 and together == {0, 1}
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nonsense"])
 def test_without_a_cluster_the_mistake_is_one_line(address: str) -> None:
-    from mnist_imbalance.ray_tasks import join
-
     with pytest.raises(ConfigError, match=r"^hydra\.launcher\.address: no [^\n]*$"):
-        join(address)
-
-
-def test_without_ray_the_mistake_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    launcher = compose_with(["hydra/launcher=ray"], with_hydra=True).hydra.launcher
-    check_launcher(launcher)
-    monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(ConfigError, match=r"hydra/launcher: .* pip install -e '\.\[ray\]'"):
-        check_launcher(launcher)
+        next(with_ray(lambda chunk: [], [[("seed=0",)]], address=address, threads=1))

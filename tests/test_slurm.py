@@ -13,7 +13,7 @@ import pytest
 from conftest import REPOSITORY, wait_until
 from filelock import FileLock
 
-from mnist_imbalance.runs import find_records
+from mnist_imbalance.records.table import read
 
 pytest.importorskip("submitit")
 NEEDED = ("munged", "slurmctld", "slurmd", "sbatch")
@@ -41,6 +41,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     ):
         assert running.stdin and running.stdout
         environment.setenv("SLURM_CONF", running.stdout.readline().strip())
+        environment.setenv("PATH", f"{REPOSITORY / 'tests/cluster'}:{os.environ['PATH']}")
         yield
         running.stdin.close()
     assert running.returncode == 0
@@ -60,11 +61,9 @@ def ask(*command: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
-def begun_at(log: Path) -> list[int]:
-    """After how many epochs each attempt of a job took up its run."""
-    attempts = log.read_text().split(" images, ")[1:]
-    shown = [re.search(rf"(\d+)/{EPOCHS} epochs", attempt) for attempt in attempts]
-    return [int(first[1]) for first in shown if first]
+def epochs(log: Path) -> list[int]:
+    """The epochs that all attempts of a job have begun, in order."""
+    return [int(epoch) for epoch in re.findall(r"Epoch (\d+):", log.read_text())]
 
 
 def training(runs: Path) -> set[str]:
@@ -73,8 +72,8 @@ def training(runs: Path) -> set[str]:
     found = set()
     for job in jobs:
         for log in (runs / ".submitit").glob(f"{job}/*_log.err"):
-            epochs = re.findall(rf"(\d+)/{EPOCHS} epochs", log.read_text().split(" images, ")[-1])
-            if epochs and 3 < int(epochs[-1]) < EPOCHS // 2:
+            seen = epochs(log)
+            if seen and 3 < seen[-1] < EPOCHS // 2:
                 found.add(job)
     return found
 
@@ -85,20 +84,22 @@ def restarts(job: str) -> int:
     return int(found[1])
 
 
-def records(runs: Path) -> dict[str, Any]:
-    found = find_records([str(runs)])
-    assert not found.damaged
-    unequal = {"seconds", "versions", "device"}
-    return {key: each.model_dump(exclude=unequal) for key, each in found.results.items()}
+def records(runs: Path) -> list[dict[str, Any]]:
+    """All that must be equal of the records below a folder."""
+    found, damaged = read([runs])
+    assert not damaged
+    unequal = ["seconds", "test_seconds", "versions", "device", "folder", "file"]
+    rows = found.drop(columns=unequal).sort_values("config_hash").map(str)
+    return [*rows.to_dict("records")]
 
 
-def test_a_sweep_without_accounting(tmp_path: Path) -> None:
+def test_a_sweep(tmp_path: Path) -> None:
     sweep = ["-m", "hydra/launcher=slurm", "data/source=debug", "trainer.max_epochs=1", "seed=0,1"]
     command = start("train", *sweep, f"runs_dir={tmp_path}")
     shown, errors = command.communicate(timeout=300)
     assert command.returncode == 0, errors
-    assert "mean ± half of its 95 % interval over n seeds" in shown
-    assert "sacct" not in shown and not errors
+    assert "mean ± half of its 95 % interval" in shown
+    assert not errors
     assert len(records(tmp_path)) == 2
 
 
@@ -136,17 +137,19 @@ def test_a_study_whose_jobs_are_killed_pre_empted_and_out_of_time(tmp_path: Path
     pre_empted = max(running, key=restarts)
     assert restarts(pre_empted) == 1
     shown, errors = command.communicate(timeout=400)
-    assert command.returncode == 0, shown + errors
-    assert f"lost: job {killed} of Slurm" in shown
-
-    logs = {log.parent.name: log for log in disturbed.glob(".submitit/*/*_log.err")}
-    assert len(logs) == 5  # the killed one twice
-    again = next(job for job in logs if job.partition("_")[0] != killed.partition("_")[0])
-    (first,), (second,) = begun_at(logs[killed]), begun_at(logs[again])
-    assert first == 0 < second
+    assert command.returncode == 1, shown + errors
+    assert errors.splitlines()[0] == "error: 1 runs failed"
+    assert f"Slurm's job {killed} has no result, see " in errors
     for job in (out_of_time, pre_empted):
-        first, second = begun_at(logs[job])
-        assert first == 0 < second
+        [log] = disturbed.glob(f".submitit/{job}/*_log.err")
+        assert epochs(log) == sorted(epochs(log))  # no attempt begins anew
+
+    before_again = {*disturbed.glob(".submitit/*/*_log.err")}
+    command = start("study", "hydra/launcher=slurm", *study, *places(disturbed))
+    shown, errors = command.communicate(timeout=400)
+    assert command.returncode == 0, shown + errors
+    [log] = {*disturbed.glob(".submitit/*/*_log.err")} - before_again
+    assert epochs(log)[0] > 3
 
     command = start("study", *study, *places(undisturbed))
     _, errors = command.communicate(timeout=400)
@@ -164,10 +167,13 @@ def test_a_job_of_several_runs_that_is_cancelled(tmp_path: Path) -> None:
     killed = min(wait_until(lambda: training(disturbed), command))
     ask("scancel", killed)
     shown, errors = command.communicate(timeout=400)
+    assert command.returncode == 1, shown + errors
+    assert errors.splitlines()[0] == "error: 2 of 4 jobs failed"
+    before = {*disturbed.glob(".submitit/*/*_log.err")}
+    command = start("train", *sweep, *slurm, f"runs_dir={disturbed}")
+    shown, errors = command.communicate(timeout=400)
     assert command.returncode == 0, shown + errors
-    assert f"lost: job {killed} of Slurm" in shown
-    logs = [log.read_text() for log in disturbed.glob(".submitit/*/*_log.err")]
-    assert sorted(log.count("2 runs side by side, ") for log in logs) == [1, 1, 1]
+    assert len({*disturbed.glob(".submitit/*/*_log.err")} - before) >= 1
 
     batched = ["hydra/launcher=batched", "hydra.launcher.on_cpu=true"]
     command = start("train", *sweep, *batched, f"runs_dir={undisturbed}")
@@ -175,23 +181,3 @@ def test_a_job_of_several_runs_that_is_cancelled(tmp_path: Path) -> None:
     assert command.returncode == 0, errors
     assert len(records(undisturbed)) == 4
     assert records(disturbed) == records(undisturbed)
-
-
-def test_a_job_that_is_cancelled_again_and_again_is_one_line(tmp_path: Path) -> None:
-    sweep = ["-m", "hydra/launcher=slurm", "data/source=debug", "trainer.max_epochs=1", "seed=0,1"]
-    later = "+hydra.launcher.additional_parameters.begin=now+1hour"
-    command = start("train", *sweep, later, f"runs_dir={tmp_path}")
-    for _ in range(3):
-        waiting = wait_until(lambda: ask("squeue", "--noheader", "--format=%F").split(), command)
-        ask("scancel", *waiting)
-        wait_until(lambda: not ask("squeue", "--noheader"), command)
-    shown, errors = command.communicate(timeout=100)
-    assert command.returncode == 1
-    assert shown.count("lost: job ") == 6
-    first, *each = errors.splitlines()
-    assert first == "error: 2 of 2 jobs failed"
-    assert [line.partition(", see ")[0] for line in each] == [
-        f"data/source=debug trainer.max_epochs=1 seed={seed} runs_dir={tmp_path}: "
-        "Slurm lost its job 3 times"
-        for seed in (0, 1)
-    ]

@@ -4,23 +4,22 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
+import pandas
 import pytest
 from conftest import REPOSITORY, end_by, wait_for
-from handmade import scores, study_of, write_record
+from test_plan import study_of
 
 from mnist_imbalance import study
-from mnist_imbalance.config import compose_with
 from mnist_imbalance.errors import STOPPED
-from mnist_imbalance.jobs import launch
-from mnist_imbalance.runs import RunFolder, find_records
-from mnist_imbalance.study import estimate_left
+from mnist_imbalance.records.table import read
+from mnist_imbalance.study import estimate
+from mnist_imbalance.sweeps.plan import plan
+from mnist_imbalance.training.folder import RunFolder
 
-EPOCH = ["model=cnn", "trainer.max_epochs=1", "+trainer.limit_train_batches=2"]
 BATCHES = '"+trainer.limit_train_batches=20"'
 TWO_RUNS = [
     "study.experiments=[per_label]",
@@ -28,8 +27,6 @@ TWO_RUNS = [
     "study.seeds=[3]",
     f'study.overrides=["trainer.max_epochs=1",{BATCHES}]',
 ]
-
-
 Study = Callable[..., tuple[int, str, str]]
 
 
@@ -52,12 +49,6 @@ def start(folder: Path, *overrides: str) -> subprocess.Popen[str]:
     )
 
 
-def finish(folder: Path, *overrides: str) -> tuple[int, str, str]:
-    begun = start(folder, *overrides)
-    printed, errors = begun.communicate(timeout=500)
-    return begun.returncode, printed, errors
-
-
 @pytest.fixture
 def study_here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Study:
     """The study's command line in this process: its exit code, what it prints, its errors."""
@@ -78,21 +69,42 @@ def study_here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str
 def test_a_study_trains_each_run_once_and_writes_its_report(
     study_here: Study, tmp_path: Path
 ) -> None:
-    code, printed, _ = study_here(tmp_path, *TWO_RUNS, "hydra/launcher=basic")
-    assert code == 0
+    code, printed, _ = study_here(tmp_path / "it's", *TWO_RUNS, "dry_run=true")
+    assert (code, "2 of 2 runs are missing\n" in printed) == (0, True)
+    assert "missing: per_label model=cnn trainer.max_epochs=1" in printed
+    assert not (tmp_path / "it's" / "runs").exists()
+
+    code, printed, errors = study_here(tmp_path, *TWO_RUNS, "hydra/launcher=basic")
+    assert code == 0, errors
     assert "0 of 2 runs done, 2 to come, 0 failed" in printed
+    assert "2 of 2 done: model=cnn" in printed
     assert "2 of 2 runs done, 0 to come, 0 failed" in printed
-    assert "done: experiment=per_label model=cnn" in printed
     assert (tmp_path / "report" / "index.html").exists()
-    records = find_records([tmp_path / "runs"])
-    assert {result.model for result in records.results.values()} == {"lstm", "cnn"}
-    assert {result.seed for result in records.results.values()} == {3}
+    found, _ = read([tmp_path / "runs"])
+    assert {*found.model} == {"lstm", "cnn"} and {*found.seed} == {3}
 
     (tmp_path / "runs").rename(tmp_path / "records" / "moved")
     code, printed, _ = study_here(tmp_path, *TWO_RUNS)
-    assert code == 0
-    assert "done: " not in printed
+    assert (code, "done: " in printed) == (0, False)
     assert not (tmp_path / "runs").exists()
+    more = [*TWO_RUNS[:2], "study.seeds=[3,4]", TWO_RUNS[3]]
+    code, printed, _ = study_here(tmp_path, *more, "dry_run=true")
+    assert "per_label     4         2" in printed
+    assert "2 of 4 runs are missing, 0:0" in printed
+
+
+def test_weights_are_trained_in_a_second_wave(study_here: Study, tmp_path: Path) -> None:
+    short = '["data/source=debug","trainer.max_epochs=1","trainer.accelerator=cpu"]'
+    overrides = ["study.experiments=[weight_sweep,per_label_chosen]", "study.extensions=[]"]
+    overrides += ["study.seeds=[0]", f"study.overrides={short}", "hydra/launcher=joblib"]
+    code, printed, errors = study_here(tmp_path, *overrides)
+    assert code == 0, errors
+    waves = [line for line in printed.splitlines() if " runs done, " in line]
+    assert waves == [
+        "0 of 20 runs done, 20 to come, 0 failed",
+        "18 of 20 runs done, 2 to come, 0 failed",
+        "20 of 20 runs done, 0 to come, 0 failed",
+    ]
 
 
 def test_failures_stop_no_other_run_and_are_listed(study_here: Study, tmp_path: Path) -> None:
@@ -120,26 +132,18 @@ def test_failures_stop_no_other_run_and_are_listed(study_here: Study, tmp_path: 
         ("study.seeds=[x]", "error: study.seeds.0: Input should be a valid integer"),
         ('study.overrides=["trainer.max_epochs=one"]', "error: trainer.max_epochs: Input should"),
         ('study.overrides=["data.keep=2"]', "error: data.keep: Input should be a fraction above 0"),
-        ("records_dirs=[nowhere]", "error: records_dirs: there is no folder nowhere"),
-        ("study.report_dir=README.md/report", "error: study.report_dir: "),
+        ("hydra/launcher=submitit_local", "error: hydra/launcher: "),
+        ("hydra.mode=MULTIRUN", "error: hydra.mode: a study has no sweep of its own"),
     ],
 )
-def test_a_mistake_is_told_before_anything_is_trained(
+def test_a_mistake_is_one_line_before_anything_is_trained(
     study_here: Study, tmp_path: Path, override: str, error: str
 ) -> None:
     code, printed, errors = study_here(tmp_path, *TWO_RUNS[:3], override)
-    assert code == 1
+    assert (code, printed) == (1, "")
     assert errors.startswith(error)
     assert len(errors.splitlines()) == 1
-    assert not printed
-    assert not (tmp_path / "runs").exists()
-
-
-def test_the_config_of_a_study_is_shown(study_here: Study, tmp_path: Path) -> None:
-    code, printed, errors = study_here(tmp_path, "study=quick", "--cfg", "job")
-    assert (code, errors) == (0, "")
-    assert "report_dir: " in printed
-    assert "trainer.max_epochs=1" in printed
+    assert not [*tmp_path.rglob("config.yaml")]
 
 
 def test_two_studies_do_not_share_a_place(study_here: Study, tmp_path: Path) -> None:
@@ -149,62 +153,13 @@ def test_two_studies_do_not_share_a_place(study_here: Study, tmp_path: Path) -> 
     assert errors.startswith("error: runs_dir: another process is at work in ")
 
 
-def test_ctrl_c_is_answered_in_one_line_while_the_workers_start(tmp_path: Path) -> None:
-    begun = start(tmp_path, *TWO_RUNS)
-    assert begun.stdout
-    assert begun.stdout.readline().startswith("0 of 2 runs done")
-    time.sleep(0.5)
-    os.killpg(begun.pid, signal.SIGINT)
-    _, errors = begun.communicate(timeout=60)
-    assert begun.returncode == 1
-    assert errors.splitlines()[-1] == STOPPED
-    assert "Traceback" not in errors
-
-
-def test_what_jobs_give_back(tmp_path: Path) -> None:
-    keys = compose_with(["hydra/launcher=basic"], name="study", with_hydra=True)
-    broken = [
-        "model._target_=broken_model.Broken",
-        "~model.channels",
-        "~model.features",
-        "~model.head",
-    ]
-    jobs = [[*EPOCH, *broken], EPOCH]
-    failed, done = launch(jobs, f"{tmp_path}/it's", keys.hydra.launcher)
-    assert failed["failure"] == "TwoPartsError: out of order"
-    assert failed["val_balanced_accuracy"] is None
-    assert done["failure"] is None
-    result = RunFolder(Path(done["folder"])).result()
-    assert result
-    assert tmp_path / "it's" in Path(done["folder"]).parents
-    assert done["val_balanced_accuracy"] == pytest.approx(result.val.accuracy)  # 500 of each label
-    assert done["test"]["0-4"] == result.test.accuracy_of(range(5))
-
-
-def test_a_study_over_a_clusters_launcher(tmp_path: Path) -> None:
-    pytest.importorskip("submitit")
-    code, printed, errors = finish(tmp_path, *TWO_RUNS, "hydra/launcher=submitit_local")
-    assert code == 0, errors
-    assert "2 of 2 runs done, 0 to come, 0 failed" in printed
-    assert len(find_records([tmp_path / "runs"]).results) == 2
-
-
-def test_the_estimate_knows_long_runs_from_short_ones(tmp_path: Path) -> None:
-    _, runs = study_of("study.experiments=[data_sweep]", "study.extensions=[]", "study.seeds=[0]")
-    original, imbalanced, *_, cnn = runs
-    assert estimate_left(runs, [], elapsed=9) is None
-    for run in (original, imbalanced):
-        write_record(tmp_path, run, scores([0.5] * 10))
-    records = find_records([tmp_path]).results
-    long, short = (
-        records[run.config_hash].model_copy(
-            update={"seconds": records[run.config_hash].seconds.model_copy(update={"fit": fit})}
-        )
-        for run, fit in ((original, 299.0), (imbalanced, 99.0))
-    )
-    both = [long, short]  # 400 s, which took 200 s
-    assert estimate_left([imbalanced] * 4, both, elapsed=200) == timedelta(seconds=200)
-    assert estimate_left([cnn], both, elapsed=400) == timedelta(seconds=200)
+def test_the_estimate_knows_long_runs_from_short_ones() -> None:
+    runs = plan(study_of("study.experiments=[data_sweep]", "study.extensions=[]"))
+    original, imbalanced, *_, cnn = runs[:8]
+    rows = [(original.config, 299.0, 1.0), (imbalanced.config, 99.0, 1.0)]
+    records = pandas.DataFrame(rows, columns=["config", "seconds", "test_seconds"])
+    assert estimate([imbalanced] * 4, records) == timedelta(seconds=400)
+    assert estimate([cnn], records) == timedelta(seconds=200)
 
 
 @pytest.mark.slow
@@ -215,39 +170,36 @@ def test_a_killed_study_goes_on_and_ends_alike(study_here: Study, tmp_path: Path
         "study.seeds=[0]",
         'study.overrides=["trainer.max_epochs=30","data/source=debug"]',
     ]
-
     for pattern, number, how in (
         ("last.ckpt", 1, signal.SIGKILL),
         ("result.json", 2, signal.SIGINT),
     ):
         begun = start(tmp_path / "killed", *overrides)
         wait_for(lambda: len(list((tmp_path / "killed").rglob(pattern))), number, begun)  # noqa: B023
-        end_by(begun, how)
+        errors = end_by(begun, how)
         finished = list((tmp_path / "killed").rglob("result.json"))
         assert len(finished) < 8
+    assert errors.splitlines()[-1] == STOPPED
 
     kept = {path: path.stat().st_mtime_ns for path in finished}
     for place in ("killed", "whole"):
         code, _, errors = study_here(tmp_path / place, *overrides, "hydra/launcher=basic")
         assert code == 0, errors
     assert kept == {path: path.stat().st_mtime_ns for path in finished}
-    killed, whole = (find_records([tmp_path / place]) for place in ("killed", "whole"))
-    assert killed.results.keys() == whole.results.keys()
-    assert len(whole.results) == 8
-    for key, result in whole.results.items():
-        assert killed.results[key].test == result.test
-        assert killed.results[key].val == result.val
-        assert (killed.folders[key] / "metrics.csv").read_text() == (
-            whole.folders[key] / "metrics.csv"
-        ).read_text()
+    unequal = ["seconds", "test_seconds", "device", "folder", "file"]
+    killed, whole = (
+        read([tmp_path / place])[0].drop(columns=unequal).sort_values("config_hash").map(str)
+        for place in ("killed", "whole")
+    )
+    assert len(whole) == 8
+    assert killed.to_dict("records") == whole.to_dict("records")
 
 
 @pytest.mark.slow
 def test_the_quick_study_does_everything(tmp_path: Path) -> None:
-    code, printed, errors = finish(tmp_path, "study=quick")
-    assert code == 0, errors
-    assert "53 of 53 runs done" in printed
-    report = (tmp_path / "report" / "report.md").read_text()
-    assert "53 of 53" not in report  # nothing is missing, so nothing is said
-    assert "missing" not in report
-    assert len(find_records([tmp_path / "runs"]).results) == 53
+    begun = start(tmp_path, "study=quick")
+    printed, errors = begun.communicate(timeout=900)
+    assert begun.returncode == 0, errors
+    number = len(read([tmp_path / "runs"])[0])
+    assert f"{number} of {number} runs done, 0 to come, 0 failed" in printed
+    assert os.path.getsize(tmp_path / "report" / "report.md") > 1000

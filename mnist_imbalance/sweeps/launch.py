@@ -1,6 +1,6 @@
 """One seam for all launchers: command lines in, outcomes out as they come."""
 
-import ctypes
+import logging
 import multiprocessing
 import os
 import shutil
@@ -15,8 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from statistics import fmean, stdev
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
@@ -27,28 +26,22 @@ from tqdm import tqdm
 from mnist_imbalance.config import compose_with, take_apart
 from mnist_imbalance.errors import STOPPED, ConfigError, describe_failure, naming
 
+if TYPE_CHECKING:
+    import pandas
+
 Job = tuple[str, ...]  # a training command line
 Chunk = Sequence[Job]  # runs that one process trains, side by side if there are several
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended; small and plain, for it may come from another machine.
-
-    Attributes:
-        job: Its own overrides.
-        folder: The run folder.
-        failure: Why there is no result, in one line.
-        val_balanced_accuracy: Mean of the labels' validation accuracies, in [0, 1].
-        val: Validation accuracies by group and of "all" images.
-        test: Test accuracies likewise.
-    """
+    """How a run ended; small and plain, for it may come from another machine."""
 
     job: Job
-    folder: str = ""
-    failure: str | None = None
+    folder: str = ""  # the run folder
+    failure: str | None = None  # why there is no result, in one line
     val_balanced_accuracy: float | None = None
-    val: dict[str, float] = field(default_factory=dict)
+    val: dict[str, float] = field(default_factory=dict)  # accuracies by group and of "all" images
     test: dict[str, float] = field(default_factory=dict)
 
 
@@ -83,12 +76,6 @@ def sigint_blocked() -> Iterator[None]:
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         ended.set()
-
-
-def quoted(key: str, value: str) -> str:
-    """Return ``key=value`` as Hydra reads it, whatever the value holds."""
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-    return f"{key}='{escaped}'"
 
 
 def compose_job(common: Sequence[str], job: Job) -> DictConfig:
@@ -151,11 +138,6 @@ def remove_empty(folder: Path, top: Path) -> None:
             path.rmdir()
 
 
-def in_turn(run: RunChunk, chunks: Sequence[Chunk], **_: Any) -> Iterator[list[Outcome]]:
-    """One after the other in this process."""
-    yield from map(run, chunks)
-
-
 def with_joblib(
     run: RunChunk, chunks: Sequence[Chunk], *, n_jobs: int = -1, **keys: Any
 ) -> Iterator[list[Outcome]]:
@@ -166,37 +148,25 @@ def with_joblib(
     yield from parallel(delayed(run)(chunk) for chunk in chunks)
 
 
-@dataclass
-class Requeued:
-    """A chunk that Slurm may stop: done again, its runs resume."""
-
-    run: RunChunk
-
-    def __call__(self, chunk: Chunk) -> list[Outcome]:
-        """Train the runs."""
-        return self.run(chunk)
-
-    def checkpoint(self, chunk: Chunk) -> Any:
-        """Return what submitit submits when the job's time is over."""
-        from submitit.helpers import DelayedSubmission
-
-        return DelayedSubmission(self, chunk)
-
-
 def with_slurm(
     run: RunChunk, chunks: Sequence[Chunk], *, cluster: str, submitit_folder: str, **keys: Any
 ) -> Iterator[list[Outcome]]:
     """As jobs of Slurm, one array; ``keys`` are submitit's."""
     from submitit import AutoExecutor
-    from submitit.helpers import as_completed
+    from submitit.helpers import Checkpointable, as_completed
+
+    class Requeued(Checkpointable):  # done again after its time, the runs of a chunk resume
+        def __call__(self, chunk: Chunk) -> list[Outcome]:
+            return run(chunk)
 
     shared = {"timeout_min", "mem_gb", "nodes", "cpus_per_task", "gpus_per_node", "tasks_per_node"}
     shared |= {"name", "stderr_to_stdout"}  # keys of submitit for any cluster
     times = keys.pop("max_num_timeout")
     executor = AutoExecutor(submitit_folder, cluster=cluster, slurm_max_num_timeout=times)
-    named = {key if key in shared else f"slurm_{key}": value for key, value in keys.items()}
-    executor.update_parameters(**named)
-    jobs = executor.map_array(Requeued(run), chunks)
+    executor.update_parameters(
+        **{key if key in shared else f"slurm_{key}": value for key, value in keys.items()}
+    )
+    jobs = executor.map_array(Requeued(), chunks)  # type: ignore[no-untyped-call]
     chunk_of = {job.job_id: chunk for job, chunk in zip(jobs, chunks, strict=True)}
     for job in as_completed(jobs, poll_frequency=1):
         if job.exception() is None:
@@ -209,13 +179,10 @@ def with_slurm(
 def with_ray(
     run: RunChunk, chunks: Sequence[Chunk], *, address: str | None, threads: int, **options: Any
 ) -> Iterator[list[Outcome]]:
-    """As tasks of Ray, on this machine or a cluster; ``options`` are a task's.
-
-    Raises:
-        ConfigError: There is no cluster at the address.
-    """
+    """As tasks of Ray, on this machine or a cluster; ``options`` are a task's."""
     import ray
 
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing leaves the machine
     try:
         if address and address != "auto":  # Ray would wait for two minutes
             host, _, port = address.rpartition(":")
@@ -225,15 +192,16 @@ def with_ray(
         ray.init(
             address=address or "local",
             runtime_env={"env_vars": variables},
+            include_dashboard=None if address else False,
             log_to_driver=False,
-            logging_level="ERROR",
+            logging_level=logging.ERROR,
         )
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"hydra.launcher.address: no Ray answers at {address} ({error}); must be HOST:PORT of "
             "`ray start --head`, auto where a node runs, or null"
         ) from error
-    task = ray.remote(lambda chunk: run(chunk)).options(num_cpus=threads, **options)
+    task: Any = ray.remote(lambda chunk: run(chunk)).options(num_cpus=threads, **options)
     left = {task.remote(chunk): chunk for chunk in chunks}
     try:
         while left:
@@ -248,12 +216,9 @@ def with_ray(
         ray.shutdown()
 
 
-LAUNCHERS = {
-    "basic": in_turn,
-    "batched": in_turn,
-    "joblib": with_joblib,
-    "ray": with_ray,
-    "slurm": with_slurm,
+LAUNCHERS: dict[str, Callable[..., Iterator[list[Outcome]]]] = {
+    **dict.fromkeys(("basic", "batched"), map),  # in this process
+    **{"joblib": with_joblib, "slurm": with_slurm, "ray": with_ray},
 }
 EXTRAS = {"slurm": "submitit", "ray": "ray"}  # packages that an extra brings
 
@@ -269,11 +234,7 @@ class LauncherKeys(BaseModel, strict=True):
 
 
 def check_launcher(hydra: HydraConf) -> None:
-    """Refuse a launcher that cannot work here.
-
-    Raises:
-        ConfigError: It is unknown, not installed, or has a value that cannot work.
-    """
+    """Refuse a launcher that cannot work here."""
     name = hydra.runtime.choices["hydra/launcher"]
     if name not in LAUNCHERS:
         raise ConfigError(f"hydra/launcher: must be one of {', '.join(LAUNCHERS)}, got {name}")
@@ -283,16 +244,6 @@ def check_launcher(hydra: HydraConf) -> None:
         raise ConfigError("hydra/launcher: there is no srun here; start this where Slurm is")
     with naming("hydra.launcher"):
         LauncherKeys.model_validate(OmegaConf.to_container(hydra.launcher, resolve=True))
-
-
-def common_overrides(hydra: HydraConf) -> list[str]:
-    """Return the overrides of a command that make its jobs search where it does."""
-    path = [
-        f"{source.schema}://{source.path}"
-        for source in hydra.runtime.config_sources
-        if source.provider == "command-line" or "searchpath" in source.provider
-    ]
-    return [f"hydra.searchpath={path}"]
 
 
 def launch(jobs: Sequence[Job], hydra: HydraConf, common: Sequence[str] = ()) -> list[Outcome]:
@@ -307,16 +258,23 @@ def launch(jobs: Sequence[Job], hydra: HydraConf, common: Sequence[str] = ()) ->
     how = hydra.runtime.choices["hydra/launcher"]
     keys: Any = OmegaConf.to_container(hydra.launcher, resolve=True)
     keys.pop("_target_")
-    common = [*common_overrides(hydra), *common]
+    searched = [
+        f"{source.schema}://{source.path}"
+        for source in hydra.runtime.config_sources
+        if source.provider == "command-line" or "searchpath" in source.provider
+    ]
+    common = [f"hydra.searchpath={searched}", *common]
     compose = partial(compose_job, common)
     at_most = keys.pop("side_by_side", 1)
     if how == "ray":
         keys["threads"] = compose(jobs[0]).threads
     if how == "batched":
-        if keys.pop("on_cpu") or has_gpu():
+        import torch  # slow to import
+
+        if keys.pop("on_cpu") or torch.cuda.is_available():
             at_most = None
         else:
-            how, keys = "joblib", {"n_jobs": -1}
+            how = "joblib"
     chunks: Sequence[Chunk] = [[job] for job in dict.fromkeys(jobs)]
     if at_most != 1:
         from mnist_imbalance.sweeps.batched import similar
@@ -339,42 +297,26 @@ def launch(jobs: Sequence[Job], hydra: HydraConf, common: Sequence[str] = ()) ->
     return [ended[job] for job in jobs]
 
 
-def has_gpu() -> bool:
-    """Tell whether there is a CUDA device, without importing torch where there is no driver."""
-    try:
-        ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return False
-    import torch
-
-    return torch.cuda.is_available()
-
-
-def mean_over_seeds(accuracies: Sequence[float]) -> str:
+def mean_over_seeds(accuracies: "pandas.Series[float]") -> str:
     """Return the mean in %, of several ± half of its 95 % interval, which takes them for normal."""
-    known = [accuracy for accuracy in accuracies if accuracy == accuracy]
-    if len(known) < 2:
-        return "".join(f"{100 * accuracy:.1f}" for accuracy in known)
-    from scipy.stats import t
+    from scipy.stats import t  # slow to import
 
-    half = t.ppf(0.975, len(known) - 1) * stdev(known) / len(known) ** 0.5
-    return f"{100 * fmean(known):.1f} ± {100 * half:.1f}"
+    n = accuracies.count()
+    half = f" ± {100 * t.ppf(0.975, n - 1) * accuracies.sem():.1f}" if n > 1 else ""
+    return f"{100 * accuracies.mean():.1f}{half}"
 
 
 def tabulate(outcomes: Sequence[Outcome], split: str) -> str:
-    """Return accuracies in %, a row for the overrides that differ but the seed.
-
-    Args:
-        outcomes: Of runs that have a result.
-        split: Whose accuracies, "val" or "test".
-    """
+    """Return accuracies in %, a row for the overrides that differ but the seed."""
     import pandas
 
-    overrides = [dict(each.split("=", 1) for each in outcome.job) for outcome in outcomes]
+    overrides = [
+        {o.split("=")[0]: o.partition("=")[2] for o in outcome.job} for outcome in outcomes
+    ]
     keys = [key for key in overrides[0] if key != "seed" and len({o[key] for o in overrides}) > 1]
     scores = [getattr(outcome, split) for outcome in outcomes]
     rows = pandas.DataFrame([own | score for own, score in zip(overrides, scores, strict=True)])
-    groups = rows.groupby(keys or [0] * len(rows), sort=False)
+    groups = rows.assign(**{"": ""}).groupby(keys or "", sort=False)
     names = [*dict.fromkeys(name for score in scores for name in score)]
     table = groups[names].agg(mean_over_seeds)
     table.insert(0, "n", groups.size())
@@ -383,11 +325,7 @@ def tabulate(outcomes: Sequence[Outcome], split: str) -> str:
 
 
 def show(outcomes: Sequence[Outcome]) -> None:
-    """Print the table of a sweep.
-
-    Raises:
-        SystemExit: Some runs failed; the text has a line for each.
-    """
+    """Print the table of a sweep."""
     done = [*{outcome.folder: outcome for outcome in outcomes if not outcome.failure}.values()]
     if done:
         print(tabulate(done, "val"), tabulate(done, "test"), sep="\n")

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import BaseModel, Field
 
 from mnist_imbalance.config import compose_with
+from mnist_imbalance.data.seeds import Seed
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.records.identity import (
     CHOICES,
@@ -24,7 +25,6 @@ from mnist_imbalance.records.identity import (
     determining,
     hash_config,
 )
-from mnist_imbalance.data.seeds import Seed
 
 if TYPE_CHECKING:
     import pandas
@@ -45,9 +45,15 @@ class Study(BaseModel, strict=True, extra="forbid"):
     extension_seeds: Seeds
     methods: dict[str, list[str]]
     tuned_at: list[str]
+    tuning_seed: Seed | None
     weights: list[float | int]
     overrides: list[str]
     report_dir: str | None
+
+    @property
+    def tuned_with(self) -> int:
+        """The seed with which methods are tuned."""
+        return self.seeds[0] if self.tuning_seed is None else self.tuning_seed
 
 
 @dataclass(frozen=True)
@@ -162,11 +168,7 @@ def apply(base: Composed, overrides: Sequence[str], compose: Compose) -> Compose
 
 
 def swept_by(experiment: str, base: Composed, study: Study) -> dict[str, list[str]]:
-    """Return the values that an overlay sweeps, by key.
-
-    Raises:
-        ConfigError: The overlay is not what it must be, or the study's keys contradict it.
-    """
+    """Return the values that an overlay sweeps, by key."""
     file = f"conf/experiment/{experiment}.yaml"
     if "experiment" in base.config:
         raise ConfigError(f"{file}: its first line must be `# @package _global_`")
@@ -188,11 +190,7 @@ def swept_by(experiment: str, base: Composed, study: Study) -> dict[str, list[st
 
 
 def methods_of(study: Study, experiment: str) -> dict[str, dict[str, list[str]]]:
-    """Return the values that each method of a study tries, by its name and by key.
-
-    Raises:
-        ConfigError: An override of a method cannot be read.
-    """
+    """Return the values that each method of a study tries, by its name and by key."""
     if not study.methods or experiment not in study.experiments:
         return {"": {}}
     try:
@@ -205,13 +203,13 @@ def methods_of(study: Study, experiment: str) -> dict[str, dict[str, list[str]]]
 def runs_of(experiment: str, study: Study, compose: Compose) -> Iterator[PlannedRun]:
     """Go through the runs of an overlay, seed by seed.
 
-    A method of several settings has all of them with the study's first seed where it is tuned.
+    A method of several settings has all of them with the tuning seed where it is tuned.
     Elsewhere, and with other seeds, it has one run, which waits for the best of them.
     """
     base = compose(f"experiment={experiment}")
     swept = swept_by(experiment, base, study)
     own_seeds = [int(seed) for seed in swept.pop("seed", [])]
-    tuned_at = {tuple(override.split("=", 1)) for override in study.tuned_at}
+    tuned_at = {(key, value) for key, _, value in (each.partition("=") for each in study.tuned_at)}
     runs: dict[tuple[str, frozenset[Any]], dict[tuple[str, ...], PlannedRun]] = {}
     for method, tried in methods_of(study, experiment).items():
         every = {**swept, **tried}
@@ -226,27 +224,26 @@ def runs_of(experiment: str, study: Study, compose: Compose) -> Iterator[Planned
             runs.setdefault((method, place), {})[setting] = run
     seeds = own_seeds or [
         *(study.seeds if experiment in study.experiments else []),
+        *([study.tuned_with] if experiment in study.experiments and study.methods else []),
         *(study.extension_seeds if experiment in study.extensions else []),
     ]
     for seed, ((method, place), settings) in product(sorted(set(seeds)), runs.items()):
         seeded = [run.with_seed(seed) for run in settings.values()]
         tuned = frozenset(pair for pair in place if pair[0] not in dict(tuned_at)) | tuned_at
-        if not method or len(settings) == 1 or (place == tuned and seed == study.seeds[0]):
+        tunes = len(settings) > 1 and place == tuned and seed == study.tuned_with
+        if method and seed not in study.seeds and not tunes:
+            continue
+        if not method or len(settings) == 1 or tunes:
             yield from seeded
             continue
-        deciding = (run.with_seed(study.seeds[0]) for run in runs[method, tuned].values())
+        deciding = (run.with_seed(study.tuned_with) for run in runs[method, tuned].values())
         by_hash = {run.config_hash: own for run, own in zip(deciding, seeded, strict=True)}
         unknown = {**seeded[0].config, "study.methods": [method, *by_hash]}
         yield replace(seeded[0], config=unknown, tuned=by_hash)
 
 
 def plan(study: Study) -> list[PlannedRun]:
-    """List all runs of a study, seed by seed; a run that two overlays share stands twice.
-
-    Raises:
-        ConfigError: There is nothing to do, an overlay or override cannot work, or the report
-            could not tell different runs apart.
-    """
+    """List all runs of a study, seed by seed; a run that two overlays share stands twice."""
     compose = composer()
     experiments = dict.fromkeys([*study.experiments, *study.extensions])
     runs = [run for experiment in experiments for run in runs_of(experiment, study, compose)]
@@ -267,16 +264,8 @@ def without_weights(config: Mapping[str, Any]) -> str:
     return json.dumps({key: config[key] for key in config if key not in free}, sort_keys=True)
 
 
-def best_weights(sweep: Mapping[float, Sequence[float]], minority: Sequence[int]) -> list[float]:
-    """Return each minority label's weight of the highest accuracy, the first of equals; else 1.
-
-    Args:
-        sweep: Validation accuracy of each label by weight, in rising order.
-        minority: The labels to weigh (AI3607, section 5.2).
-
-    Raises:
-        ConfigError: A label has no images to choose by.
-    """
+def best_weights(sweep: Mapping[Any, Sequence[float]], minority: Sequence[int]) -> list[float]:
+    """Return each minority label's weight of the highest accuracy, the first of equals; else 1."""
     best: list[float] = []
     for label, accuracies in enumerate(zip(*sweep.values(), strict=True)):
         if label in minority and any(map(isnan, accuracies)):
@@ -288,13 +277,7 @@ def best_weights(sweep: Mapping[float, Sequence[float]], minority: Sequence[int]
 def with_choices(
     runs: Sequence[PlannedRun], records: "pandas.DataFrame", weights: Sequence[float]
 ) -> list[PlannedRun]:
-    """Give the runs that wait the weights or the setting that are best on validation data.
-
-    Args:
-        runs: All of the study; those whose choice depends on a missing record are left as they are.
-        records: A row a finished run, see `records.table`.
-        weights: Among which weights are chosen.
-    """
+    """Give the runs that wait the weights or the setting that are best on validation data."""
     found = records.set_index("config_hash")
     sweeps: dict[str, dict[float, str]] = {}
     for run in runs:
@@ -310,8 +293,7 @@ def with_choices(
         if run.tuned:
             if found.index.isin(run.tuned).sum() != len(run.tuned):
                 return run
-            best = max(run.tuned, key=lambda key: round(fmean(accuracies(key)), 6))
-            return run.tuned[best]
+            return run.tuned[max(run.tuned, key=lambda key: round(fmean(accuracies(key)), 6))]
         sweep = sweeps.get(without_weights(run.config), {})
         if not sweep or not all(key in found.index for key in sweep.values()):
             return run
@@ -319,7 +301,7 @@ def with_choices(
         best = best_weights(
             {weight: accuracies(sweep[weight]) for weight in sorted(sweep)}, minority
         )
-        chosen = f"{CHOSEN}=[{','.join(map(str, best))}]"
-        return replace(run, overrides=(*run.overrides, chosen), config={**run.config, CHOSEN: best})
+        weigh = f"{CHOSEN}=[{','.join(map(str, best))}]"
+        return replace(run, overrides=(*run.overrides, weigh), config={**run.config, CHOSEN: best})
 
     return [chosen(run) if run.waits else run for run in runs]
