@@ -77,7 +77,7 @@ def read_packed(file: Path) -> list[Row]:
     return rows
 
 
-def read(roots: Iterable[str | Path], once: bool = True) -> tuple[pandas.DataFrame, list[str]]:
+def read(roots: Iterable[str | Path], *, once: bool = True) -> tuple[pandas.DataFrame, list[str]]:
     """Read all records below some folders: a row a run, of equal runs the first, or ``once=False``.
 
     Returns:
@@ -167,16 +167,21 @@ def accuracies(runs: pandas.DataFrame, split: str) -> pandas.DataFrame:
     return pandas.DataFrame(rows, runs.index)
 
 
-def pack(runs: pandas.DataFrame, file: Path) -> None:
-    """Write runs with their epochs and predictions to one Parquet file."""
-    rows = pandas.DataFrame([run | row for run, row in kept(runs)])
+def write(rows: Iterable[Row], file: Path) -> None:
+    """Write rows with the columns of `SCHEMA` to one Parquet file."""
+    frame, content = pandas.DataFrame(rows), io.BytesIO()
     for name in JSON:
-        rows[name] = rows[name].map(json.dumps)
+        frame[name] = frame[name].map(json.dumps)
     for name in CONFUSIONS:
-        rows[name] = rows[name].map(numpy.ndarray.tolist)
-    table, content = pyarrow.Table.from_pandas(rows, SCHEMA, preserve_index=False), io.BytesIO()
+        frame[name] = frame[name].map(numpy.ndarray.tolist)
+    table = pyarrow.Table.from_pandas(frame, SCHEMA, preserve_index=False)
     parquet.write_table(table, content, compression="zstd", write_page_checksum=True)
     write_whole(file, content.getvalue())
+
+
+def pack(runs: pandas.DataFrame, file: Path) -> None:
+    """Write runs with their epochs and predictions to one Parquet file."""
+    write((run | row for run, row in kept(runs)), file)
 
 
 def check(roots: Sequence[Path]) -> pandas.DataFrame:
