@@ -141,8 +141,8 @@ def read_epochs(run: Row, text: str) -> pyarrow.Table:
 def epochs(runs: pandas.DataFrame) -> pandas.DataFrame:
     """Return ``metrics.csv`` of some runs, a row an epoch and stage, with ``config_hash``."""
     empty = pyarrow.schema({"epoch": INT, "stage": TEXT, "config_hash": TEXT}).empty_table()
-    found = kept(runs, ["epochs_csv"])
-    tables = [read_epochs(run, row["epochs_csv"]) for run, row in found if row["epochs_csv"]]
+    found = ((run, row["epochs_csv"]) for run, row in kept(runs, ["epochs_csv"]))
+    tables = [read_epochs(run, text) for run, text in found if text is not None]
     return pyarrow.concat_tables([empty, *tables], promote_options="default").to_pandas()
 
 
@@ -194,7 +194,7 @@ def check(roots: Sequence[Path]) -> pandas.DataFrame:
         raise ConfigError(f"records: no result of a run below {', '.join(map(str, roots))}")
     try:
         for run, row in kept(runs):
-            if row["epochs_csv"]:
+            if row["epochs_csv"] is not None:
                 read_epochs(run, row["epochs_csv"])
     except ConfigError as error:
         lines.append(str(error))
