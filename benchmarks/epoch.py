@@ -9,6 +9,8 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from mnist_imbalance.fit import build_parts, make_trainer
+from mnist_imbalance.tensorboard import make_logger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 from torchmetrics.classification import MulticlassAccuracy
@@ -18,9 +20,7 @@ from torchvision.transforms import v2
 from benchmarks.device import DEVICE, synchronized
 from benchmarks.measure import Row, alternate, compare
 from mnist_imbalance.config import compose_with
-from mnist_imbalance.fit import build_parts, make_trainer
 from mnist_imbalance.training.folder import RunFolder
-from mnist_imbalance.tensorboard import make_logger
 
 
 class EpochTimer(lightning.Callback):

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from pydantic import BaseModel, ValidationError
 
 from mnist_imbalance.config import CONF, compose_with, start
 from mnist_imbalance.errors import ConfigError, as_config_error, one_line_errors
-from mnist_imbalance.sweeps.launch import check_launcher, launch, quoted
+from mnist_imbalance.sweeps.launch import check_launcher, launch
 from mnist_imbalance.sweeps.plan import PlannedRun, Study, plan, with_choices
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def estimate(runs: Sequence[PlannedRun], records: "pandas.DataFrame") -> timedel
 
 
 def show_plan(runs: Sequence[PlannedRun], records: "pandas.DataFrame") -> None:
-    """Print what runs and records each overlay has, which runs are missing and how long they take."""
+    """Print the runs and records of each overlay, the missing runs and how long they take."""
     import pandas
 
     recorded = {*records.config_hash}
@@ -128,7 +129,8 @@ def train_all(runs: Sequence[PlannedRun], keys: StudyKeys) -> tuple[int, list[st
         if not wave:
             break
         sys.stdout.flush()
-        jobs = [(*run.overrides, quoted("runs_dir", keys.runs_dir)) for run in wave]
+        runs_dir = QuotedString(keys.runs_dir, Quote.single).with_quotes()
+        jobs = [(*run.overrides, f"runs_dir={runs_dir}") for run in wave]
         with RunFolder(Path(keys.runs_dir)).lock():
             outcomes = launch(jobs, HydraConfig.get())
         recorded = {*read([keys.runs_dir])[0].config_hash}

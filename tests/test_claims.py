@@ -72,18 +72,18 @@ def runs_of(*seeds: int, val: World | None = None, **worlds: World) -> pd.DataFr
         scale = 0.003 if model == "lstm" else 0.002
         for seed in seeds or SEEDS:
             for place, (name, per_label) in enumerate(world.items()):
-                moved = [
+                test, scored_val = (
                     [
                         each + scale * (seed - 1) * ((10 * place + label) * GOLDEN % 1)
                         for label, each in enumerate(scored)
                     ]
                     for scored in (per_label, (val or world)[name])
-                ]
+                )
                 others: dict[str, Any] = {"model": model, "loss": ""}
                 if isinstance(name, int):
-                    runs.append(weighted(name, seed, *moved, **others))
+                    runs.append(weighted(name, seed, test, scored_val, **others))
                 else:
-                    runs.append(run(name, seed, *moved, **others))
+                    runs.append(run(name, seed, test, scored_val, **others))
     return tables.on_grounds(pd.DataFrame(runs))
 
 

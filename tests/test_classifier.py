@@ -4,10 +4,10 @@ from functools import partial
 import lightning
 import pytest
 import torch
+from mnist_imbalance.classifier import Classifier
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from mnist_imbalance.classifier import Classifier
 from mnist_imbalance.errors import ConfigError
 
 IMAGES = torch.eye(10).repeat(3, 1)[:25].reshape(25, 1, 1, 10)

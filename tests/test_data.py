@@ -6,13 +6,12 @@ import lightning
 import pytest
 import torch
 from conftest import REPOSITORY, composed
+from mnist_imbalance.classifier import Classifier
 from torch import nn
 from torchvision.datasets import MNIST
 
 from mnist_imbalance import counts
-from mnist_imbalance.classifier import Classifier
 from mnist_imbalance.config import build
-from mnist_imbalance.data.module import MNISTData
 from mnist_imbalance.data.imbalance import (
     hold_out,
     kept_counts,
@@ -20,9 +19,10 @@ from mnist_imbalance.data.imbalance import (
     scored_groups,
     subsample,
 )
+from mnist_imbalance.data.module import MNISTData
+from mnist_imbalance.data.seeds import generator
 from mnist_imbalance.data.sources import Images, load
 from mnist_imbalance.errors import ConfigError
-from mnist_imbalance.data.seeds import generator
 
 MAJORITY_COUNTS = [4921, 5418, 5765, 5351, 5449]
 V2 = "torchvision.transforms.v2"

@@ -9,7 +9,17 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY
 
-FLOORS = ["errors", "config", "data", "models", "methods", "records", "training", "sweeps", "report"]
+FLOORS = [
+    "errors",
+    "config",
+    "data",
+    "models",
+    "methods",
+    "records",
+    "training",
+    "sweeps",
+    "report",
+]
 FREE = {"__init__", "__main__", "train", "study", "hydra_plugins"}  # doors, which may import all
 LOWER = {"seeds": "errors"}
 
@@ -65,14 +75,14 @@ def test_nothing_is_imported_from_a_floor_above() -> None:
 
 @pytest.mark.parametrize("module", ["train", "study", "__main__", "config", "records.identity"])
 def test_the_start_of_a_command_waits_for_no_torch(module: str) -> None:
-    code = f"import sys, mnist_imbalance.{module}; print({{'torch', 'lightning'}} & {{*sys.modules}})"
+    code = (
+        f"import sys, mnist_imbalance.{module}; print({{'torch', 'lightning'}} & {{*sys.modules}})"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == "set()\n", done.stderr
 
 
 def test_trackers_are_imported_when_they_are_chosen() -> None:
-    code = (
-        "import sys, mnist_imbalance.training.run; print({'mlflow', 'wandb'} & {*sys.modules})"
-    )
+    code = "import sys, mnist_imbalance.training.run; print({'mlflow', 'wandb'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == "set()\n", done.stderr

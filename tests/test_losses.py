@@ -6,7 +6,11 @@ from pydantic import ValidationError
 from torch.nn import functional
 
 from mnist_imbalance.errors import ConfigError
-from mnist_imbalance.methods.losses import MinorityWeightedCrossEntropy, Normalize, WeightedCrossEntropy
+from mnist_imbalance.methods.losses import (
+    MinorityWeightedCrossEntropy,
+    Normalize,
+    WeightedCrossEntropy,
+)
 
 NORMALIZE: list[Normalize] = ["weight_sum", "count"]
 

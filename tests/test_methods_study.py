@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 from handmade import groups, scores, study_of, write_record
-
-from mnist_imbalance.config import compose_with
-from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.plan import PlannedRun, plan, read_study, with_choice
 from mnist_imbalance.runs import determining, find_records, hash_config
 from mnist_imbalance.selection import sweeps_of
+
+from mnist_imbalance.config import compose_with
+from mnist_imbalance.errors import ConfigError
 
 SMALL = (
     "study=methods",

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 import torch
 from conftest import REPOSITORY
+from mnist_imbalance.classifier import Classifier
+from mnist_imbalance.runs import RunFolder
 from torch import nn
 from torch.nn import functional
 
-from mnist_imbalance.classifier import Classifier
 from mnist_imbalance.data.sources import load
 from mnist_imbalance.methods.losses import WeightedCrossEntropy
 from mnist_imbalance.methods.mixes import CutMix, Mixup, Remix
-from mnist_imbalance.runs import RunFolder
 
 COUNTS = [300, 100, 99, 30]  # κ = 3: 0 has far more than all others, 1 and 2 than 3
 FAR_MORE = {(0, 1), (0, 2), (0, 3), (1, 3), (2, 3)}

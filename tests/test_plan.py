@@ -203,10 +203,11 @@ def test_names_of_data_and_loss_must_differ(own_conf: Path) -> None:
 
 def test_a_part_that_an_overlay_changes_is_composed_by_hydra(own_conf: Path) -> None:
     swept = {"hydra": {"sweeper": {"params": {"data": "imbalanced,original"}}}}
-    for name, more in {
+    overlays: dict[str, dict[str, Any]] = {
         "debugged": {"defaults": [{"override /data/source": "debug"}]},
         "kept": {"data": {"keep": 0.5}},
-    }.items():
+    }
+    for name, more in overlays.items():
         text = OVERLAY + OmegaConf.to_yaml({**more, **swept})
         (own_conf / "experiment" / f"{name}.yaml").write_text(text)
     runs = plan(study_of("study.experiments=[debugged,kept]", "study.extensions=[]"))

@@ -11,33 +11,37 @@ from typing import Any
 import pytest
 import torch
 from conftest import composed
+from mnist_imbalance.load import TrainedRun, load_run
+from mnist_imbalance.runs import Result, RunFolder, determining
 from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn import functional
 
 from mnist_imbalance import adjust, train
-from mnist_imbalance.sweeps.batched import program
 from mnist_imbalance.config import CONF, compose_with
 from mnist_imbalance.data.samplers import by_frequency
-from mnist_imbalance.load import TrainedRun, load_run
+from mnist_imbalance.data.seeds import derive, generator
 from mnist_imbalance.methods.losses import frequencies
 from mnist_imbalance.methods.metrics import balanced_accuracy, part
 from mnist_imbalance.methods.posthoc import (
     STRENGTHS,
     Adjusted,
+    NearestMean,
     best_offsets,
     best_temperature,
+    crt,
+    features_of,
     label_shift,
     last_layer,
     logit_adjustment,
     logits_of,
+    lws,
+    mislas,
     normalized,
     tau_normalized,
     temperature,
 )
-from mnist_imbalance.methods.posthoc import NearestMean, crt, features_of, lws, mislas
-from mnist_imbalance.runs import Result, RunFolder, determining
-from mnist_imbalance.data.seeds import derive, generator
+from mnist_imbalance.sweeps.batched import program
 
 SHORT = ("data/source=debug", "trainer=cpu", "optimizer=adam", "optimizer.lr=0.003")
 CNN = (*SHORT, "model=cnn", "trainer.max_epochs=15")

@@ -3,8 +3,7 @@
 import pytest
 from test_data import prepared
 
-from mnist_imbalance.data.imbalance import shot_groups
-from mnist_imbalance.data.imbalance import exactly, exponential, zipf
+from mnist_imbalance.data.imbalance import exactly, exponential, shot_groups, zipf
 from mnist_imbalance.errors import ConfigError
 
 

@@ -95,7 +95,8 @@ def records(runs: Path) -> list[dict[str, Any]]:
     found, damaged = read([runs])
     assert not damaged
     unequal = ["seconds", "test_seconds", "versions", "device", "folder", "file"]
-    return found.drop(columns=unequal).sort_values("config_hash").map(str).to_dict("records")
+    rows = found.drop(columns=unequal).sort_values("config_hash").map(str)
+    return [*rows.to_dict("records")]
 
 
 def test_a_job_that_is_lost_for_good_is_one_line(cluster: Cluster, tmp_path: Path) -> None:

@@ -3,12 +3,12 @@ from pathlib import Path
 import pytest
 from conftest import composed
 from handmade import finish, result_of, scores
+from mnist_imbalance.runs import Result, RunFolder
+from mnist_imbalance.scores import Scores
 from omegaconf import OmegaConf
 
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.records.identity import determining
-from mnist_imbalance.runs import Result, RunFolder
-from mnist_imbalance.scores import Scores
 
 
 def perfect() -> Scores:

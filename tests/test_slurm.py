@@ -89,7 +89,8 @@ def records(runs: Path) -> list[dict[str, Any]]:
     found, damaged = read([runs])
     assert not damaged
     unequal = ["seconds", "test_seconds", "versions", "device", "folder", "file"]
-    return found.drop(columns=unequal).sort_values("config_hash").map(str).to_dict("records")
+    rows = found.drop(columns=unequal).sort_values("config_hash").map(str)
+    return [*rows.to_dict("records")]
 
 
 def test_a_sweep(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy
 import pytest
 from conftest import composed
+from mnist_imbalance.fit import fit_run
 from PIL import Image
 from test_batched import make_run
 from test_data import ARCHIVES
@@ -17,7 +18,6 @@ from torchvision.datasets import CIFAR10, CIFAR100, QMNIST
 from mnist_imbalance.config import build
 from mnist_imbalance.data.module import MNISTData
 from mnist_imbalance.errors import ConfigError
-from mnist_imbalance.fit import fit_run
 
 LABELS = numpy.arange(40) % 10
 PIXELS = numpy.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=numpy.uint8)

@@ -32,7 +32,7 @@ from mnist_imbalance.training.tensorboard import draw_confusion
 COMMAND = [sys.executable, "-m", "mnist_imbalance.train"]
 TWO = "trainer.max_epochs=2"
 DROPOUT = ["model=cnn", "model._target_=unmappable_models.Dropout"]
-DROPOUT += ["~model.channels", "~model.features", "~model.head"]
+DROPOUT += ["~model.channels", "~model.features", "~model.head", "~model.scale"]
 
 
 def same_numbers(folder: RunFolder, other: RunFolder) -> bool:
@@ -65,7 +65,9 @@ def test_a_run_folder_and_its_record(tmp_path: Path) -> None:
     metrics = pandas.read_csv(path / "metrics.csv", index_col=["stage", "epoch"])
     assert sorted(metrics.index) == [("train", 0), ("train", 1), ("val", 0), ("val", 1)]
     assert metrics.loc["val", 1]["accuracy"] == pytest.approx(result.val.accuracy, rel=1e-4)
-    assert state_of(folder.last_checkpoint)["state_dict"]["loss.weights"].tolist() == [7] * 5 + [1] * 5
+    assert (
+        state_of(folder.last_checkpoint)["state_dict"]["loss.weights"].tolist() == [7] * 5 + [1] * 5
+    )
     limits = "augmented_40, weighted, data/source=debug, loss.normalize=count"
     assert result.condition == limits
     assert (result.model, result.seed, result.epochs) == ("lstm", 3, 2)
@@ -183,7 +185,9 @@ def test_a_run_killed_before_its_result_is_only_scored(
         pandas.testing.assert_series_equal(*rows, rtol=1e-5)
 
 
-@pytest.mark.parametrize("overrides", [STEPS, ("callbacks=checkpoint_best", "trainer.max_epochs=3")])
+@pytest.mark.parametrize(
+    "overrides", [STEPS, ("callbacks=checkpoint_best", "trainer.max_epochs=3")]
+)
 def test_a_run_out_of_time_resumes(tmp_path: Path, overrides: tuple[str, ...]) -> None:
     whole, _ = fitted(tmp_path / "whole", *overrides)
     with pytest.raises(ConfigError, match="stopped after 1 of . epochs, so there is no result yet"):
@@ -296,7 +300,17 @@ def test_what_tensorboard_shows(tmp_path: Path) -> None:
     assert chosen["condition"].string_value == result.condition
     assert chosen["loss.minority_weight"].number_value == 3
     (axes,) = draw_confusion([[3, 1, 0], [0, 0, 0], [1, 0, 999]]).axes
-    assert [text.get_text() for text in axes.texts] == ["75", "25", "0", "0", "0", "0", "0", "0", "100"]
+    assert [text.get_text() for text in axes.texts] == [
+        "75",
+        "25",
+        "0",
+        "0",
+        "0",
+        "0",
+        "0",
+        "0",
+        "100",
+    ]
 
 
 @pytest.mark.slow
@@ -354,22 +368,12 @@ def test_other_folders_are_named(tmp_path: Path) -> None:
 def test_the_notebook_of_the_readme() -> None:
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     found = re.search(r"```python\n(import lightning.*?)```", readme, re.DOTALL)
-    code = found[1] if found else NOTEBOOK
+    assert found
     names: dict[str, Any] = {}
-    exec(code.replace("max_epochs=5", "max_epochs=1, limit_train_batches=5, enable_checkpointing=False"), names)
+    exec(
+        found[1].replace(
+            "max_epochs=5", "max_epochs=1, limit_train_batches=5, enable_checkpointing=False"
+        ),
+        names,
+    )
     assert 0 < names["classifier"].scores["test"].accuracy < 1
-
-
-NOTEBOOK = """
-import lightning
-from mnist_imbalance import Classifier, MNISTData
-from mnist_imbalance.models.cnn import LeNet5
-
-data = MNISTData(minority=[0, 1, 2, 3, 4], keep=0.1)
-data.setup()
-classifier = Classifier(LeNet5(data.num_classes, data.image_shape), groups=data.groups)
-trainer = lightning.Trainer(max_epochs=5, accelerator="cpu", logger=False)
-trainer.fit(classifier, data)
-trainer.test(classifier, data)
-print(classifier.scores["test"].accuracy_per_label)
-"""

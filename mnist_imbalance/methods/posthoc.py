@@ -21,8 +21,8 @@ from torch.optim import SGD
 from torch.optim.lr_scheduler import CosineAnnealingLR
 from typing_extensions import TypedDict
 
-from mnist_imbalance.data.module import MNISTData
 from mnist_imbalance.data.copies import transform_each
+from mnist_imbalance.data.module import MNISTData
 from mnist_imbalance.data.samplers import by_frequency
 from mnist_imbalance.data.seeds import Seed, derive, generator
 from mnist_imbalance.errors import ConfigError

@@ -1,6 +1,11 @@
 """Rebuild AI3607's tables, figures and claims from finished runs, without training."""
 
-from mnist_imbalance.config import compose_with, overrides_from_arguments, silence_warnings, take_apart
+from mnist_imbalance.config import (
+    compose_with,
+    overrides_from_arguments,
+    silence_warnings,
+    take_apart,
+)
 from mnist_imbalance.errors import one_line_errors
 
 

@@ -21,6 +21,7 @@ from mnist_imbalance.report.words import group, title
 
 ROW = 40  # digits in a row of the picture that holds all of them
 SHOWN = 2  # mistakes for each label
+SEEDS = 20  # the smallest, whose curves and mistakes the page holds
 
 
 def data_url(pixels: Tensor) -> str:
@@ -56,14 +57,14 @@ def samples(runs: pd.DataFrame, images: Images, copies: Sequence[Copy]) -> pd.Da
 
 def explorer(runs: pd.DataFrame, images: Images | None) -> dict[str, Any]:
     """Return for JSON every condition with its curves, confusion matrix and some mistakes."""
-    groups, curves = [*dict.fromkeys(tables.rare_and_frequent(runs))], tables.curves(runs)
-    curves["accuracy"] = (1000 * curves.accuracy).round().astype(int)
-    labels = images.test[1].numpy() if images else np.array([])
-    right = tables.correct(runs, labels) if images else {}
-    predicted = records.predictions(runs)
-    sets: list[dict[str, Any]] = []
     names = ["ground", "optimizer", "model", "condition"]
     parts = pd.concat([tables.on(runs, name).assign(ground=name) for name in tables.GROUNDS])
+    drawn = parts.groupby(names, sort=False).head(SEEDS).drop_duplicates("config_hash")
+    groups, curves = [*dict.fromkeys(tables.rare_and_frequent(drawn))], tables.curves(drawn)
+    curves["accuracy"] = (1000 * curves.accuracy).round().astype(int)
+    labels = images.test[1].numpy() if images else np.array([])
+    right = tables.correct(drawn, labels) if images else {}
+    predicted, sets = records.predictions(drawn), list[dict[str, Any]]()
     for keys, own in parts.groupby(names, sort=False):
         wide = curves[curves.config_hash.isin(own.config_hash)]
         wide = wide.pivot(index="step", columns=["label", "seed"], values="accuracy").dropna()
@@ -79,7 +80,7 @@ def explorer(runs: pd.DataFrame, images: Images | None) -> dict[str, Any]:
             shown |= {"seed": run.seed, "mistakes": first.sort_values([1, 0]).to_numpy().tolist()}
         sets.append(shown)
     found = {"groups": [*map(group, groups)], "colors": SPARE[: len(groups)], "row": ROW}
-    found |= {"rare": tables.groups_of(runs).get(groups[0], []), "sets": sets, "images": []}
+    found |= {"rare": tables.groups_of(drawn).get(groups[0], []), "sets": sets, "images": []}
     chosen = sorted({image for shown in sets for image, *_ in shown["mistakes"]})
     if images and chosen:
         grid = make_grid(images.test[0][chosen], nrow=ROW, padding=0)[: images.shape[0]]

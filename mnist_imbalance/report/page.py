@@ -12,8 +12,8 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from mnist_imbalance.config import build, compose_with
-from mnist_imbalance.data.module import MNISTData
 from mnist_imbalance.data.copies import Copy
+from mnist_imbalance.data.module import MNISTData
 from mnist_imbalance.data.sources import Images
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.records import table as records

@@ -58,8 +58,7 @@ def estimates(rows: pd.DataFrame, by: list[str], value: str) -> pd.DataFrame:
 def fieller(gained: pd.Series, lost: pd.Series) -> Estimate:
     """Return mean(gained) / mean(lost) with Fieller's interval (1954, JRSS B 16) for pairs.
 
-    Its ends are infinite where ``lost`` does not differ from zero at 5 %, since every fraction may
-    then be true.
+    The ends are infinite where ``lost`` does not differ from zero: every fraction may be true.
     """
     n, gain, loss = len(gained), float(gained.mean()), float(lost.mean())
     ratio = gain / loss if n and loss else NAN
@@ -103,8 +102,7 @@ def judge(effects: Effects | NDArray[np.float64], margin: float | None = None) -
     - undecided: otherwise, and always with fewer than two seeds.
 
     Args:
-        effects: (seeds, comparisons), above zero where the claim holds; a seed that lacks a
-            comparison (nan) does not count.
+        effects: (seeds, comparisons), above zero where it holds; seeds with nan do not count.
         margin: The largest effect that counts as no difference; None for never.
     """
     table = pd.DataFrame(effects).dropna().astype(float).round(DECIMALS).to_numpy()
@@ -156,8 +154,8 @@ def correct(family: Sequence[Judgement]) -> list[tuple[str, float]]:
 
     "Holds" and "contradicted" share one family, "no difference" is another one.
     """
-    p = holm([2 * min(each.p_holds, each.p_contradicted) for each in family])
-    p_within = holm([2 * each.p_within for each in family])
+    p = holm([2 * min(judgement.p_holds, judgement.p_contradicted) for judgement in family])
+    p_within = holm([2 * judgement.p_within for judgement in family])
     corrected = []
     for judgement, direction, equal in zip(family, p, p_within, strict=True):
         above, found = judgement.p_holds < judgement.p_contradicted, direction <= 2 * ONE_SIDED
@@ -193,10 +191,9 @@ def seeds_needed(effects: Iterable[float], difference: float) -> float:
 
 
 def seeds_to_decide(effects: Effects, judgement: Judgement) -> float:
-    """Return roughly how many seeds would decide an undecided claim, more than there are.
+    """Return roughly how many seeds would decide an undecided claim, its means being the true ones.
 
-    The observed means are taken for the true ones. A claim some of whose comparisons are below
-    zero is decided by the clearest of these, any other by its least clear.
+    The clearest of the comparisons below zero decides; without any, the least clear one.
     """
     table = pd.DataFrame(effects).dropna()
     if judgement.verdict != UNDECIDED or len(table) < 2:
@@ -211,11 +208,8 @@ def seeds_to_decide(effects: Effects, judgement: Judgement) -> float:
 def components(values: pd.DataFrame) -> dict[Hashable, float]:
     """Return the variances by source of runs with crossed seeds, by a mixed model fitted by REML.
 
-    A variance without any sign of it comes out as next to zero.
-
     Args:
-        values: A row a run: value, and a column for each of the two sources, named as that; every
-            level of one should be combined with every level of the other.
+        values: A column "value", and one of levels for each of the two sources; a row a run.
     """
     first, second = sources = [column for column in values if column != "value"]
     spread = float(values.value.std())
@@ -257,9 +251,9 @@ def over_seeds_and_images(
 ) -> Estimate:
     """Return the mean difference of accuracies with an interval over new seeds and new images.
 
-    The variance is that of the pigeonhole bootstrap (Owen 2007, AOAS 1) over infinitely many
-    replicates, with n / (n − 1) on the part of the seeds and Student's t, since seeds are few. It
-    is conservative: in simulations of 5 and 10 seeds it covers 95 to 99.9 %.
+    The variance is that of the pigeonhole bootstrap (Owen 2007, AOAS 1) with infinitely many
+    replicates, with n / (n − 1) on the seeds' part and Student's t, since seeds are few. It is
+    conservative: in simulations of 5 and 10 seeds it covers 95 to 99.9 %.
 
     Args:
         first: (seeds, images), whether a condition's network is right.
@@ -282,12 +276,8 @@ def over_seeds_and_images(
 def paired_images(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> tuple[int, int, float]:
     """Return images gained, images lost and McNemar's p, clustered by image, given the networks.
 
-    Seeds agree on an image more than by chance, so an image counts as one: z = Σd / √Σd² with d
-    the seeds gained less those lost (Durkalski et al. 2003, Statistics in Medicine 22).
-
-    Args:
-        first: (seeds, images), whether a condition's network is right.
-        second: The same of another condition, paired by seed.
+    Seeds agree on an image, so it counts as one: z = Σd / √Σd² with d its seeds gained less those
+    lost (Durkalski et al. 2003, Statistics in Medicine 22). Arguments as above.
     """
     by_image = first.sum(axis=0, dtype=int) - second.sum(axis=0, dtype=int)
     z = by_image.sum() / math.sqrt((by_image**2).sum()) if by_image.any() else 0.0

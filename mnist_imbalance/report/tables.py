@@ -71,16 +71,15 @@ def on_grounds(runs: pd.DataFrame) -> pd.DataFrame:
     """Return the runs without a scheduler, with their accuracies and the grounds they stand on.
 
     At equal steps stand the runs of as many steps as most runs of the imbalanced set, at equal
-    epochs those of as many epochs without a last step. Methods, whose rate follows a scheduler, are
-    compared with one another only.
+    epochs those of as many epochs without a last step. Runs whose rate follows a scheduler are
+    compared with one another only, see `methods`.
 
     Args:
         runs: Of `records.table.read`.
 
     Returns:
-        Beside the columns of ``runs``: "test 3", "test 0-4", "test all" and the same of "val";
-        what the config says (weight, normalize, weights, output_relu, output_bias), a column for
-        each of `GROUNDS`, and left_out, why a run stands on none of them.
+        More columns: accuracies ("test 3", "val 0-4", "test all"), what the config says, a column
+        for each of `GROUNDS`, and left_out, why a run stands on none of them.
     """
     runs = runs[np.array(["scheduler._target_" not in config for config in runs.config], bool)]
     keys = ["loss.minority_weight", "loss.normalize", "loss.weights", "model.output_relu"]
@@ -250,12 +249,11 @@ def correct(runs: pd.DataFrame, labels: NDArray[np.integer[Any]]) -> dict[str, N
 def compared(runs: pd.DataFrame, labels: NDArray[np.integer[Any]] | None) -> pd.DataFrame:
     """Compare remedies pair by pair on the rare labels, over seeds and over test images.
 
-    Beside it stands the same difference on the frequent labels and on all, which is not judged.
-    ``low_images`` and ``high_images`` are over seeds and images, ``p_images`` is McNemar's.
+    The same difference on the frequent labels and on all is not judged.
 
     Args:
         runs: Of `on_grounds`.
-        labels: (N,) of the test set; None where they cannot be had.
+        labels: (N,) of the test set; None where they are unknown.
     """
     (rare, frequent), rows = rare_and_frequent(runs), []
     needed = runs[runs.condition.isin({name for pair in COMPARED.values() for name in pair})]

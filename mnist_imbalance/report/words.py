@@ -188,7 +188,7 @@ def render(template: str, **context: Any) -> str:
         interval,
         number,
     )
-    environment.filters |= {each.__name__: each for each in (*filters, percent, rows, span, title)}
+    environment.filters |= {f.__name__: f for f in (*filters, percent, rows, span, title)}
     environment.globals |= {
         "better": BETTER,
         "yes": YES,

@@ -15,8 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from statistics import fmean, stdev
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
@@ -26,6 +25,9 @@ from tqdm import tqdm
 
 from mnist_imbalance.config import compose_with, take_apart
 from mnist_imbalance.errors import STOPPED, ConfigError, describe_failure, naming
+
+if TYPE_CHECKING:
+    import pandas
 
 Job = tuple[str, ...]  # a training command line
 Chunk = Sequence[Job]  # runs that one process trains, side by side if there are several
@@ -74,12 +76,6 @@ def sigint_blocked() -> Iterator[None]:
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         ended.set()
-
-
-def quoted(key: str, value: str) -> str:
-    """Return ``key=value`` as Hydra reads it, whatever the value holds."""
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-    return f"{key}='{escaped}'"
 
 
 def compose_job(common: Sequence[str], job: Job) -> DictConfig:
@@ -140,11 +136,6 @@ def remove_empty(folder: Path, top: Path) -> None:
             if top not in path.parents:
                 return
             path.rmdir()
-
-
-def in_turn(run: RunChunk, chunks: Sequence[Chunk], **_: Any) -> Iterator[list[Outcome]]:
-    """One after the other in this process."""
-    yield from map(run, chunks)
 
 
 def with_joblib(
@@ -226,7 +217,7 @@ def with_ray(
 
 
 LAUNCHERS: dict[str, Callable[..., Iterator[list[Outcome]]]] = {
-    **{"basic": in_turn, "batched": in_turn},
+    **dict.fromkeys(("basic", "batched"), map),  # in this process
     **{"joblib": with_joblib, "slurm": with_slurm, "ray": with_ray},
 }
 EXTRAS = {"slurm": "submitit", "ray": "ray"}  # packages that an extra brings
@@ -306,15 +297,13 @@ def launch(jobs: Sequence[Job], hydra: HydraConf, common: Sequence[str] = ()) ->
     return [ended[job] for job in jobs]
 
 
-def mean_over_seeds(accuracies: Sequence[float]) -> str:
+def mean_over_seeds(accuracies: "pandas.Series[float]") -> str:
     """Return the mean in %, of several ± half of its 95 % interval, which takes them for normal."""
-    known = [accuracy for accuracy in accuracies if accuracy == accuracy]
-    if len(known) < 2:
-        return "".join(f"{100 * accuracy:.1f}" for accuracy in known)
-    from scipy.stats import t
+    from scipy.stats import t  # slow to import
 
-    half = t.ppf(0.975, len(known) - 1) * stdev(known) / len(known) ** 0.5
-    return f"{100 * fmean(known):.1f} ± {100 * half:.1f}"
+    n = accuracies.count()
+    half = f" ± {100 * t.ppf(0.975, n - 1) * accuracies.sem():.1f}" if n > 1 else ""
+    return f"{100 * accuracies.mean():.1f}{half}"
 
 
 def tabulate(outcomes: Sequence[Outcome], split: str) -> str:

@@ -264,7 +264,7 @@ def without_weights(config: Mapping[str, Any]) -> str:
     return json.dumps({key: config[key] for key in config if key not in free}, sort_keys=True)
 
 
-def best_weights(sweep: Mapping[float, Sequence[float]], minority: Sequence[int]) -> list[float]:
+def best_weights(sweep: Mapping[Any, Sequence[float]], minority: Sequence[int]) -> list[float]:
     """Return each minority label's weight of the highest accuracy, the first of equals; else 1."""
     best: list[float] = []
     for label, accuracies in enumerate(zip(*sweep.values(), strict=True)):
@@ -293,8 +293,7 @@ def with_choices(
         if run.tuned:
             if found.index.isin(run.tuned).sum() != len(run.tuned):
                 return run
-            best = max(run.tuned, key=lambda key: round(fmean(accuracies(key)), 6))
-            return run.tuned[best]
+            return run.tuned[max(run.tuned, key=lambda key: round(fmean(accuracies(key)), 6))]
         sweep = sweeps.get(without_weights(run.config), {})
         if not sweep or not all(key in found.index for key in sweep.values()):
             return run

@@ -10,25 +10,24 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import hydra
+import optuna
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from optuna import distributions
 from pydantic import BaseModel, Field, FiniteFloat, PositiveInt, ValidationError
+from sqlalchemy.exc import SQLAlchemyError
 
 from mnist_imbalance.config import CONF, compose_with, start
+from mnist_imbalance.data.seeds import Seed, derive
 from mnist_imbalance.errors import ConfigError, as_config_error, naming, one_line_errors
 from mnist_imbalance.records.identity import determining, hash_config
-from mnist_imbalance.data.seeds import Seed, derive
 from mnist_imbalance.sweeps.launch import Job, Outcome, check_launcher, launch, tabulate
 from mnist_imbalance.sweeps.plan import Seeds
-
-if TYPE_CHECKING:
-    import optuna
-    from optuna.distributions import BaseDistribution
 
 Train = Callable[[Sequence[Mapping[str, Any]]], list[list[Outcome]]]
 
@@ -53,10 +52,8 @@ class Range(BaseModel, strict=True, extra="forbid"):
     step: FiniteFloat = 1
 
 
-def distribution(key: str, values: Any) -> "BaseDistribution":
+def distribution(key: str, values: Any) -> distributions.BaseDistribution:
     """Return the distribution of a key of the space: the choices of a list, or a `Range`."""
-    from optuna import distributions
-
     with naming(f"search.space.{key}"):
         if isinstance(values, list):
             if not all(isinstance(value, str | int | float | None) for value in values):
@@ -116,11 +113,8 @@ def default_batch(keys: SearchKeys, settings: HydraConf, seeds: int) -> int:
     return int(max(1, min(runs // seeds, keys.budget // 4)))
 
 
-def open_search(folder: Path, definition: Mapping[str, Any], batch: int) -> "optuna.Study":
+def open_search(folder: Path, definition: Mapping[str, Any], batch: int) -> optuna.Study:
     """Return the search that a folder holds, or a new one."""
-    import optuna
-    from sqlalchemy.exc import SQLAlchemyError
-
     file = folder / "trials.db"
     connect = partial(sqlite3.connect, file)  # no URL, which some paths would break
     try:
@@ -147,14 +141,12 @@ def open_search(folder: Path, definition: Mapping[str, Any], batch: int) -> "opt
     return search
 
 
-def try_settings(search: "optuna.Study", keys: SearchKeys, train: Train) -> None:
+def try_settings(search: optuna.Study, keys: SearchKeys, train: Train) -> None:
     """Try settings until there are as many as the budget.
 
     A batch is asked for in memory, by a sampler that its place seeds, and stored once it is
     trained: a stopped search asks for the same again.
     """
-    import optuna
-
     space = {key: distribution(key, values) for key, values in keys.space.items()}
     batch: int = search.user_attrs["batch"]
     while (tried := len(search.trials)) < keys.budget:
@@ -188,7 +180,7 @@ def try_settings(search: "optuna.Study", keys: SearchKeys, train: Train) -> None
         )
 
 
-def show(search: "optuna.Study", command: Sequence[str]) -> None:
+def show(search: optuna.Study, command: Sequence[str]) -> None:
     """Print the settings, best first, the failed ones, and the command that trains the best."""
     done: dict[Job, list[Outcome]] = {}  # a setting may have been tried twice
     failed = {}
@@ -239,8 +231,6 @@ def search(config: DictConfig) -> None:
         if new:
             known.update(zip(new, launch(new, settings), strict=True))
         return [[known[job] for job in runs] for runs in jobs]
-
-    import optuna
 
     from mnist_imbalance.training.folder import RunFolder
 

@@ -8,8 +8,8 @@ import torch
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.data.seeds import derive
+from mnist_imbalance.errors import ConfigError
 
 
 class Bar(TQDMProgressBar):
