@@ -7,11 +7,10 @@ from types import ModuleType
 
 import pytest
 import torch
-from conftest import REPOSITORY
 from torch import nn
 
 from benchmarks import __main__ as command
-from benchmarks import floor, growth, records, step
+from benchmarks import floor, growth, step
 from benchmarks.measure import alternate, compare, row
 
 
@@ -52,26 +51,12 @@ def test_a_point_of_growth(runs: int, monkeypatch: pytest.MonkeyPatch) -> None:
     assert point["mebibytes"] > 50 or torch.cuda.is_available()
 
 
-def test_the_page_shows_what_was_measured() -> None:
+def test_the_pages_show_what_was_measured() -> None:
     kept = sorted(command.RESULTS.glob("*.json"))
     assert kept
     for file in kept:
         known = json.loads(file.read_text(encoding="utf-8"))
         assert file.with_suffix(".md").read_text(encoding="utf-8") == command.tabulate(known)
-    most, _, _ = (command.RESULTS / "cpu.md").read_text(encoding="utf-8").partition("**Growth**")
-    page = (REPOSITORY / "docs" / "speed.md").read_text(encoding="utf-8")
-    assert f"python -m benchmarks -->\n{most}<!-- end of" in page
-
-
-def test_the_page_of_studies_shows_how_records_grow() -> None:
-    known = json.loads((command.RESULTS / "cpu.json").read_text(encoding="utf-8"))["records"]
-    page = (REPOSITORY / "docs" / "study.md").read_text(encoding="utf-8")
-    values = [(each["value"], each["unit"]) for each in known["rows"]]
-    measured = [f"{value:.{command.decimals(value)}f} {unit}" for value, unit in values]
-    assert len(measured) == len(records.RUNS) * len(records.WHAT)
-    for number, runs in enumerate(records.RUNS):
-        cells = measured[number * len(records.WHAT) :][: len(records.WHAT)]
-        assert f"| {runs:,} | {' | '.join(cells)} |\n" in page
 
 
 def test_only_what_is_asked_for_is_kept_and_each_part_with_its_machine(
