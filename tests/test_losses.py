@@ -58,7 +58,7 @@ def test_both_normalizations_against_a_batch_worked_by_hand(batch: Batch) -> Non
     weights = [3.0] + [1.0] * 9
     summed = 3 * math.log(2) + 1 * math.log(4)
     by_weight, by_count = (
-        WeightedCrossEntropy(weights, divisor)(logits, labels).item()  # type: ignore[arg-type]
+        WeightedCrossEntropy(weights, divisor)(logits, labels).item()
         for divisor in ("weight_sum", "count")
     )
     assert by_weight == pytest.approx(summed / 4)
