@@ -78,12 +78,6 @@ def test_the_split_depends_on_the_seed_and_loses_no_image() -> None:
     assert labels[val].bincount().tolist() == [5] * 10
 
 
-def test_fewer_images_are_a_part_of_more() -> None:
-    few, many = (prepared(DEBUG, f"data.keep={keep}").kept[0] for keep in (0.1, 0.5))
-    known = {image.numpy().tobytes() for image in many}
-    assert {image.numpy().tobytes() for image in few} < known
-
-
 def test_seeds_give_independent_streams() -> None:
     assert torch.equal(*(torch.rand(3, generator=generator("test", 1, 2)) for _ in range(2)))
     keys = [("a", ()), ("a", (0,)), ("a", (0, 0)), ("a", (0, 1)), ("a", (1, 0)), ("b", (0,))]
@@ -248,12 +242,6 @@ def test_noise_is_drawn_once_or_in_every_epoch(redraw: bool) -> None:
     assert torch.equal(samples[1], samples[2])
 
 
-def test_without_a_minority_a_sample_has_all_labels() -> None:
-    data = prepared(DEBUG, "data.minority=[]", "data.keep=1.0")
-    assert data.sample().shape == (1, 10, 1, 28, 28)
-    assert data.groups == {"all": list(range(10))}
-
-
 # transforms
 
 
@@ -281,13 +269,6 @@ def test_transforms_are_drawn_for_every_image_and_epoch_from_their_own_seed() ->
     assert torch.equal(transformed.epoch(1)[1], plain.epoch(1)[1])
     assert torch.equal(transformed.val[0], plain.val[0])
     assert torch.equal(transformed.train[0], plain.train[0])
-
-
-def test_transforms_are_applied_one_after_the_other() -> None:
-    flip = f"{{_target_: {V2}.RandomHorizontalFlip, p: 1}}"
-    invert = f"{{_target_: {V2}.RandomInvert, p: 1}}"
-    data = prepared(DEBUG, f"data.transforms=[{flip},{invert}]")
-    assert torch.equal(sorted_epoch(data, 0), 255 - data.train[0].flip(3))
 
 
 # samplers
@@ -370,13 +351,6 @@ def test_an_ordinary_trainer_shuffles_every_epoch_anew() -> None:
     [tested] = trainer.test(classifier, datamodule=data, verbose=False)
     assert 0 <= validated["val/accuracy"] <= 1
     assert {"test/accuracy_0_4", "test/accuracy_5_9", "test/loss"} <= tested.keys()
-
-
-def test_a_loader_alone_shuffles_every_pass_anew() -> None:
-    data = prepared(DEBUG)
-    loader = data.train_dataloader()
-    passes = [torch.cat([labels for _, labels in loader]).tolist() for _ in range(2)]
-    assert passes == [data.epoch(number)[1].tolist() for number in range(2)]
 
 
 def test_without_arguments_it_is_all_of_mnist() -> None:

@@ -168,14 +168,6 @@ def test_label_aware_smoothing_of_zhong_2021(batch: Batch) -> None:
     torch.testing.assert_close(equal, expected)
 
 
-@pytest.mark.parametrize("normalize", ["count", "weight_sum"])
-def test_both_divisors(batch: Batch, normalize: Any) -> None:
-    loss = inverse_frequency(IMBALANCED, normalize=normalize)
-    losses = loss.weights[batch[1]] * functional.cross_entropy(*batch, reduction="none")
-    divisor: Any = {"count": 64, "weight_sum": loss.weights[batch[1]].sum()}[normalize]
-    torch.testing.assert_close(loss(*batch), losses.sum() / divisor)
-
-
 @pytest.mark.parametrize(
     "loss",
     [

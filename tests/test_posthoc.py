@@ -230,4 +230,4 @@ def test_mistakes_are_named(run: Run) -> None:
     with pytest.raises(ConfigError, match=r"^model: has no linear layer"):
         last_layer(nn.Flatten())
     with pytest.raises(ValidationError, match=r"step\n.*Extra inputs are not permitted"):
-        lws(*run, **keys, lr=1, **{"step": 5})
+        lws(*run, **keys | {"lr": 1, "step": 5})
