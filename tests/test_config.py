@@ -5,13 +5,13 @@ from typing import Any
 import pytest
 from conftest import composed
 from hydra.utils import get_object
-from mnist_imbalance.runs import WITHOUT_EFFECT
 from omegaconf import OmegaConf
 from torch import nn
 
 from mnist_imbalance.config import CONF, build, check, compose_with
 from mnist_imbalance.data.module import MNISTData
 from mnist_imbalance.errors import ConfigError
+from mnist_imbalance.records.identity import WITHOUT_EFFECT
 
 KNOWN = {  # what the data tells
     "num_classes": 10,

@@ -190,7 +190,7 @@ def test_a_run_killed_before_its_result_is_only_scored(
 )
 def test_a_run_out_of_time_resumes(tmp_path: Path, overrides: tuple[str, ...]) -> None:
     whole, _ = fitted(tmp_path / "whole", *overrides)
-    with pytest.raises(ConfigError, match="stopped after 1 of . epochs, so there is no result yet"):
+    with pytest.raises(ConfigError, match=r"stopped after 1 of . epochs, so there is no result"):
         fitted(tmp_path / "cut", "+trainer.max_time={milliseconds: 1}", *overrides)
     cut, _ = fitted(tmp_path / "cut", *overrides)
     assert same_numbers(cut, whole)

@@ -226,10 +226,15 @@ def assemble(
     trainer = build_trainer(config, folder, loggers or [], callbacks, show_progress)
     if epochs_done and stopped_early(folder.last_checkpoint):
         trainer.fit_loop.max_epochs = epochs_done
-    resumed = folder.last_checkpoint if epochs_done else None
     return Run(
-        *(parts.data, parts.classifier, parts.posthoc),
-        *(folder, trainer, timer, loggers, record, parent, resumed),
+        **vars(parts),
+        folder=folder,
+        trainer=trainer,
+        timer=timer,
+        loggers=loggers,
+        record=record,
+        parent=parent,
+        resumed=folder.last_checkpoint if epochs_done else None,
     )
 
 
@@ -416,7 +421,9 @@ def make_result(
         train_counts=data.class_counts,
         groups=data.groups,
         data_sha256=data.sha256,
-        **{split: classifier.scores[split] for split in ("train", "val", "test")},
+        train=classifier.scores["train"],
+        val=classifier.scores["val"],
+        test=classifier.scores["test"],
         seconds=seconds,
         device=device,
         versions=versions(),
