@@ -106,11 +106,7 @@ class Keys(BaseModel, strict=True, extra="forbid"):
 
 
 def check(config: DictConfig) -> None:
-    """Check the values that no part checks itself.
-
-    Raises:
-        ConfigError: A value cannot work.
-    """
+    """Check the values that no part checks itself."""
     try:
         Keys.model_validate(OmegaConf.to_container(config, resolve=True))
     except ValidationError as error:
@@ -153,11 +149,7 @@ def inject(part: Any, known: Mapping[str, Any]) -> Any:
 
 
 def part_of(config: DictConfig, group: str, known: Mapping[str, Any] | None = None) -> Any:
-    """Return a group of a config as plain values, see `inject`.
-
-    Raises:
-        ConfigError: It is no part, or lacks a value.
-    """
+    """Return a group of a config as plain values, see `inject`."""
     found = OmegaConf.select(config, group)
     if not OmegaConf.is_config(found):
         raise ConfigError(f"{group}: must be a part with its _target_, got {found!r}")
@@ -169,11 +161,7 @@ def part_of(config: DictConfig, group: str, known: Mapping[str, Any] | None = No
 
 
 def build_part(part: Any, group: str, kind: Any = object, **more: Any) -> Any:
-    """Build a part from plain values, see `part_of`.
-
-    Raises:
-        ConfigError: The values do not fit, or the part is not of this kind.
-    """
+    """Build a part from plain values, see `part_of`."""
     with naming(group):
         try:
             built = instantiate(part, **more, _convert_="all")

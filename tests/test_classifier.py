@@ -4,11 +4,11 @@ from functools import partial
 import lightning
 import pytest
 import torch
-from mnist_imbalance.classifier import Classifier
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from mnist_imbalance.errors import ConfigError
+from mnist_imbalance.training.classifier import Classifier
 
 IMAGES = torch.eye(10).repeat(3, 1)[:25].reshape(25, 1, 1, 10)
 LABELS = torch.arange(25) % 10

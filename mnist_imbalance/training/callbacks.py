@@ -57,9 +57,11 @@ class SeedEveryEpoch(lightning.Callback):
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint whole or not at all; Lightning may copy it from another file system."""
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, **keys: Any) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
+    ) -> None:
         """Write beside the path, then move there at once."""
-        super().save_checkpoint(checkpoint, f"{path}.part", **keys)
+        super().save_checkpoint(checkpoint, f"{path}.part", storage_options)
         os.replace(f"{path}.part", path)
 
     def load_checkpoint(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
