@@ -109,7 +109,7 @@ def default_batch(keys: SearchKeys, settings: HydraConf, seeds: int) -> int:
         if settings.runtime.choices["hydra/launcher"] == "basic"
         else effective_n_jobs(launcher.get("n_jobs", -1))
     )
-    runs = launcher.get("array_parallelism", runs) * launcher.get("side_by_side", 1)
+    runs = launcher.get("array_parallelism", runs) * (launcher.get("side_by_side") or 1)
     return int(max(1, min(runs // seeds, keys.budget // 4)))
 
 
