@@ -1,4 +1,4 @@
-"""Measure how fast it is here, and show it; docs/speed.md quotes what was kept.
+"""Measure how fast it is here, and show it; benchmarks/results/ has what was kept.
 
 Give nothing else to do: every number is of this machine as it is while it is measured.
 """
@@ -15,36 +15,30 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import Row
+import lightning
+import torch
 
-PARTS = {
-    "epoch": "One epoch, one thread",
-    "floor": "A step and its arithmetic, one thread",
-    "step": "A step in other ways, one thread",
-    "startup": "Start-up",
-    "sweep": "A sweep of eight runs",
-    "growth": "Growth",
-    "records": "Records of many runs",
-    "side_by_side": "The weight sweep with five seeds on a GPU",
-    "many": "Runs at a time on a GPU",
+from benchmarks.measure import Row
+from mnist_imbalance.training.folder import describe
+
+PARTS = {  # the function that measures it, and its title
+    "epoch": ("epoch.measure", "One epoch, one thread"),
+    "startup": ("commands.startup", "Start-up"),
+    "sweep": ("commands.sweep", "A sweep of eight runs"),
+    "growth": ("growth.measure", "Growth"),
+    "records": ("records.measure", "Records of many runs"),
+    "side_by_side": ("commands.side_by_side", "The weight sweep with five seeds on a GPU"),
+    "many": ("growth.many", "Runs at a time on a GPU"),
 }
 RESULTS = Path(__file__).parent / "results"
+Measured = dict[str, Any]  # a part's "machine" and "rows"
 
 
 def describe_machine() -> dict[str, str]:
-    """Say what the numbers were measured on, and when."""
-    import lightning
-    import torch
-
-    model = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        model = next(
-            (line.split(": ")[1] for line in lines if line.startswith("model name")), model
-        )
+    """Return the machine and the libraries that the numbers were measured on, and the date."""
     return {
         "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
-        "cpu": f"{model}, {os.cpu_count()} cores",
+        "cpu": f"{describe(torch.device('cpu')).split(', ')[1]}, {os.cpu_count()} cores",
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -52,16 +46,8 @@ def describe_machine() -> dict[str, str]:
     }
 
 
-Measured = dict[str, Any]  # a part's "machine" and "rows"
-
-
-def decimals(value: float) -> int:
-    """Return how many digits a measured number is shown with behind the point."""
-    return 0 if value >= 100 else 1 if value >= 10 else 2
-
-
 def tabulate(parts: Mapping[str, Measured]) -> str:
-    """Lay the results of parts out for a reader, a machine where it is another than before."""
+    """Return the results of parts as a page, with the machine where it changes."""
     lines = ["Medians of n, smallest to largest in brackets.", ""]
     machine: dict[str, str] = {}
     for part, measured in parts.items():
@@ -69,18 +55,24 @@ def tabulate(parts: Mapping[str, Measured]) -> str:
             machine = measured["machine"]
             known = [f"{key} {value}" for key, value in machine.items() if value != "none"]
             lines += [f"Measured on {', '.join(known)}:", ""]
-        lines += [f"**{PARTS[part]}**", "", "| what | of it | median | n |", "|---|---|---|---|"]
+        lines += [f"**{PARTS[part][1]}**", "", "| what | of it | median | n |", "|---|---|---|---|"]
         for each in (Row(**values) for values in measured["rows"]):
-            digits = decimals(each.value)
-            value, low, high = (
-                f"{number:.{digits}f}" for number in (each.value, each.low, each.high)
-            )
-            spread = "" if each.unit == "%" else f" [{low}, {high}]"
-            lines.append(
-                f"| {each.subject} | {each.quantity} | {value} {each.unit}{spread} | {each.n} |"
-            )
+            digits = 0 if each.value >= 100 else 1 if each.value >= 10 else 2
+            numbers = (each.value, each.low, each.high)
+            value, low, high = (f"{number:.{digits}f}" for number in numbers)
+            shown = f"{value} {each.unit} [{low}, {high}]"
+            lines.append(f"| {each.subject} | {each.quantity} | {shown} | {each.n} |")
         lines.append("")
     return "\n".join(lines).rstrip() + "\n"
+
+
+def keep(file: Path, part: str, measured: Measured) -> None:
+    """Put a part beside the others in a file, and into the page beside it."""
+    known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    known[part] = measured
+    in_order = {name: known[name] for name in PARTS if name in known}
+    file.write_text(f"{json.dumps(in_order, indent=1)}\n", encoding="utf-8")
+    file.with_suffix(".md").write_text(tabulate(in_order), encoding="utf-8")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -95,22 +87,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     measured = {}
     for part in given.parts or PARTS:
         print(f"{part} …", file=sys.stderr, flush=True)
-        if rows := importlib.import_module(f"benchmarks.{part}").measure(given.rounds):
-            here = {"machine": describe_machine(), "rows": [asdict(row) for row in rows]}
-            measured[part] = here
+        module, _, function = PARTS[part][0].partition(".")
+        rows = getattr(importlib.import_module(f"benchmarks.{module}"), function)(given.rounds)
+        if rows:
+            measured[part] = {"machine": describe_machine(), "rows": [*map(asdict, rows)]}
             if given.keep:
-                keep(RESULTS / f"{given.keep}.json", part, here)
+                keep(RESULTS / f"{given.keep}.json", part, measured[part])
     print(tabulate(measured))
-
-
-def keep(file: Path, part: str, measured: Measured) -> None:
-    """Put a part beside those that a file, and the page beside it, already have."""
-    known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    known[part] = measured
-    in_order = {each: known[each] for each in PARTS if each in known}
-    file.parent.mkdir(exist_ok=True)
-    file.write_text(f"{json.dumps(in_order, indent=1)}\n", encoding="utf-8")
-    file.with_suffix(".md").write_text(tabulate(in_order), encoding="utf-8")
 
 
 if __name__ == "__main__":

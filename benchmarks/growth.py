@@ -4,84 +4,80 @@
 """
 
 import json
+import resource
 import sys
-from collections.abc import Iterable, Sequence
+from itertools import product
 from typing import Any
 
 import torch
-from torch.optim import Optimizer
 
-from benchmarks.device import DEVICE, peak_mebibytes, synchronized
-from benchmarks.measure import Row, row, run
-from mnist_imbalance.batched.fit import StackedClassifier
-from mnist_imbalance.classifier import Batch, Classifier
+from benchmarks.measure import DEVICE, Row, row, run, synchronized
 from mnist_imbalance.config import compose_with
-from mnist_imbalance.fit import build_parts
+from mnist_imbalance.sweeps.batched import StackedClassifier
+from mnist_imbalance.training.run import build_parts
 
 IMAGES = (1_000, 10_000, 55_000)
 RUNS = (1, 2, 4, 8, 16, 32, 64)
 BATCH_SIZES = (32, 128, 512)
+ON_GPU = (1, 4, 16, 64, 256)
+OF_A_RUN = 11_650  # optimizer steps of 50 epochs of the imbalanced set
 
 
-def made_one(classifiers: Sequence[Classifier], lr: float) -> tuple[Any, Optimizer]:
-    """Give what trains classifiers side by side, or one by itself, on the device."""
-    trained: Any = classifiers[0]
-    if len(classifiers) > 1:
-        trained = StackedClassifier(classifiers, [{"lr": lr}] * len(classifiers))
-    trained.to(DEVICE)
-    return trained, trained.configure_optimizers()
-
-
-def seconds_of(trained: Any, optimizer: Optimizer, batches: Iterable[Batch]) -> float:
-    """Give how long a step on each of some batches takes, in all."""
-    begin = synchronized()
-    for images, labels in batches:
-        optimizer.zero_grad()
-        trained.training_step((images / 255, labels), 0).backward()
-        optimizer.step()
-    return synchronized() - begin
-
-
-def point(model: str, images: int, runs: int, batch_size: int) -> dict[str, float]:
-    """Train on some images: an epoch of one run, or some steps of several side by side."""
-    overrides = [f"model={model}", "data=original", f"data.batch_size={batch_size}"]
-    config = compose_with(overrides)
-    datas, classifiers = zip(
-        *(build_parts(compose_with([*overrides, f"seed={seed}"])) for seed in range(runs)),
-        strict=True,
-    )
-    data = datas[0]
-    trained, optimizer = made_one(classifiers, config.optimizer.lr)
-    pixels, labels = (tensor[:images].to(DEVICE) for tensor in data.train)
+def point(model: str, images: int, runs: int, batch_size: int, repeats: int = 1) -> dict[str, Any]:
+    """Time an epoch of one run on some images, or 12 steps of several runs side by side."""
+    keys = [f"model={model}", "data=original", f"data.batch_size={batch_size}"]
+    parts = [build_parts(compose_with([*keys, f"seed={seed}"])) for seed in range(runs)]
+    trained: Any = parts[0].classifier
+    pixels, labels = (tensor[:images].to(DEVICE) for tensor in parts[0].data.train)
     if runs > 1:
+        trained = StackedClassifier([part.classifier for part in parts], [{}] * runs)
         pixels, labels = (torch.stack([tensor] * runs) for tensor in (pixels, labels))
+    trained.to(DEVICE)
+    optimizer = parts[0].classifier.optimized(trained.parameters(), None)
     slices = (tensor.split(batch_size, dim=int(runs > 1)) for tensor in (pixels, labels))
     batches = list(zip(*slices, strict=True))[: 12 if runs > 1 else None]
-    seconds = [seconds_of(trained, optimizer, batches) for _ in range(2)]
-    return {"seconds": seconds[1], "steps": len(batches), "mebibytes": peak_mebibytes()}
+    seconds = []
+    for _ in range(repeats + 1):  # the first warms up
+        begin = synchronized()
+        for batch, target in batches:
+            optimizer.zero_grad()
+            trained.step((batch / 255, target), "train").backward()
+            optimizer.step()
+        seconds.append(synchronized() - begin)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    if DEVICE.type == "cuda":
+        peak = torch.cuda.max_memory_allocated() / 2**20
+    return {"seconds": seconds[1:], "steps": len(batches), "mebibytes": peak}
 
 
 def measure(rounds: int) -> list[Row]:
-    """Measure every point in a process of its own; the second epoch is timed."""
+    """Measure every point in a process of its own."""
+    points = [(f"{images:,} images, an epoch", images, 1, 128) for images in IMAGES]
+    points += [(f"batch size {size}, an epoch of 10,000", 10_000, 1, size) for size in BATCH_SIZES]
+    points += [(f"{runs} runs side by side, a step", 10_000, runs, 128) for runs in RUNS]
     rows = []
-    for model in ("lstm", "cnn"):
-        points = [(f"{images:,} images, an epoch", images, 1, 128) for images in IMAGES]
-        points += [
-            (f"batch size {size}, an epoch of 10,000", 10_000, 1, size) for size in BATCH_SIZES
-        ]
-        points += [(f"{runs} runs side by side, a step", 10_000, runs, 128) for runs in RUNS]
-        for name, *counts in points:
-            measured = [
-                json.loads(run(["-m", "benchmarks.growth", model, *map(str, counts)]))
-                for _ in range(rounds)
-            ]
-            a_step = name.endswith("a step")
-            seconds = [
-                1e3 * each["seconds"] / (each["steps"] if a_step else 1) for each in measured
-            ]
-            rows.append(row(model, name, seconds, "ms"))
-            memory = [each["mebibytes"] for each in measured]
-            rows.append(row(model, f"{name}, peak memory", memory, "MiB"))
+    for model, (name, *counts) in product(("lstm", "cnn"), points):
+        command = ("benchmarks.growth", model, *map(str, counts))
+        found = [json.loads(run(*command)) for _ in range(rounds)]
+        per = found[0]["steps"] if name.endswith("a step") else 1
+        rows.append(row(model, name, [1e3 * each["seconds"][0] / per for each in found], "ms"))
+        memory = [each["mebibytes"] for each in found]
+        rows.append(row(model, f"{name}, peak memory", memory, "MiB"))
+    return rows
+
+
+def many(rounds: int) -> list[Row]:
+    """Compare numbers of runs that a GPU trains at a time; nothing where there is no GPU."""
+    if DEVICE.type != "cuda":
+        print("many: left out, it needs a GPU", file=sys.stderr)
+        return []
+    rows = []
+    for model, runs in product(("lstm", "cnn"), ON_GPU):
+        found = point(model, 10_000, runs, 128, rounds)
+        times = [1e3 * seconds / found["steps"] for seconds in found["seconds"]]
+        rows.append(row(model, f"{runs} side by side, a step", times, "ms"))
+        a_minute = [runs * 60_000 / (OF_A_RUN * time) for time in times]
+        rows.append(row(model, f"{runs} side by side, runs of 50 epochs", a_minute, "a minute"))
     return rows
 
 

@@ -1,4 +1,4 @@
-"""What every benchmark shares: a row of the table, medians, and processes to time."""
+"""What every benchmark shares: a row of the table, medians, a device and commands to time."""
 
 import subprocess
 import sys
@@ -8,25 +8,19 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+import torch
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table.
-
-    Attributes:
-        subject: What was measured.
-        quantity: What of it, and for how much work.
-        value: The median of n.
-        unit: "s", "ms", "×", "MiB", "GFLOP/s", or "a minute".
-        n: Measurements.
-        low: Smallest of them.
-        high: Largest of them.
-    """
+    """One line of the table: the median of n measurements, the smallest and the largest."""
 
     subject: str
     quantity: str
     value: float
-    unit: str
+    unit: str  # s, ms, ×, %, MiB, GFLOP/s or "a minute"
     n: int
     low: float
     high: float
@@ -47,13 +41,9 @@ def alternate(variants: Mapping[str, Callable[[], list[float]]], rounds: int) ->
 
 
 def compare(
-    subject: str,
-    quantity: str,
-    measured: Mapping[str, Sequence[float]],
-    base: str,
-    unit: str = "s",
+    subject: str, quantity: str, measured: Mapping[str, Sequence[float]], base: str, unit: str = "s"
 ) -> list[Row]:
-    """Give each variant's time, and its ratio to one of them, measurement by measurement."""
+    """Return each variant's time, and its ratio to the base, measurement by measurement."""
     rows = [row(f"{subject}, {name}", quantity, values, unit) for name, values in measured.items()]
     for name, values in measured.items():
         if name != base:
@@ -62,20 +52,23 @@ def compare(
     return rows
 
 
-def run(command: Sequence[str]) -> str:
-    """Run a command of this Python and give what it prints.
+def synchronized() -> float:
+    """Return the time in seconds at which the device has done all its work."""
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
-    Raises:
-        RuntimeError: It fails.
-    """
-    done = subprocess.run([sys.executable, *command], capture_output=True, text=True)
+
+def run(*command: str) -> str:
+    """Run a module of this Python and return what it prints."""
+    done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)}: {done.stderr}")
     return done.stdout
 
 
-def timed(command: Sequence[str]) -> float:
-    """Give the seconds that a command of this Python takes."""
+def timed(*command: str) -> float:
+    """Return the seconds that a module of this Python takes."""
     begin = time.perf_counter()
-    run(command)
+    run(*command)
     return time.perf_counter() - begin

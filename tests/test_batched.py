@@ -238,14 +238,10 @@ def test_too_many_runs_for_the_memory(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_stopped_group_resumes_and_ends_alike(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def runs(place: str) -> list[Run]:
-        root, lr = tmp_path / place, ("optimizer.lr=0.01", "optimizer.lr=0.1")
+    def make(place: str) -> list[Run]:
         keys = (*SHORT, "model=cnn", "trainer.max_epochs=4", "scheduler=cosine", "loss=cdt")
-        return [
-            make_run(root, *keys, "loss.deferred=0.5", own, f"seed={n}")
-            for n in (0, 1)
-            for own in lr
-        ]
+        own = product(("optimizer.lr=0.01", "optimizer.lr=0.1"), ("seed=0", "seed=1"))
+        return [make_run(tmp_path / place, *keys, "loss.deferred=0.5", *each) for each in own]
 
     def stop(self: StackedClassifier) -> None:
         if self.current_epoch == 2:
@@ -253,20 +249,16 @@ def test_a_stopped_group_resumes_and_ends_alike(
 
     with monkeypatch.context() as patch:
         patch.setattr(StackedClassifier, "on_train_epoch_start", stop)
-        assert fit_together(runs("stopped"), show_progress=False) == ["stopped"] * 4
-    begun = runs("stopped")
+        assert fit_together(make("stopped"), show_progress=False) == ["stopped"] * 4
+    begun = make("stopped")
     assert torch.load(shared_folder(begun).last_checkpoint)["epoch"] == 1
     [group] = similar([run.job for run in begun], compose_with, tmp_path / "stopped", at_most=2)
     assert len(group) == 4
-    for run, result in zip(begun, train(begun[::-1])[::-1], strict=True):
-        [undisturbed] = [each for each in runs("undisturbed") if each.job == run.job]
-        if not undisturbed.folder.result():
-            train(runs("undisturbed"))
-        other = undisturbed.folder.result()
-        assert other and "4 runs side by side" in result.device
-        same = ("train_loss", "val_loss", "test_loss", "predictions", "metrics")
-        ended = [values_of(run, result), values_of(undisturbed, other)]
-        assert {ended[0][key] for key in same} == {ended[1][key] for key in same}
+    ended, undisturbed = (
+        {run.job: values_of(run, result) for run, result in zip(runs, train(runs), strict=True)}
+        for runs in (begun[::-1], make("undisturbed"))
+    )
+    assert ended == undisturbed
 
 
 def test_stopped_while_runs_are_written_the_rest_is_not_trained_again(tmp_path: Path) -> None:
@@ -304,7 +296,13 @@ def test_which_runs_share_a_program() -> None:
     assert shared(scheduled) != shared(scheduled, "data.keep=0.01")  # has fewer steps an epoch
     watching = "scheduler._target_=torch.optim.lr_scheduler.ReduceLROnPlateau"
     alone = ["+trainer.gradient_clip_val=1.0", "optimizer._target_=torch.optim.LBFGS"]
-    alone += ["mix=mixup", "posthoc=crt", "callbacks=early_stopping", "logger=csv"]
+    alone += [
+        "mix=mixup",
+        "posthoc=crt",
+        "callbacks=early_stopping",
+        "logger=csv",
+        "loss=group_dro",
+    ]
     alone += ["threads=0"]
     assert {shared("scheduler=step", watching), *map(shared, alone)} == {None}
 

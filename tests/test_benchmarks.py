@@ -1,17 +1,12 @@
-"""The benchmarks' own arithmetic; what they measure is not tested."""
+"""The benchmarks' own arithmetic; the speed itself is not tested."""
 
-import copy
 import json
 from pathlib import Path
-from types import ModuleType
 
 import pytest
-import torch
-from conftest import REPOSITORY
-from torch import nn
 
 from benchmarks import __main__ as command
-from benchmarks import floor, growth, records, step
+from benchmarks import growth
 from benchmarks.measure import alternate, compare, row
 
 
@@ -24,73 +19,39 @@ def test_a_ratio_is_taken_measurement_by_measurement() -> None:
     assert (ratio.value, ratio.low, ratio.high) == (1.25, 1.0, 1.5)
 
 
-def test_operations_are_counted() -> None:
-    model = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
-    assert floor.operations(model) == 2 * 2 * step.BATCH * 784 * 10  # forwards, and the weights'
-
-
-def test_the_floor_knows_the_lstm() -> None:
-    from mnist_imbalance.models.lstm import RowLSTM
-
-    recurrent = 2 * step.BATCH * 28 * (28 + 64) * 4 * 64
-    assert floor.operations(RowLSTM(10)) == pytest.approx(3 * recurrent, rel=0.15)
-
-
-def test_a_timed_step_trains() -> None:
-    model, optimizer = step.build("lstm")
-    before = copy.deepcopy(model.state_dict())
-    assert all(time > 0 for time in step.milliseconds(step.make_step(model, optimizer), 3))
-    assert not any(torch.equal(before[key], value) for key, value in model.state_dict().items())
-
-
 @pytest.mark.parametrize("runs", [1, 2])
-def test_a_point_of_growth(runs: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(growth, "DEVICE", torch.device("cpu"))
+def test_a_point_of_growth(runs: int) -> None:
     point = growth.point("lstm", 256, runs, 128)
     assert point["steps"] == 2
-    assert point["seconds"] > 0
-    assert point["mebibytes"] > 50 or torch.cuda.is_available()
+    assert point["seconds"][0] > 0
+    assert point["mebibytes"] > 0
 
 
-def test_the_page_shows_what_was_measured() -> None:
+def test_the_page_shows_the_measurements() -> None:
     kept = sorted(command.RESULTS.glob("*.json"))
     assert kept
     for file in kept:
         known = json.loads(file.read_text(encoding="utf-8"))
         assert file.with_suffix(".md").read_text(encoding="utf-8") == command.tabulate(known)
-    most, _, _ = (command.RESULTS / "cpu.md").read_text(encoding="utf-8").partition("**Growth**")
-    page = (REPOSITORY / "docs" / "speed.md").read_text(encoding="utf-8")
-    assert f"python -m benchmarks -->\n{most}<!-- end of" in page
 
 
-def test_the_page_of_studies_shows_how_records_grow() -> None:
-    known = json.loads((command.RESULTS / "cpu.json").read_text(encoding="utf-8"))["records"]
-    page = (REPOSITORY / "docs" / "study.md").read_text(encoding="utf-8")
-    values = [(each["value"], each["unit"]) for each in known["rows"]]
-    measured = [f"{value:.{command.decimals(value)}f} {unit}" for value, unit in values]
-    assert len(measured) == len(records.RUNS) * len(records.WHAT)
-    for number, runs in enumerate(records.RUNS):
-        cells = measured[number * len(records.WHAT) :][: len(records.WHAT)]
-        assert f"| {runs:,} | {' | '.join(cells)} |\n" in page
-
-
-def test_only_what_is_asked_for_is_kept_and_each_part_with_its_machine(
+def test_each_part_is_kept_with_its_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def measure_with(part: ModuleType, date: str, *arguments: str) -> str:
-        monkeypatch.setattr(part, "measure", lambda rounds: [row("x", "it", [1.5] * rounds, "ms")])
+    def measure(part: str, date: str, *arguments: str) -> str:
         monkeypatch.setattr(command, "describe_machine", lambda: {"date": date})
-        command.main([part.__name__.rpartition(".")[2], "--rounds", "3", *arguments])
+        command.main([part, "--rounds", "3", *arguments])
         return capsys.readouterr().out
 
     monkeypatch.setattr(command, "RESULTS", tmp_path)
-    assert "| x | it | 1.50 ms [1.50, 1.50] | 3 |" in measure_with(floor, "today")
+    for function in ("measure", "many"):
+        monkeypatch.setattr(growth, function, lambda n: [row("x", "it", [1.5] * n, "ms")])
+    assert "| x | it | 1.50 ms [1.50, 1.50] | 3 |" in measure("growth", "today")
     assert not list(tmp_path.iterdir())
-    measure_with(floor, "yesterday", "--keep", "here")
-    measure_with(growth, "today", "--keep", "here")
+    measure("growth", "yesterday", "--keep", "here")
+    measure("many", "today", "--keep", "here")
     page = (tmp_path / "here.md").read_text(encoding="utf-8")
-    assert page.index("date yesterday") < page.index("its arithmetic") < page.index("date today")
-    assert page.index("date today") < page.index("**Growth**")
+    assert page.index("date yesterday") < page.index("**Growth**") < page.index("date today")
     with pytest.raises(SystemExit):
         command.main(["florr"])
-    assert "no part florr; there are epoch, floor" in capsys.readouterr().err
+    assert "no part florr; there are epoch, startup" in capsys.readouterr().err

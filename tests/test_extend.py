@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY
 
-from mnist_imbalance.runs import find_records
+from mnist_imbalance.records.result import read_record
 
 PAGE = (REPOSITORY / "docs" / "extend.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL))
@@ -30,7 +30,7 @@ for place, command in zip(sys.argv[1::2], sys.argv[2::2]):
 
 @pytest.fixture(scope="module")
 def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the house with the files of all examples."""
+    """A copy of the package with the files of all examples."""
     place = tmp_path_factory.mktemp("extended")
     for folder in ("conf", "mnist_imbalance", "hydra_plugins"):
         shutil.copytree(REPOSITORY / folder, place / folder)
@@ -94,7 +94,9 @@ def test_every_part_has_an_example() -> None:
 def test_an_example_can_be_trained(
     trained: Path, section: str, known_by: dict[str, object]
 ) -> None:
-    [result] = find_records([trained / section / "runs"]).results.values()
+    [file] = (trained / section / "runs").rglob("result.json")
+    result = read_record(file.parent)
+    assert result
     record = result.model_dump()
     assert {key: record[key] for key in known_by} == known_by
     if section == "A sampler":

@@ -103,7 +103,7 @@ def test_a_failed_job_stops_no_other(sweep_here: Sweep, tmp_path: Path) -> None:
         sweep_here(*overrides)
     first, *lines = str(ended.value.code).splitlines()
     assert first == "error: 2 of 3 jobs failed"
-    assert any("optimizer.lr=1e30" in line and "optimizer.lr: the" in line for line in lines)
+    assert any("optimizer.lr=1e+30" in line and "optimizer.lr: the" in line for line in lines)
     assert any("optimizer.lr: Input should be greater than 0" in line for line in lines)
     assert len(read([tmp_path])[0]) == 1
     assert not [path for path in tmp_path.rglob("*optimizer.lr=-1*")]  # no empty folder

@@ -13,6 +13,8 @@ from omegaconf import OmegaConf
 from mnist_imbalance.config import compose_with
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.records.identity import determining, hash_config
+from mnist_imbalance.report.tables import COMPARED, HEADLINE, REMEDIES
+from mnist_imbalance.report.words import title
 from mnist_imbalance.study import check_study
 from mnist_imbalance.sweeps.plan import PlannedRun, Study, best_weights, plan, with_choices
 
@@ -216,3 +218,12 @@ def test_a_part_that_an_overlay_changes_is_composed_by_hydra(own_conf: Path) -> 
         *(f"{data}, data/source=debug" for data in ("imbalanced", "original")),
         *(f"{data}, data.keep=0.5" for data in ("imbalanced", "original")),
     }
+
+
+def test_planned_runs_have_the_names_that_the_report_looks_for() -> None:
+    overlays = "default,equal_steps,normalize,per_label,per_label_by_count,per_label_chosen"
+    runs = plan(study_of(f"study.experiments=[{overlays}]", "study.extensions=[]"))
+    planned = {run.condition for run in runs}
+    compared = {name for pair in COMPARED.values() for name in pair}
+    assert {*REMEDIES, *HEADLINE, *compared} <= planned
+    assert len({title(name) for name in planned}) == len(planned)

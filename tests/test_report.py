@@ -10,6 +10,7 @@ from conftest import REPOSITORY
 from made_runs import groups, run
 
 from mnist_imbalance.config import compose_with, take_apart
+from mnist_imbalance.records import table as records
 from mnist_imbalance.report import tables, words
 from mnist_imbalance.report.page import write_report
 
@@ -49,8 +50,12 @@ def test_the_finding_names_models_and_numbers() -> None:
     assert "Damaged record: a file" in whole
 
 
-@pytest.mark.usefixtures("kept_in_memory")
-def test_one_seed_gives_no_interval_no_finding_and_no_verdict() -> None:
+def test_one_seed_gives_no_interval_no_finding_and_no_verdict(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    none = pd.DataFrame(columns=["epoch", "stage", "config_hash"])  # nothing beside the records
+    monkeypatch.setattr(records, "epochs", lambda runs: none)
+    monkeypatch.setattr(records, "predictions", lambda runs: {})
     rows = [row for row in made() if row["seed"] == 0]
     assert report(rows, "finding").startswith("There is no finding yet")
     assert "| LSTM | imbalanced | 60.0 | 90.0 | 75.0 | 63.7 | 1 |" in report(rows)

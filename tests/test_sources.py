@@ -1,26 +1,27 @@
-"""Sources beside MNIST: small files in their own formats, read by torchvision's readers."""
+"""Sources: small files in their own formats, read by torchvision's readers."""
 
 import bz2
 import gzip
 import hashlib
 import pickle
+import shutil
 from pathlib import Path
 
-import numpy
+import numpy as np
 import pytest
-from conftest import composed
-from mnist_imbalance.fit import fit_run
+import torch
+from conftest import REPOSITORY, composed
 from PIL import Image
-from test_batched import make_run
-from test_data import ARCHIVES
-from torchvision.datasets import CIFAR10, CIFAR100, QMNIST
+from torchvision.datasets import CIFAR10, CIFAR100, MNIST, QMNIST
 
 from mnist_imbalance.config import build
 from mnist_imbalance.data.module import MNISTData
+from mnist_imbalance.data.sources import Images, read_torchvision
 from mnist_imbalance.errors import ConfigError
 
-LABELS = numpy.arange(40) % 10
-PIXELS = numpy.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=numpy.uint8)
+ARCHIVES = sorted((REPOSITORY / "data/MNIST/raw").glob("*.gz"))
+LABELS = np.arange(40) % 10
+PIXELS = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
 
 
 def read(dir: Path, source: str, *overrides: str) -> MNISTData:
@@ -34,24 +35,28 @@ def pixels_of(data: MNISTData) -> set[bytes]:
     return {image.numpy().tobytes() for part in (data.train, data.val) for image in part[0]}
 
 
-def idx(array: numpy.ndarray, code: int = 8) -> bytes:
+def idx(array: np.ndarray, code: int = 8) -> bytes:
     head = bytes([0, 0, code, array.ndim])
     return head + b"".join(size.to_bytes(4, "big") for size in array.shape) + array.tobytes()
 
 
+def folder(*parts: str | Path) -> Path:
+    made = Path(*parts)
+    made.mkdir(parents=True)
+    return made
+
+
 def test_cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for kind, labels, names in ((CIFAR10, "labels", 10), (CIFAR100, "fine_labels", 100)):
-        folder = tmp_path / kind.base_folder
-        folder.mkdir()
+        own = folder(tmp_path, kind.base_folder)
         batch = pickle.dumps({"data": PIXELS.transpose(0, 3, 1, 2).reshape(40, -1), labels: LABELS})
         meta = pickle.dumps({kind.meta["key"]: [str(label) for label in range(names)]})
-        files = {"train_list": batch, "test_list": batch}
-        for part, content in files.items():
-            (folder / part).write_bytes(content)
-            monkeypatch.setattr(kind, part, [[part, hashlib.md5(content).hexdigest()]])
-        (folder / "meta").write_bytes(meta)
-        own = {"filename": "meta", "md5": hashlib.md5(meta).hexdigest()}
-        monkeypatch.setattr(kind, "meta", kind.meta | own)
+        for part in ("train_list", "test_list"):
+            (own / part).write_bytes(batch)
+            monkeypatch.setattr(kind, part, [[part, hashlib.md5(batch).hexdigest()]])
+        (own / "meta").write_bytes(meta)
+        changed = {"filename": "meta", "md5": hashlib.md5(meta).hexdigest()}
+        monkeypatch.setattr(kind, "meta", kind.meta | changed)
     data = read(tmp_path, "cifar10")
     assert data.image_shape == (3, 32, 32) and data.num_classes == 10
     assert pixels_of(data) == {image.transpose(2, 0, 1).tobytes() for image in PIXELS}
@@ -61,23 +66,20 @@ def test_cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_emnist_stands_upright(tmp_path: Path) -> None:
-    raw = tmp_path / "EMNIST" / "raw"
-    raw.mkdir(parents=True)
-    every = numpy.arange(94) % 47
-    images = numpy.random.default_rng(1).integers(0, 256, (94, 28, 28), dtype=numpy.uint8)
+    raw = folder(tmp_path, "EMNIST", "raw")
+    labels = np.arange(94, dtype=np.uint8) % 47
+    images = np.random.default_rng(1).integers(0, 256, (94, 28, 28), dtype=np.uint8)
     for part in ("train", "test"):
-        stem = raw / f"emnist-balanced-{part}"
-        Path(f"{stem}-images-idx3-ubyte").write_bytes(idx(images))
-        Path(f"{stem}-labels-idx1-ubyte").write_bytes(idx(every.astype(numpy.uint8)))
+        (raw / f"emnist-balanced-{part}-images-idx3-ubyte").write_bytes(idx(images))
+        (raw / f"emnist-balanced-{part}-labels-idx1-ubyte").write_bytes(idx(labels))
     data = read(tmp_path, "emnist")
     assert data.num_classes == 47
     assert pixels_of(data) == {image.T.tobytes() for image in images}
 
 
 def test_qmnist(tmp_path: Path) -> None:
-    raw = tmp_path / "QMNIST" / "raw"
-    raw.mkdir(parents=True)
-    columns = numpy.zeros((40, 8), dtype=">i4")
+    raw = folder(tmp_path, "QMNIST", "raw")
+    columns = np.zeros((40, 8), dtype=">i4")
     columns[:, 0] = LABELS
     grey = PIXELS[:, :28, :28, 0]
     for part in ("train", "test"):
@@ -101,24 +103,17 @@ def test_usps(tmp_path: Path) -> None:
     assert data.image_shape == (1, 16, 16)
     images, labels = data.test
     assert images[labels == 5].float().mean().item() == pytest.approx(127, abs=1)
-
-
-def test_fashion_mnist_is_laid_like_mnist(tmp_path: Path) -> None:
-    raw = tmp_path / "FashionMNIST" / "raw"
-    raw.mkdir(parents=True)
-    for archive in ARCHIVES:
-        (raw / archive.stem).write_bytes(gzip.decompress(archive.read_bytes()))
-    assert read(tmp_path, "fashion_mnist").sha256 == read(ARCHIVES[0].parents[2], "mnist").sha256
+    (tmp_path / "usps.bz2").write_bytes(b"no archive")
+    with pytest.raises(ConfigError, match=r"^data\.dir: no whole USPS files in .*USPS downloads$"):
+        read(tmp_path, "usps")
 
 
 def test_a_folder_of_images(tmp_path: Path) -> None:
     for part, count in (("train", 3), ("test", 1)):
-        for label in ("cat", "dog"):
-            folder = tmp_path / part / label
-            folder.mkdir(parents=True)
+        for label, grey in (("cat", 20), ("dog", 200)):
+            own = folder(tmp_path, part, label)
             for number in range(count):
-                grey = 200 if label == "dog" else 20
-                Image.new("RGB", (60, 40), (grey, grey, grey)).save(folder / f"{number}.png")
+                Image.new("RGB", (60, 40), (grey, grey, grey)).save(own / f"{number}.png")
     data = read(tmp_path, "folder", "data.minority=[1]")
     assert (data.image_shape, data.num_classes) == ((1, 28, 28), 2)
     images, labels = data.test
@@ -126,24 +121,57 @@ def test_a_folder_of_images(tmp_path: Path) -> None:
     assert labels.tolist() == [0, 1]
     colours = read(tmp_path, "folder", "data.minority=[1]", "data.source.colours=3")
     assert colours.image_shape == (3, 28, 28)
+    folder(tmp_path, "test", "elk")
+    shutil.copy(tmp_path / "test/dog/0.png", tmp_path / "test/elk")
+    with pytest.raises(ConfigError, match=r"^data\.dir: .*test has other labels than .*train$"):
+        read(tmp_path, "folder")
     with pytest.raises(ConfigError, match=r"^data\.dir: .*nowhere/train"):
         read(tmp_path / "nowhere", "folder")
 
 
-def test_digits_need_no_download_and_train_an_lstm(tmp_path: Path) -> None:
-    short = ("trainer.max_epochs=10", "trainer=cpu", "optimizer=adam", "data.batch_size=32")
-    run = make_run(tmp_path, "data/source=digits", "data=original", *short)
-    result = fit_run(run.config, run.hydra, run.folder, show_progress=False)
-    assert sum(map(sum, result.test.confusion)) == 355
-    assert result.test.accuracy > 0.3
-    small = make_run(tmp_path, "data/source=digits", "model=cnn")
-    with pytest.raises(ConfigError, match=r"^model: .*12 × 12"):
-        fit_run(small.config, small.hydra, small.folder, show_progress=False)
+def test_labels_beyond_the_classes_are_refused() -> None:
+    part = torch.zeros(3, 1, 2, 2), torch.tensor([0, 1, 5])
+    with pytest.raises(ConfigError, match=r"^data\.source: labels from 0 to 5, but 5 classes"):
+        Images(part, part, num_classes=5).check()
 
 
-def test_what_cannot_be_downloaded_is_named(tmp_path: Path) -> None:
-    (tmp_path / "usps.bz2").write_bytes(b"no archive")
-    with pytest.raises(
-        ConfigError, match=r"^data\.dir: no whole USPS files below .*USPS downloads$"
-    ):
-        read(tmp_path, "usps")
+# MNIST's archives
+
+
+def test_fashion_mnist_has_mnists_layout(tmp_path: Path) -> None:
+    raw = folder(tmp_path, "FashionMNIST", "raw")
+    for archive in ARCHIVES:
+        (raw / archive.stem).write_bytes(gzip.decompress(archive.read_bytes()))
+    assert read(tmp_path, "fashion_mnist").sha256 == read(REPOSITORY / "data", "mnist").sha256
+
+
+def test_an_unpacking_that_was_killed_is_repaired(tmp_path: Path) -> None:
+    raw = folder(tmp_path, "MNIST", "raw")
+    for archive in ARCHIVES:
+        shutil.copy(archive, raw)
+    whole = read_torchvision(tmp_path, "MNIST")
+    unpacked = raw / "t10k-images-idx3-ubyte"
+    unpacked.write_bytes(unpacked.read_bytes()[:100_000])
+    assert read_torchvision(tmp_path, "MNIST").checksum() == whole.checksum()
+
+
+@pytest.mark.parametrize("damage", ["missing", "damaged", "unpacked"])
+def test_missing_or_damaged_archives_are_named_and_none_is_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    monkeypatch.setattr(MNIST, "mirrors", [])  # no download, on any machine
+    raw = tmp_path / "MNIST" / "raw"
+    if damage == "damaged":
+        folder(raw)
+        for archive in ARCHIVES:
+            content = bytearray(archive.read_bytes())
+            content[4000] ^= 255
+            (raw / archive.name).write_bytes(content)
+    elif damage == "unpacked":  # without the archives
+        folder(raw)
+        for archive in ARCHIVES:
+            (raw / archive.stem).write_bytes(gzip.decompress(archive.read_bytes())[:1000])
+    before = {path.name for path in tmp_path.rglob("*")}
+    with pytest.raises(ConfigError, match=r"^data\.dir: no whole MNIST files in .*raw"):
+        read_torchvision(tmp_path, "MNIST")
+    assert {path.name for path in tmp_path.rglob("*")} == (before or {"MNIST", "raw"})

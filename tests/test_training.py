@@ -20,7 +20,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 import mnist_imbalance
 from mnist_imbalance import train
-from mnist_imbalance.data.sources import load
+from mnist_imbalance.data.sources import read_torchvision
 from mnist_imbalance.errors import STOPPED, ConfigError
 from mnist_imbalance.records.identity import determining
 from mnist_imbalance.records.result import read_predictions
@@ -81,7 +81,7 @@ def test_predictions_are_the_confusion_matrix_image_by_image(tmp_path: Path) -> 
     folder, result = fitted(tmp_path, TWO, "data/source=mnist", "+trainer.limit_train_batches=3")
     predictions = read_predictions(folder.path)
     assert predictions is not None
-    _, labels = load(REPOSITORY / "data", train=False)
+    _, labels = read_torchvision(REPOSITORY / "data", "MNIST").test
     pairs = torch.bincount(10 * labels + torch.from_numpy(predictions["test"]), minlength=100)
     assert pairs.view(10, 10).tolist() == result.test.confusion
     assert len(predictions["val"]) == 5000

@@ -26,10 +26,7 @@ def exponential(available: Sequence[int], ratio: Ratio) -> list[int]:
 
 @validate_call
 def zipf(available: Sequence[int], ratio: Ratio) -> list[int]:
-    """Return counts that fall by a power of the label's rank, n · (i + 1)^−a (Zipf's law).
-
-    The power a is chosen so that the last label has n / ratio.
-    """
+    """Return counts n · (i + 1)^−a (Zipf's law), where a makes the last label's n / ratio."""
     most, labels = min(available), len(available)
     power = log(ratio) / log(labels) if labels > 1 else 0.0
     return [int(most * (label + 1) ** -power) for label in range(labels)]
@@ -42,7 +39,7 @@ def exactly(available: Sequence[int], counts: Sequence[PositiveInt]) -> list[int
 
 
 def check_profile(keep: Any) -> Any:
-    """Let a fraction, a list of fractions or a function pass."""
+    """Accept a fraction, a list of fractions or a function."""
     fractions = [] if callable(keep) else keep if isinstance(keep, list) else [keep]
     if not all(type(part) in (int, float) and 0 < part <= 1 for part in fractions):
         raise PydanticCustomError(
@@ -58,33 +55,21 @@ Profile = Annotated[
 ]
 
 
-def count_labels(labels: Tensor, num_classes: int) -> list[int]:
-    """Return the number of images of each label."""
-    counts: list[int] = labels.bincount(minlength=num_classes).tolist()
-    return counts
-
-
 def kept_counts(keep: Profile, minority: Sequence[int], available: list[int]) -> list[int]:
-    """Return how many of its available images each label keeps.
-
-    Raises:
-        ConfigError: A label would keep none, or more than it has.
-    """
+    """Return how many of its available images each label keeps: one at least, or a ConfigError."""
+    classes = len(available)
     if callable(keep):
         counts = keep(list(available))
     else:
-        fractions = (
-            keep
-            if isinstance(keep, list)
-            else [keep if label in minority else 1.0 for label in range(len(available))]
-        )
-        if len(fractions) != len(available):
-            raise ConfigError(f"data.keep: must hold {len(available)} fractions, one for a label")
+        step = [keep if label in minority else 1.0 for label in range(classes)]
+        fractions = keep if isinstance(keep, list) else step
+        if len(fractions) != classes:
+            raise ConfigError(f"data.keep: must hold {classes} fractions, one for a label")
         counts = [round(part * images) for part, images in zip(fractions, available, strict=True)]
     if not all(isinstance(count, int) for count in counts):
         raise ConfigError(f"data.keep: must give whole numbers of images, got {counts}")
-    if len(counts) != len(available):
-        raise ConfigError(f"data.keep: gives {len(counts)} counts for {len(available)} labels")
+    if len(counts) != classes:
+        raise ConfigError(f"data.keep: gives {len(counts)} counts for {classes} labels")
     for label, (count, images) in enumerate(zip(counts, available, strict=True)):
         if count < 1:
             given = f"{keep} " if isinstance(keep, float) else ""
@@ -113,7 +98,6 @@ def shot_groups(counts: Sequence[int], few: int, many: int) -> dict[str, list[in
     """Return the labels with fewer than ``few`` images, more than ``many``, and between; and "all".
 
     Liu et al., 2019, "Large-scale long-tailed recognition in an open world", with 20 and 100.
-    ``counts`` are images of each label without copies.
     """
     if few > many:
         raise ConfigError(f"data.shots: {few} must not be above {many}")
@@ -126,34 +110,20 @@ def shot_groups(counts: Sequence[int], few: int, many: int) -> dict[str, list[in
     return {name: members for name, members in groups.items() if members} | {"all": [*labels]}
 
 
+def by_label(labels: Tensor) -> Sequence[Tensor]:
+    """Return the indices of each label's images, in order."""
+    return labels.argsort(stable=True).split(labels.bincount().tolist())
+
+
 def hold_out(
     labels: Tensor, per_label: int, num_classes: int, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """Draw a validation set with ``per_label`` images of each label.
-
-    Returns:
-        Indices of the training and of the validation images, each label's in random order.
-
-    Raises:
-        ConfigError: A label has no more than ``per_label`` images.
-    """
-    rarest = min(count_labels(labels, num_classes))
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Return each label's indices of training images and of ``per_label`` validation images."""
+    rarest = int(labels.bincount(minlength=num_classes).min())
     if per_label >= rarest:
         raise ConfigError(
             f"data.val_per_label: must be below {rarest}, the images of the rarest label, "
             f"got {per_label}"
         )
-    train, val = [], []
-    for label in range(num_classes):
-        indices = (labels == label).nonzero().flatten()
-        indices = indices[torch.randperm(len(indices), generator=generator)]
-        val.append(indices[:per_label])
-        train.append(indices[per_label:])
-    return torch.cat(train), torch.cat(val)
-
-
-def subsample(indices: Tensor, labels: Tensor, counts: Sequence[int]) -> Tensor:
-    """Return the first ``counts`` indices of each label."""
-    return torch.cat(
-        [indices[labels[indices] == label][:count] for label, count in enumerate(counts)]
-    )
+    drawn = [own[torch.randperm(len(own), generator=generator)] for own in by_label(labels)]
+    return [own[per_label:] for own in drawn], [own[:per_label] for own in drawn]

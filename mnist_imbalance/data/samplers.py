@@ -1,6 +1,8 @@
-"""An epoch → the indices of its training images, in order."""
+"""Samplers: labels (N,) of the training images → the indices (M,) of an epoch's images, in order.
 
-from typing import Any, Protocol
+All chance comes from the epoch's ``generator``, and M depends on the labels alone. A sampler with a
+parameter ``epoch`` gets the epoch's number, from 0.
+"""
 
 import torch
 from pydantic import FiniteFloat, PositiveInt, validate_call
@@ -9,22 +11,7 @@ from torch import Tensor
 from mnist_imbalance.data.seeds import Seed
 from mnist_imbalance.data.seeds import generator as derived
 
-
-class Sampler(Protocol):
-    """What draws an epoch."""
-
-    def __call__(self, labels: Tensor, *, generator: torch.Generator) -> Tensor:
-        """Return an epoch's indices into the training images.
-
-        A sampler with a parameter ``epoch`` is given its number, from 0.
-
-        Args:
-            labels: (N,) of the training images, on the CPU.
-            generator: Of this epoch; all chance must come from it.
-
-        Returns:
-            (M,) int64. M may depend on the labels, not on chance.
-        """
+checked = validate_call(config={"arbitrary_types_allowed": True})
 
 
 def shuffle(labels: Tensor, *, generator: torch.Generator) -> Tensor:
@@ -32,81 +19,58 @@ def shuffle(labels: Tensor, *, generator: torch.Generator) -> Tensor:
     return torch.randperm(len(labels), generator=generator)
 
 
-def drawn(chances: Tensor, labels: Tensor, images: int, generator: torch.Generator) -> Tensor:
-    """Return indices drawn with replacement.
-
-    Args:
-        chances: Of each label, (C,), to a factor.
-        labels: (N,) of the training images.
-        images: Draws.
-        generator: Where they are drawn from.
-    """
-    of_image = (chances / labels.bincount(minlength=len(chances)).clamp(min=1))[labels]
-    return torch.multinomial(of_image, images, replacement=True, generator=generator)
+def draw(chances: Tensor, labels: Tensor, images: int, generator: torch.Generator) -> Tensor:
+    """Draw indices with replacement, each label with its chance, (C,), up to a common factor."""
+    weights = (chances / labels.bincount(minlength=len(chances)).clamp(min=1))[labels]
+    return torch.multinomial(weights, images, replacement=True, generator=generator)
 
 
-@validate_call(config={"arbitrary_types_allowed": True})
+@checked
 def by_frequency(
     labels: Tensor,
     *,
     power: FiniteFloat,
     images: PositiveInt | None = None,
-    generator: Any,
+    generator: torch.Generator,
 ) -> Tensor:
-    """Return draws in which a label's chance is proportional to a power of its images.
+    """Draw labels in proportion to a power of their images, ``images`` times or once an image.
 
-    Kang et al., 2020, "Decoupling representation and classifier for long-tailed recognition": 1
-    draws images alike, ½ is square-root sampling, 0 draws labels alike.
-
-    Args:
-        labels: (N,) of the training images.
-        power: q of Kang et al.
-        images: Draws in an epoch; None is as many as there are images.
-        generator: Of this epoch.
+    Kang et al., 2020, "Decoupling representation and classifier for long-tailed recognition", where
+    the power is q: 1 draws images alike, ½ is square-root sampling, 0 draws labels alike.
     """
-    return drawn(labels.bincount() ** power, labels, images or len(labels), generator)
+    return draw(labels.bincount() ** power, labels, images or len(labels), generator)
 
 
-@validate_call(config={"arbitrary_types_allowed": True})
+@checked
 def progressive(
     labels: Tensor,
     *,
     epochs: int,
     epoch: int,
-    generator: Any,
+    generator: torch.Generator,
     steps: int = -1,
     batch_size: PositiveInt = 1,
 ) -> Tensor:
-    """Return draws that go from images alike in the first epoch to labels alike in the last.
+    """Draw images alike in the first epoch, and labels alike in the last.
 
-    Kang et al., 2020: p = (1 − t) · n / N + t · 1 / C, t from 0 to 1.
-
-    Args:
-        labels: (N,) of the training images.
-        epochs: After which training ends, or -1.
-        epoch: From 0.
-        generator: Of this epoch.
-        steps: After which training ends if that is earlier, or -1.
-        batch_size: Images a step.
+    Kang et al., 2020: p = (1 − t) · n / N + t · 1 / C, t from 0 to 1. Training ends after
+    ``epochs`` or ``steps``, whichever is earlier; -1 is no end.
     """
     counts = labels.bincount()
     per_epoch = -(-len(labels) // batch_size)
     lengths = [epochs, -(-steps // per_epoch)] if steps > 0 else [epochs]
     last = min(length for length in lengths if length > 0) - 1
     done = min(epoch / last, 1) if last else 0
-    there = counts > 0
-    chances = (1 - done) * counts / len(labels) + done * there / there.sum()
-    return drawn(chances, labels, len(labels), generator)
+    present = counts > 0
+    chances = (1 - done) * counts / len(labels) + done * present / present.sum()
+    return draw(chances, labels, len(labels), generator)
 
 
-@validate_call(config={"arbitrary_types_allowed": True})
-def under_sampled(labels: Tensor, *, seed: Seed, generator: Any) -> Tensor:
-    """Return the same few images of every label, repeated until there are as many as all images.
+@checked
+def under_sampled(labels: Tensor, *, seed: Seed, generator: torch.Generator) -> Tensor:
+    """Return as many images of every label as the rarest has, repeated to a whole epoch.
 
-    Args:
-        labels: (N,) of the training images.
-        seed: Chooses, of every label, as many images as the rarest has.
-        generator: Of this epoch's order.
+    ``seed`` chooses the images, the generator orders them.
     """
     counts = labels.bincount()
     fewest = int(counts[counts > 0].min())

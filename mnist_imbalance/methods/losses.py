@@ -1,9 +1,7 @@
 """Losses for imbalanced labels: logits (N, C) and labels (N,) → a scalar.
 
 Most published losses are `AdjustedCrossEntropy` with other numbers for each label; the functions
-below work these out from ``class_counts``, the training images of each label (docs/methods.md). A
-loss that declares ``class_counts``, ``minority``, ``num_classes``, ``image_shape`` or ``head`` is
-given them. A method ``start_epoch`` is called with the fraction of training that is done.
+below compute these from ``class_counts``, the training images of each label (docs/methods.md).
 """
 
 from collections.abc import Sequence
@@ -36,10 +34,7 @@ def check_number(weights: Sequence[float], num_classes: int) -> None:
 class WeightedCrossEntropy(nn.Module):
     """Cross-entropy with a weight for each label (AI3607, section 5).
 
-    Args:
-        weights: Above 0, one for each label.
-        normalize: Divide by the batch's summed weights (PyTorch's mean) or by its images.
-        num_classes: Number of labels; None is the number of weights.
+    A batch's sum is divided by its summed weights (PyTorch's mean) or by its images.
     """
 
     @validate_call
@@ -47,7 +42,7 @@ class WeightedCrossEntropy(nn.Module):
         self,
         weights: Sequence[Weight],
         normalize: Normalize = "weight_sum",
-        num_classes: PositiveInt | None = None,
+        num_classes: PositiveInt | None = None,  # to check the number of weights
     ) -> None:
         super().__init__()
         if num_classes is not None:
@@ -85,14 +80,6 @@ class AdjustedCrossEntropy(nn.Module):
     With p = softmax(Δ ⊙ z + ι − m_y·1_y), the loss of an image with logits z and label y is
     ℓ = w_y · (1 − p_y)^γ · ((1 − ε_y) · −log p_y + ε_y · mean over all labels of −log p).
     The numbers are buffers, so that runs with different ones can be trained side by side.
-
-    Args:
-        num_classes: Number of labels, C.
-        gamma: γ.
-        normalize: Divide a batch's sum by its images or its summed weights.
-        deferred: Fraction of training, in [0, 1), that begins with plain cross-entropy.
-        kept: Names of numbers that hold from the beginning all the same.
-        numbers: weights w, scales Δ, offsets ι, margins m and smoothing ε, each (C,).
     """
 
     weights: Tensor
@@ -104,23 +91,22 @@ class AdjustedCrossEntropy(nn.Module):
 
     def __init__(
         self,
-        num_classes: int,
+        num_classes: int,  # C
         *,
         gamma: float = 0.0,
         normalize: Normalize = "count",
-        deferred: float = 0.0,
-        kept: Sequence[str] = (),
-        **numbers: Tensor,
+        deferred: float = 0.0,  # fraction of training that begins with plain cross-entropy
+        kept: Sequence[str] = (),  # numbers that hold from the beginning all the same
+        **numbers: Tensor,  # weights w, scales Δ, offsets ι, margins m and smoothing ε, each (C,)
     ) -> None:
         super().__init__()
         if unknown := numbers.keys() - NEUTRAL.keys():
             raise TypeError(f"no numbers of the formula: {', '.join(unknown)}")
-        self.normalize = normalize
-        self.deferred = deferred
+        self.normalize, self.deferred = normalize, deferred
         plain = {name: torch.full((num_classes,), number) for name, number in NEUTRAL.items()}
         plain["gamma"] = torch.tensor(0.0)
+        numbers["gamma"] = torch.tensor(gamma)
         self.later = plain | {name: number.float() for name, number in numbers.items()}
-        self.later["gamma"] = torch.tensor(float(gamma))
         for name, number in self.later.items():
             now = number if not deferred or name in kept else plain[name]
             self.register_buffer(name, now.clone())
@@ -168,19 +154,21 @@ def focal(
 ) -> AdjustedCrossEntropy:
     """Return the focal loss, −w_y (1 − p_y)^γ log p_y: correct images count less.
 
-    Lin et al., 2017, "Focal loss for dense object detection", equations 4 and 5, with softmax, as
-    in Cao et al.'s code, where Lin et al. have a sigmoid for every label; ``weights`` is their α.
-    With β the weights are those of `class_balanced` (Cui et al., 2019).
+    Lin et al., 2017, "Focal loss for dense object detection", equations 4 and 5, with softmax as in
+    Cao et al.'s code, where Lin et al. have a sigmoid; ``weights`` is their α. With β the weights
+    are those of `class_balanced` (Cui et al., 2019).
     """
     if weights is not None:
         check_number(weights, num_classes)
     if weights and beta:
         raise ConfigError("loss.weights, loss.beta: give one of them")
-    w = torch.tensor(weights or [1.0] * num_classes)
-    if beta:
-        w = effective_weights(class_counts, beta)
+    given = torch.tensor(weights or [1.0] * num_classes)
     return AdjustedCrossEntropy(
-        num_classes, weights=w, gamma=gamma, normalize=normalize, deferred=deferred
+        num_classes,
+        weights=effective_weights(class_counts, beta) if beta else given,
+        gamma=gamma,
+        normalize=normalize,
+        deferred=deferred,
     )
 
 
@@ -236,9 +224,6 @@ def ldam(
     Cao et al., 2019, "Learning imbalanced datasets with label-distribution-aware margin loss":
     m ∝ n^−¼, at most ``max_margin``. The model's logits are its cosines times s, its ``scale``.
     β weights the loss as `class_balanced` does, deferred or not; margins are never deferred.
-
-    Raises:
-        ConfigError: The model's last layer gives no cosines.
     """
     if head != "cosine":
         raise ConfigError(f"model.head: ldam needs cosine, which bounds the logits, got {head}")

@@ -1,9 +1,9 @@
-"""What can follow training: functions of a trained model and its data that return a new model.
+"""Steps after training: functions of a trained model and its data that return a new model.
 
-They choose on the validation images, and leave the given model as it is. Second stages (Kang et
-al., 2020, "Decoupling representation and classifier for long-tailed recognition") train the end of
-the model on as many images of each label; what is frozen is computed once if there are no
-transforms, and a step then costs no more than a linear layer.
+Choices are made on the validation images. Second stages (Kang et al., 2020, "Decoupling
+representation and classifier for long-tailed recognition") train the end of the model on as many
+images of each label; without transforms the frozen part is computed once, and a step costs no more
+than a linear layer.
 """
 
 import copy
@@ -13,7 +13,7 @@ from functools import partial
 from typing import Annotated, Any, Required, Unpack
 
 import torch
-from pydantic import Field, FiniteFloat, PositiveInt, validate_call
+from pydantic import Field, FiniteFloat, PositiveInt, validate_call, with_config
 from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 from torch.nn import functional
@@ -32,18 +32,13 @@ from mnist_imbalance.methods.metrics import balanced_accuracy
 STRENGTHS = [step / 10 for step in range(31)]  # τ from 0, which changes nothing, to 3
 TEMPERATURES = (0.05, 20.0)
 Tau = Annotated[FiniteFloat, Field(ge=0)]
+Grid = Annotated[list[Tau], Field(min_length=1)]
 Rate = Annotated[FiniteFloat, Field(gt=0)]
+checked = validate_call(config={"arbitrary_types_allowed": True})
 
 
 class Adjusted(nn.Module):
-    """A model whose logits (N, C) are scaled, then shifted, by numbers for each label or one.
-
-    Args:
-        model: Maps images to logits.
-        summary: The chosen values, for the screen.
-        scales: (C,) or one number.
-        offsets: (C,) or one number.
-    """
+    """A model whose logits (N, C) are scaled, then shifted, by one number or one for each label."""
 
     scales: Tensor
     offsets: Tensor
@@ -51,7 +46,7 @@ class Adjusted(nn.Module):
     def __init__(
         self,
         model: nn.Module,
-        summary: str,
+        summary: str,  # of what was chosen
         scales: Tensor | float = 1.0,
         offsets: Tensor | float = 0.0,
     ) -> None:
@@ -74,11 +69,7 @@ def logits_of(model: nn.Module, images: Tensor) -> Tensor:
 
 
 def last_layer(model: nn.Module) -> nn.Linear:
-    """Return the last linear layer of a model.
-
-    Raises:
-        ConfigError: There is none.
-    """
+    """Return the last linear layer of a model; none is a `ConfigError`."""
     layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
     if not layers:
         raise ConfigError("model: has no linear layer whose weights could be changed")
@@ -90,10 +81,7 @@ def best_strength(
 ) -> tuple[float, str]:
     """Return the smallest τ with the highest balanced accuracy, and a summary.
 
-    Args:
-        tau: The one to take, or those to choose from.
-        adjust: τ → the logits (N, C) of the validation images.
-        labels: (N,) of these.
+    ``adjust`` maps τ to the logits (N, C) of the validation images.
     """
     grid = sorted(tau) if isinstance(tau, Sequence) else [tau]
     scores = {tau: round(balanced_accuracy(adjust(tau), labels).item(), 6) for tau in grid}
@@ -102,32 +90,14 @@ def best_strength(
     return best, f"τ={best:g}" + (", the largest of those tried" if at_end else "")
 
 
-def best_temperature(logits: Tensor, labels: Tensor) -> float:
-    """Return the temperature T at which softmax(logits / T) is likeliest."""
-    low, high = (math.log(end) for end in TEMPERATURES)
-    found = minimize_scalar(
-        lambda log_t: functional.cross_entropy(logits / math.exp(log_t), labels).item(),
-        bounds=(low, high),
-        method="bounded",
-    )
-    return math.exp(found.x)
-
-
-@validate_call(config={"arbitrary_types_allowed": True})
+@checked
 def logit_adjustment(
-    model: nn.Module,
-    data: MNISTData,
-    *,
-    tau: Tau | Annotated[list[Tau], Field(min_length=1)] | None = None,
+    model: nn.Module, data: MNISTData, *, tau: Tau | Grid | None = None
 ) -> Adjusted:
-    """Take τ log π from the logits, π being each label's part of the training images.
+    """Take τ log π from the logits, π being each label's share of the training images.
 
-    Menon et al., 2021, "Long-tail learning via logit adjustment", the post-hoc form.
-
-    Args:
-        model: Left as it is.
-        data: Of its training.
-        tau: τ, 1 being the paper's; or some to choose from; None is 0, 0.1, … 3.
+    Menon et al., 2021, "Long-tail learning via logit adjustment", the post-hoc form, where τ is 1.
+    None is the best of 0, 0.1, … 3.
     """
     model = copy.deepcopy(model).eval()
     images, labels = data.val
@@ -149,24 +119,17 @@ def normalized(model: nn.Module, tau: float, keep_bias: bool) -> nn.Module:
     return copied
 
 
-@validate_call(config={"arbitrary_types_allowed": True})
+@checked
 def tau_normalized(
     model: nn.Module,
     data: MNISTData,
     *,
     keep_bias: bool,
-    tau: Tau | Annotated[list[Tau], Field(min_length=1)] = STRENGTHS[:11],  # of earlier records
+    tau: Tau | Grid = STRENGTHS[:11],  # of earlier records
 ) -> Adjusted:
-    """Divide each label's last weights by their norm^τ; at τ = 1 all norms are alike.
+    """Divide each label's last weights by their norm^τ; at τ = 1 all norms are equal.
 
-    Kang et al., 2020, "Decoupling representation and classifier for long-tailed recognition", who
-    train with a bias and drop it here.
-
-    Args:
-        model: Its last linear layer maps to the logits.
-        data: Of its training.
-        keep_bias: Leave the bias as it is, or else set it to 0.
-        tau: τ, or some to choose from.
+    Kang et al., 2020, who train with a bias and drop it here.
     """
     images, labels = data.val
 
@@ -185,19 +148,21 @@ def temperature(model: nn.Module, data: MNISTData) -> Adjusted:
     """
     model = copy.deepcopy(model).eval()
     images, labels = data.val
-    found = best_temperature(logits_of(model, images), labels)
-    return Adjusted(model, f"T={found:.3g}", scales=1 / found)
+    logits = logits_of(model, images)
+    found = minimize_scalar(
+        lambda log_t: functional.cross_entropy(logits / math.exp(log_t), labels).item(),
+        bounds=[math.log(end) for end in TEMPERATURES],
+        method="bounded",
+    )
+    return Adjusted(model, f"T={math.exp(found.x):.3g}", scales=1 / math.exp(found.x))
 
 
-@validate_call(config={"arbitrary_types_allowed": True})
+@checked
 def label_shift(model: nn.Module, data: MNISTData, *, prior: list[Weight] | None) -> Adjusted:
     """Take log π from the logits, as `logit_adjustment` with τ = 1, and add the log test prior.
 
     Hong et al., 2021, "Disentangling label distribution for long-tailed visual recognition"
-    (LADE), its post-compensated softmax. ``prior`` None means equal parts of all labels.
-
-    Raises:
-        ConfigError: The prior has more or fewer parts than there are labels.
+    (LADE), its post-compensated softmax. ``prior`` None means equal shares of all labels.
     """
     labels = len(data.class_counts)
     if prior and len(prior) != labels:
@@ -237,6 +202,7 @@ def thresholds(model: nn.Module, data: MNISTData) -> Adjusted:
     return Adjusted(model, f"{offsets.min():.3g} to {offsets.max():.3g}", offsets=offsets)
 
 
+@with_config(extra="forbid")
 class Training(TypedDict, total=False):
     """The keys of every second stage; configs of earlier runs have the first three."""
 
@@ -248,26 +214,20 @@ class Training(TypedDict, total=False):
 
 
 def features_of(model: nn.Module, layer: nn.Linear, images: Tensor) -> Tensor:
-    """Return what a model's last layer is given for images (N, C, H, W) uint8, (N, F).
+    """Return the inputs (N, F) of a last layer, whose outputs must be the logits, for images."""
+    seen: list[tuple[Tensor, Tensor]] = []  # the layer's inputs and outputs
 
-    Raises:
-        ConfigError: The layer's outputs are not the model's logits.
-    """
-    features: list[Tensor] = []
-    outputs: list[Tensor] = []
+    def keep(_: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+        seen.append((inputs[0], output))
 
-    def look(_: nn.Module, given: tuple[Tensor], output: Tensor) -> None:
-        features.append(given[0])
-        outputs.append(output)
-
-    with torch.no_grad(), layer.register_forward_hook(look):
+    with torch.no_grad(), layer.register_forward_hook(keep):
         for part in torch.split(images, 1000):
-            if model(part / 255) is not outputs.pop():
+            if model(part / 255) is not seen[-1][1]:
                 raise ConfigError(
                     "model.output_relu: must be false for posthoc=crt, mislas and ncm, which need "
                     "the last linear layer's outputs as logits"
                 )
-    return torch.cat(features)
+    return torch.cat([features for features, _ in seen])
 
 
 def retrained(
@@ -277,24 +237,13 @@ def retrained(
     seed: int,
     training: Training,
     *,
-    layer_rate: float = 0,
-    scaled: bool = False,
-    anew: bool = False,
+    layer_rate: float = 0,  # of the last linear layer, times the rate; 0 freezes it
+    scaled: bool = False,  # train one factor a label, of its logit
+    anew: bool = False,  # draw the layer's weights anew
 ) -> Adjusted:
     """Train the end of a model by SGD with momentum 0.9 and a rate that falls to 0 as a cosine.
 
-    Args:
-        model: Left as it is.
-        data: Its training images are drawn, every label being as likely.
-        loss: Maps logits (N, C) and labels (N,) to a scalar.
-        seed: Of the draws and of new weights.
-        training: Rate, steps and the like.
-        layer_rate: Of the last linear layer, times the rate; 0 leaves the layer as it is.
-        scaled: Train one factor a label, by which its logit is multiplied.
-        anew: Draw the layer's weights anew.
-
-    Raises:
-        ConfigError: The layer's outputs are not the logits, or the loss diverges.
+    Batches are drawn from the training images, every label being equally likely.
     """
     model = copy.deepcopy(model).eval()
     layer, steps, size = last_layer(model), training["steps"], training["batch_size"]
@@ -332,33 +281,27 @@ def retrained(
     return Adjusted(model, f"{steps} steps", scales=scales.detach())
 
 
-@validate_call(config={"arbitrary_types_allowed": True})
+@checked
 def crt(
     model: nn.Module,
     data: MNISTData,
     *,
     seed: Seed,
-    smoothing: Fraction = 0,
+    smoothing: Fraction = 0,  # part of every target that is spread over all labels
     **training: Unpack[Training],
 ) -> Adjusted:
-    """Draw the last linear layer anew and train it alone (classifier re-training, cRT).
-
-    ``smoothing`` is the part of every target that is spread over all labels.
-
-    Raises:
-        ConfigError: The layer's outputs are not the logits, or the loss diverges.
-    """
+    """Draw the last linear layer anew and train it alone (classifier re-training, cRT)."""
     loss = nn.CrossEntropyLoss(label_smoothing=smoothing)
     return retrained(model, data, loss, seed, training, layer_rate=1, anew=True)
 
 
-@validate_call(config={"arbitrary_types_allowed": True})
+@checked
 def lws(model: nn.Module, data: MNISTData, *, seed: Seed, **training: Unpack[Training]) -> Adjusted:
     """Train one factor a label, of its logit, bias included (learnable weight scaling, LWS)."""
     return retrained(model, data, nn.CrossEntropyLoss(), seed, training, scaled=True)
 
 
-@validate_call(config={"arbitrary_types_allowed": True})
+@checked
 def mislas(
     model: nn.Module,
     data: MNISTData,

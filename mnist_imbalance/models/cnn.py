@@ -13,18 +13,8 @@ from mnist_imbalance.models.heads import Head, Scale, last_linear
 class LeNet5(nn.Sequential):
     """LeNet-5 with ReLU and max-pooling (LeCun et al., 1998; AI3607, section 6).
 
-    Images in [0, 1] → logits (N, K). 61,706 parameters for (N, 1, 28, 28) and ten labels.
-
-    Args:
-        num_classes: Labels that there are, K.
-        image_shape: Channels, height and width.
-        channels: Of the two convolutions.
-        features: Of the two layers behind them.
-        head: The last layer: ``linear``, or ``cosine``, which has no bias.
-        scale: Of the cosines.
-
-    Raises:
-        ConfigError: The images are too small.
+    Images (N, C, H, W) in [0, 1] → logits (N, K); 61,706 parameters for (N, 1, 28, 28) and ten
+    labels. A ``cosine`` head has no bias.
     """
 
     @validate_call
@@ -32,19 +22,19 @@ class LeNet5(nn.Sequential):
         self,
         num_classes: PositiveInt,
         image_shape: Sequence[PositiveInt] = (1, 28, 28),
-        channels: tuple[PositiveInt, PositiveInt] = (6, 16),
-        features: tuple[PositiveInt, PositiveInt] = (120, 84),
+        channels: tuple[PositiveInt, PositiveInt] = (6, 16),  # of the two convolutions
+        features: tuple[PositiveInt, PositiveInt] = (120, 84),  # of the two layers behind them
         head: Head = "linear",
-        scale: Scale = 30,
+        scale: Scale = 30,  # of the cosines
     ) -> None:
-        of_image, height, width = image_shape
+        colours, height, width = image_shape
         if min(height, width) < 12:
             raise ConfigError(
                 f"model: LeNet-5 needs images of 12 × 12 pixels, got {height} × {width}"
             )
         pooled = ((height // 2 - 4) // 2) * ((width // 2 - 4) // 2)
         super().__init__(
-            nn.Conv2d(of_image, channels[0], kernel_size=5, padding=2),
+            nn.Conv2d(colours, channels[0], kernel_size=5, padding=2),
             nn.MaxPool2d(2),
             nn.ReLU(),  # the same after the pooling, on a quarter of the values
             nn.Conv2d(*channels, kernel_size=5),

@@ -11,13 +11,7 @@ Scale = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class CosineLinear(nn.Linear):
-    """The cosines between the features and each label's weights, times a scale (Cao et al., 2019).
-
-    Args:
-        features: F.
-        num_classes: K.
-        scale: The largest logit.
-    """
+    """The cosines of the features and each label's weights, times a scale (Cao et al., 2019)."""
 
     def __init__(self, features: int, num_classes: int, scale: float = 30) -> None:
         super().__init__(features, num_classes, bias=False)
@@ -30,7 +24,7 @@ class CosineLinear(nn.Linear):
 
 
 def last_linear(head: Head, features: int, num_classes: int, scale: float) -> nn.Linear:
-    """Return the last layer that a model's ``head`` and ``scale`` ask for."""
+    """Return the last layer of a kind."""
     if head == "cosine":
         return CosineLinear(features, num_classes, scale)
     return nn.Linear(features, num_classes)

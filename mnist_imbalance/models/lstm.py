@@ -12,20 +12,9 @@ from mnist_imbalance.models.heads import Head, Scale, last_linear
 class RowLSTM(nn.Module):
     """An LSTM that reads an image row by row, and an MLP (AI3607, section 2).
 
-    (N, C, H, W) in [0, 1] → logits (N, K). 44,042 parameters for images of 28 × 28 and ten labels.
-
-    Args:
-        num_classes: Labels that there are, K.
-        image_shape: Channels, height and width; the channels of a row are read side by side.
-        hidden_size: Units of the LSTM.
-        output_bias: Where every bias of the last layer starts; None leaves PyTorch's default,
-            with which a label whose output starts below zero can be lost to the ReLU for good.
-        output_relu: Put AI3607's ReLU after the last layer.
-        head: The last layer: ``linear``, or ``cosine``, which has no bias and no ReLU.
-        scale: Of the cosines.
-
-    Raises:
-        ConfigError: A cosine head is to have a bias or a ReLU.
+    (N, C, H, W) in [0, 1] → logits (N, K); the channels of a row are read side by side. 44,042
+    parameters for images of 28 × 28 and ten labels. With PyTorch's default bias a label whose
+    output starts below zero can be lost to the ReLU for good.
     """
 
     @validate_call
@@ -34,10 +23,10 @@ class RowLSTM(nn.Module):
         num_classes: PositiveInt,
         image_shape: Sequence[PositiveInt] = (1, 28, 28),
         hidden_size: PositiveInt = 64,
-        output_bias: FiniteFloat | None = 5.0,
-        output_relu: bool = True,
+        output_bias: FiniteFloat | None = 5.0,  # at the start; None is PyTorch's default
+        output_relu: bool = True,  # AI3607's, after the last layer
         head: Head = "linear",
-        scale: Scale = 30,
+        scale: Scale = 30,  # of the cosines
     ) -> None:
         super().__init__()
         if head == "cosine" and (output_relu or output_bias is not None):

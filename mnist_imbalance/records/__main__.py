@@ -3,21 +3,22 @@
 import argparse
 from pathlib import Path
 
-from mnist_imbalance.errors import ConfigError, one_line_errors
+from mnist_imbalance.errors import one_line_errors
+
+COMMANDS = {
+    "pack": "write all runs below a folder to one file",
+    "merge": "write all runs below several folders to one file, equal ones once",
+    "check": "read every record, and name damaged and disagreeing ones",
+}
 
 
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(prog="mnist-imbalance records", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, does in (
-        ("pack", "write all runs below a folder to one file"),
-        ("merge", "write all runs below several folders to one file, equal ones once"),
-        ("check", "read every record, and name damaged and disagreeing ones"),
-    ):
-        command = commands.add_parser(name, help=does, description=does)
-        several = 1 if name == "pack" else "+"
-        command.add_argument("folders", nargs=several, type=Path, metavar="folder")
+    for name, summary in COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=summary)
+        command.add_argument("folders", nargs="+", type=Path, metavar="folder")
         if name != "check":
             new = "the new file, *.parquet, or the folder of a new records.parquet"
             command.add_argument("--into", type=Path, required=True, help=new)
@@ -26,11 +27,7 @@ def main() -> None:
         from mnist_imbalance.records import table  # slow to import; --help does not wait for it
 
         if arguments.command == "check":
-            runs, wrong = table.check(arguments.folders)
-            for line in wrong:
-                print(line)
-            if wrong:
-                raise ConfigError(f"records: {len(wrong)} damaged or disagreeing, named above")
+            runs = table.check(arguments.folders)
             print(f"{runs.config_hash.nunique()} runs, all whole")
         else:
             count, again = table.merge(arguments.folders, arguments.into)

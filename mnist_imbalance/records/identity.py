@@ -7,13 +7,14 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from mnist_imbalance.config import compose_with
+
 CHOICES = ("model", "data", "loss", "optimizer")  # config groups that a record names
 NAMED_IF_CHANGED = ("scheduler", "mix", "callbacks", "posthoc", "data/")
 BUDGET = {  # length of training is no condition
     *("trainer.max_epochs", "trainer.max_steps", "data.sampler.epochs", "data.sampler.steps"),
 }
 SEEDS = {"seed", "data.seed", "data.order_seed"}
-CUT_SHORT = ("trainer.limit_", "trainer.overfit_batches", "trainer.fast_dev_run")
 NEW_KEYS = {  # keys added later, at the value that all earlier runs had: left out of the hash
     "data.copied": "minority",
     "data.fill": False,
@@ -41,28 +42,29 @@ WITHOUT_EFFECT = {  # on the numbers, but for rounding; a run that max_time stop
     *("trainer.accelerator", "trainer.devices", "trainer.enable_progress_bar"),
     *("trainer.max_time", "trainer.profiler"),
 }
-MOVED = {  # (module today, module when the first record of its parts was written): the parts
-    ("data.imbalance", "data.profiles"): "exactly exponential zipf",
-    ("data.sources", "data.digits"): "read_digits",
-    ("data.sources", "data.folder"): "read_folder",
-    ("data.sources", "data.source"): "read_torchvision",
-    ("data.sources", "data.torchvision_sets"): "read",
-    ("methods.losses", "losses"): "GroupDRO MinorityWeightedCrossEntropy WeightedCrossEntropy",
-    ("methods.losses", "methods"): (
-        "class_balanced focal inverse_frequency label_aware_smoothing ldam vs"
+MOVED = {  # module when the first record of its parts was written → module today, the parts
+    "data": ("data.module", "MNISTData"),
+    "data.digits": ("data.sources", "read_digits"),
+    "data.folder": ("data.sources", "read_folder"),
+    "data.profiles": ("data.imbalance", "exactly exponential zipf"),
+    "data.source": ("data.sources", "read_torchvision"),
+    "data.torchvision_sets": ("data.sources", "read"),
+    "losses": ("methods.losses", "GroupDRO MinorityWeightedCrossEntropy WeightedCrossEntropy"),
+    "methods": (
+        "methods.losses",
+        "class_balanced focal inverse_frequency label_aware_smoothing ldam vs",
     ),
-    ("methods.metrics", "metrics"): "auroc balanced_accuracy ece g_mean nll worst_label",
-    ("methods.mixes", "mixes"): "CutMix Mixup Remix",
-    (
+    "metrics": ("methods.metrics", "auroc balanced_accuracy ece g_mean nll worst_label"),
+    "mixes": ("methods.mixes", "CutMix Mixup Remix"),
+    "posthoc": (
         "methods.posthoc",
-        "posthoc",
-    ): "label_shift logit_adjustment tau_normalized temperature thresholds",
-    ("methods.posthoc", "retraining"): "crt lws mislas ncm",
+        "label_shift logit_adjustment tau_normalized temperature thresholds",
+    ),
+    "retraining": ("methods.posthoc", "crt lws mislas ncm"),
 }
-RENAMED = {"mnist_imbalance.data.module.MNISTData": "mnist_imbalance.data.MNISTData"}
-RENAMED |= {  # dotted path of a part today → the path that is hashed
+RENAMED = {  # dotted path of a part today → the path that is hashed
     f"mnist_imbalance.{today}.{name}": f"mnist_imbalance.{first}.{name}"
-    for (today, first), names in MOVED.items()
+    for first, (today, names) in MOVED.items()
     for name in names.split()
 }
 
@@ -94,8 +96,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def determining(config: DictConfig) -> dict[str, Any]:
     """Return the values that determine a run's result, ``{"data.keep": 0.1, ...}``, sorted."""
-    values: Any = OmegaConf.to_container(config, resolve=True)
-    flat = flatten(rename(values, RENAMED))
+    flat = flatten(rename(OmegaConf.to_container(config, resolve=True), RENAMED))
     return {
         key: flat[key]
         for key in sorted(flat)
@@ -109,57 +110,24 @@ def hash_config(values: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def is_cut_short(values: Mapping[str, Any]) -> bool:
-    """Return whether a run's config limits it to a part of its images."""
-    return any(key.startswith(CUT_SHORT) for key, value in values.items() if value)
-
-
-def changes(values: Mapping[str, Any], plain: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values that differ from those of a run of the same choices, but for its seeds."""
-    keys = sorted((values.keys() | plain.keys()) - BUDGET - SEEDS)
-    return {
-        key: values.get(key)
-        for key in keys
-        if values.get(key) != plain.get(key) and plain.get(key) != "???"  # a required value
-    }
-
-
-def named_choices(chosen: Mapping[str, str], usual: Mapping[str, str]) -> dict[str, str]:
-    """Return the choices that name a run, by config group; ``usual`` are those of plain runs."""
-    changed = {
-        group: choice
-        for group, choice in chosen.items()
-        if group.startswith(NAMED_IF_CHANGED) and choice != usual[group]
-    }
-    return {group: chosen[group] for group in CHOICES} | changed
-
-
-def name_condition(choices: Mapping[str, str], changed: Mapping[str, Any]) -> str:
-    """Return a condition's name, such as ``weighted, loss.minority_weight=3``."""
-    data, loss = choices["data"], choices["loss"]
-    parts = [] if data == "imbalanced" and loss != "plain" else [data]
-    parts += [] if loss == "plain" else [loss]
-    parts += [f"{group}={choices[group]}" for group in sorted(choices.keys() - set(CHOICES))]
-    return ", ".join([*parts, *(f"{key}={value}" for key, value in changed.items())])
-
-
 def condition_of(
     values: Mapping[str, Any],
     choices: Mapping[str, str],
-    compose: Callable[..., DictConfig] | None = None,
+    compose: Callable[..., DictConfig] = compose_with,
 ) -> str:
-    """Return the name of a run's condition.
-
-    Args:
-        values: All that determines the run.
-        choices: The name chosen in each config group, those below ``data`` among them.
-        compose: `config.compose_with`, or a version that remembers.
-    """
-    if compose is None:
-        from mnist_imbalance.config import compose_with  # slow to import
-
-        compose = compose_with
-    usual = compose((f"data={choices['data']}",), with_hydra=True).hydra.runtime.choices
-    named = named_choices(choices, usual)
+    """Return the name of a run's condition, such as ``weighted, loss.minority_weight=3``."""
+    data, loss = choices["data"], choices["loss"]
+    usual = compose((f"data={data}",), with_hydra=True).hydra.runtime.choices
+    named = {group: choices[group] for group in CHOICES} | {
+        group: choice
+        for group, choice in choices.items()
+        if group.startswith(NAMED_IF_CHANGED) and choice != usual[group]
+    }
     plain = determining(compose(tuple(f"{group}={choice}" for group, choice in named.items())))
-    return name_condition(named, changes(values, plain))
+    parts = [] if data == "imbalanced" and loss != "plain" else [data]
+    parts += [] if loss == "plain" else [loss]
+    parts += [f"{group}={named[group]}" for group in sorted(named.keys() - set(CHOICES))]
+    for key in sorted((values.keys() | plain.keys()) - BUDGET - SEEDS):
+        if values.get(key) != plain.get(key) and plain.get(key) != "???":  # a required value
+            parts.append(f"{key}={values.get(key)}")
+    return ", ".join(parts)

@@ -83,6 +83,6 @@ def explorer(runs: pd.DataFrame, images: Images | None) -> dict[str, Any]:
     found |= {"rare": tables.groups_of(drawn).get(groups[0], []), "sets": sets, "images": []}
     chosen = sorted({image for shown in sets for image, *_ in shown["mistakes"]})
     if images and chosen:
-        grid = make_grid(images.test[0][chosen], nrow=ROW, padding=0)[: images.shape[0]]
+        grid = make_grid(images.test[0][chosen], nrow=ROW, padding=0)[: images.test[0].shape[1]]
         found |= {"images": chosen, "digits": data_url(grid)}
     return found

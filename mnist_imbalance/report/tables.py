@@ -44,27 +44,25 @@ REMEDIES = {  # by condition
     "per_label": "a weight for each label",
     f"per_label{BY_COUNT}": "a weight for each label, by images",
 }
+COPIES, CHANGED, WEIGHTED, PER_LABEL = "duplicated_100", "augmented_100", "weighted", "per_label"
 COMPARED = {  # the first condition less the second
-    "10 copies: noise and rotations − unchanged": ("augmented_100", "duplicated_100"),
-    "10 copies: noise alone − unchanged": ("noise_100", "duplicated_100"),
-    "10 copies: rotations alone − unchanged": ("rotation_100", "duplicated_100"),
-    "10 copies: noise and rotations − rotations alone": ("augmented_100", "rotation_100"),
-    "10 copies: noise and rotations − noise alone": ("augmented_100", "noise_100"),
+    "10 copies: noise and rotations − unchanged": (CHANGED, COPIES),
+    "10 copies: noise alone − unchanged": ("noise_100", COPIES),
+    "10 copies: rotations alone − unchanged": ("rotation_100", COPIES),
+    "10 copies: noise and rotations − rotations alone": (CHANGED, "rotation_100"),
+    "10 copies: noise and rotations − noise alone": (CHANGED, "noise_100"),
     "4 copies: noise and rotations − unchanged": ("augmented_40", "duplicated_40"),
     "all images: 10 copies with noise and rotations − as they are": (
         "augmented_original",
-        "original",
+        ORIGINAL,
     ),
-    "weight 7 − 10 unchanged copies": ("weighted", "duplicated_100"),
-    "weight 7, by images − 10 unchanged copies": (f"weighted{BY_COUNT}", "duplicated_100"),
-    "a weight for each label, by images − 10 unchanged copies": (
-        f"per_label{BY_COUNT}",
-        "duplicated_100",
-    ),
-    "weight 7: by images − by weights": (f"weighted{BY_COUNT}", "weighted"),
-    "a weight for each label: by images − by weights": (f"per_label{BY_COUNT}", "per_label"),
+    "weight 7 − 10 unchanged copies": (WEIGHTED, COPIES),
+    "weight 7, by images − 10 unchanged copies": (WEIGHTED + BY_COUNT, COPIES),
+    "a weight for each label, by images − 10 unchanged copies": (PER_LABEL + BY_COUNT, COPIES),
+    "weight 7: by images − by weights": (WEIGHTED + BY_COUNT, WEIGHTED),
+    "a weight for each label: by images − by weights": (PER_LABEL + BY_COUNT, PER_LABEL),
 }
-HEADLINE = [ORIGINAL, REFERENCE, "augmented_100", "duplicated_100", f"weighted{BY_COUNT}"]
+HEADLINE = [ORIGINAL, REFERENCE, CHANGED, COPIES, WEIGHTED + BY_COUNT]
 
 
 def on_grounds(runs: pd.DataFrame) -> pd.DataFrame:
@@ -453,8 +451,8 @@ def table_1(runs: pd.DataFrame) -> pd.DataFrame:
     one = [estimate(group.accuracy, new_run=True) for _, group in rows.groupby(by, sort=False)]
     return table.assign(
         difference=table["mean"] - table.published,
-        low_one=[each.low for each in one],
-        high_one=[each.high for each in one],
+        low_one=[new_run.low for new_run in one],
+        high_one=[new_run.high for new_run in one],
     )
 
 
@@ -499,8 +497,8 @@ def curves(runs: pd.DataFrame) -> pd.DataFrame:
     ]
     table["step"] = ((table.epoch + 1) * per_epoch).clip(upper=table.steps)
     for name in shown:
-        own = [f"accuracy_{label}" for label in groups_of(runs).get(name, [])]
-        table[name] = table[own].mean(axis=1) if own else table.get("accuracy")
+        own = [f"accuracy_{label}" for label in groups_of(runs).get(name, [])] or ["accuracy"]
+        table[name] = table.reindex(columns=own).mean(axis=1)
     keys = [name for name in columns if name not in ("label", "accuracy")]
     table = table[[*keys, *shown]]
     table = table.melt(keys, var_name="label", value_name="accuracy", ignore_index=False)

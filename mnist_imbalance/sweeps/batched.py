@@ -33,7 +33,7 @@ from torch.utils.data import DataLoader
 from mnist_imbalance.config import check, compose_with
 from mnist_imbalance.data.module import MNISTData, Slices
 from mnist_imbalance.errors import ConfigError, describe_failure
-from mnist_imbalance.methods.losses import AdjustedCrossEntropy
+from mnist_imbalance.methods.losses import AdjustedCrossEntropy, GroupDRO
 from mnist_imbalance.records.identity import SEEDS, determining, hash_config
 from mnist_imbalance.records.result import Result, Seconds, write_record, write_whole
 from mnist_imbalance.sweeps.stacked import Stacked
@@ -80,6 +80,7 @@ def program(config: DictConfig) -> str | None:
         and not any(map(config.get, ("mix", "callbacks", "posthoc")))
         and set(config.get("logger") or ()) <= {"tensorboard"}
         and config.trainer.keys() <= TRAINER
+        and loss is not GroupDRO  # whose weights change within a step
     )
     if not mapped:
         return None

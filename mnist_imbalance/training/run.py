@@ -23,7 +23,7 @@ from torch import nn
 from torch.utils import deterministic
 
 from mnist_imbalance.config import build, build_part, check, compose_with, part_of, parts_of
-from mnist_imbalance.data.module import MNISTData, first_of_each
+from mnist_imbalance.data.module import MNISTData
 from mnist_imbalance.errors import ConfigError, naming
 from mnist_imbalance.records import identity
 from mnist_imbalance.records.result import Result, Seconds, read_record, write_record, write_whole
@@ -127,7 +127,7 @@ def one_of_each_label(batch: Batch) -> Batch:
     """Return one image of each label that occurs, and the labels."""
     images, labels = batch
     present = labels.unique()
-    return first_of_each(images, labels, present.tolist()), present
+    return torch.stack([images[labels == label][0] for label in present]), present
 
 
 def check_parts(configs: Iterable[DictConfig]) -> None:

@@ -24,8 +24,9 @@ def show_in_tensorboard(logger: TensorBoardLogger, result: Result, data: MNISTDa
     """Add the confusion matrix, a sample of the training images and the HPARAMS row."""
     writer, step = logger.experiment, result.epochs
     writer.add_figure("test/confusion", draw_confusion(result.test.confusion), step)
-    large = data.sample().repeat_interleave(4, dim=2).repeat_interleave(4, dim=3)
-    writer.add_image("data/copies", make_grid(large, len(data.shown), pad_value=96), step)
+    sample = data.sample()
+    large = sample.flatten(0, 1).repeat_interleave(4, dim=2).repeat_interleave(4, dim=3)
+    writer.add_image("data/copies", make_grid(large, sample.shape[1], pad_value=96), step)
     names = ("condition", "model", "data", "loss", "optimizer", "seed", "data_seed", "epochs")
     chosen = {name: getattr(result, name) for name in names} | {
         key: str(value) if isinstance(value, list) else value

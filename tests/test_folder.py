@@ -1,24 +1,19 @@
+"""A run folder: one process at a time, and one config."""
+
 from pathlib import Path
 
 import pytest
 from conftest import composed
-from handmade import finish, result_of, scores
-from mnist_imbalance.runs import Result, RunFolder
-from mnist_imbalance.scores import Scores
 from omegaconf import OmegaConf
+from test_records import keep, made
 
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.records.identity import determining
+from mnist_imbalance.training.folder import RunFolder
 
 
-def perfect() -> Scores:
-    return scores([1.0] * 10).model_copy(update={"loss": 0.1})
-
-
-def perfect_run(*overrides: str) -> Result:
-    config = composed(*overrides)
-    choices = {"model": "lstm", "data": "imbalanced", "loss": "plain", "optimizer": "sgd"}
-    return result_of(choices, determining(config), perfect())
+def finished(path: Path, override: str) -> RunFolder:
+    return RunFolder(keep(path, made(config=determining(composed(override)))))
 
 
 def test_a_folder_has_one_process_at_a_time(tmp_path: Path) -> None:
@@ -32,9 +27,8 @@ def test_a_folder_has_one_process_at_a_time(tmp_path: Path) -> None:
     assert not list(folder.path.iterdir())
 
 
-def test_a_result_of_another_config_is_told_by_itself(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
-    finish(folder, perfect_run("data.keep=0.5"))
+def test_the_result_of_another_config_is_refused(tmp_path: Path) -> None:
+    folder = finished(tmp_path, "data.keep=0.5")
     assert folder.result_of(composed("data.keep=0.5")) == folder.result()
     with pytest.raises(ConfigError, match=r"other values of data\.keep;"):
         folder.result_of(composed())
@@ -52,7 +46,6 @@ def test_a_folder_belongs_to_one_config(tmp_path: Path) -> None:
 
 
 def test_one_is_not_true(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
-    finish(folder, perfect_run("data.keep=1"))
+    folder = finished(tmp_path, "data.keep=1")
     with pytest.raises(ConfigError, match=r"other values of data\.keep;"):
         folder.result_of(composed("data.keep=1.0"))
