@@ -49,7 +49,7 @@ TRAIN = ["mnist_imbalance.train"]
             "search.budget=1",
             *SHORT,
         ],
-        ["mnist_imbalance.counts", "data=augmented_40"],
+        ["mnist_imbalance", "counts", "data=augmented_40"],
         ["benchmarks", "startup", "--rounds", "1"],
     ],
     ids=lambda command: " ".join(command[:4]),
