@@ -61,7 +61,8 @@ def kept_counts(keep: Profile, minority: Sequence[int], available: list[int]) ->
     if callable(keep):
         counts = keep(list(available))
     else:
-        step = [keep if label in minority else 1.0 for label in range(classes)]
+        alone = 1.0 if isinstance(keep, list) else keep
+        step = [alone if label in minority else 1.0 for label in range(classes)]
         fractions = keep if isinstance(keep, list) else step
         if len(fractions) != classes:
             raise ConfigError(f"data.keep: must hold {classes} fractions, one for a label")
@@ -112,7 +113,7 @@ def shot_groups(counts: Sequence[int], few: int, many: int) -> dict[str, list[in
 
 def by_label(labels: Tensor) -> Sequence[Tensor]:
     """Return the indices of each label's images, in order."""
-    return labels.argsort(stable=True).split(labels.bincount().tolist())
+    return torch.split(labels.argsort(stable=True), labels.bincount().tolist())
 
 
 def hold_out(
