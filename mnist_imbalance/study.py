@@ -57,7 +57,7 @@ def check_runs(runs: Sequence[PlannedRun], study: Study) -> None:
     for run in runs:
         kinds.setdefault((run.experiment, *(run.choices.values() if study.methods else ())), run)
     check_parts(
-        compose_with([*run.overrides, *(["loss=plain"] if run.waits else [])])
+        compose_with([*run.overrides, *(["loss=plain"] if run.waits and not run.tuned else [])])
         for run in kinds.values()
     )
 
