@@ -44,7 +44,8 @@ TRAIN = ["mnist_imbalance.train"]
         [*TRAIN, "-m", "hydra/launcher=joblib", "loss=weighted", "seed=0,1", *SHORT],
         [*TRAIN, "--help"],
         [
-            "mnist_imbalance.search",
+            "mnist_imbalance",
+            "search",
             "search.space={optimizer.lr: [0.01]}",
             "search.budget=1",
             *SHORT,
