@@ -28,9 +28,13 @@ class SweepLauncher(Launcher):
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
         """Train all runs."""
+        from mnist_imbalance.errors import ConfigError
         from mnist_imbalance.sweeps.launch import check_launcher, launch, show
 
         hydra = self.config.hydra
+        if hydra.job.config_name != "train":
+            name = hydra.job.config_name
+            raise ConfigError(f"hydra.mode: a {name} has no sweep of its own; leave out -m")
         check_launcher(hydra)
         jobs = [tuple(overrides) for overrides in job_overrides]
         print(f"{len(jobs)} jobs, in {hydra.sweep.dir}", flush=True)

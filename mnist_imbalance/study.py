@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Quote, QuotedString
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from pydantic import BaseModel, ValidationError
 
@@ -58,7 +57,7 @@ def check_runs(runs: Sequence[PlannedRun], study: Study) -> None:
     for run in runs:
         kinds.setdefault((run.experiment, *(run.choices.values() if study.methods else ())), run)
     check_parts(
-        compose_with([*run.overrides, *(["loss=plain"] if run.waits else [])])
+        compose_with([*run.overrides, *(["loss=plain"] if run.waits and not run.tuned else [])])
         for run in kinds.values()
     )
 
@@ -146,8 +145,6 @@ def train_all(runs: Sequence[PlannedRun], keys: StudyKeys) -> tuple[int, list[st
 def job(config: DictConfig) -> None:
     """Train the runs of a study, then write its report."""
     with one_line_errors():  # not later: Hydra would print the overrides first
-        if HydraConfig.get().mode != RunMode.RUN:
-            raise ConfigError("hydra.mode: a study has no sweep of its own; leave out -m")
         check_launcher(HydraConfig.get())
         keys = check_study(config)
         runs = plan(keys.study)

@@ -89,6 +89,7 @@ def test_a_sweep_has_a_line_a_job_and_means_in_the_end(
     assert folders == {"loss.minority_weight=2", "loss.minority_weight=7"}
     found, damaged = read([tmp_path])
     assert (len(found), damaged) == (4, [])
+    assert found.device.str.endswith("4 runs side by side").all() == ("batched" in launcher[0])
     assert not HydraConfig.initialized()
 
 

@@ -49,7 +49,7 @@ class Cluster:
     def attempts(self) -> list[tuple[int, list[int]]]:
         """The process of each training, last or not, and the epochs that it was seen at."""
         found: list[tuple[int, list[int]]] = []
-        for log in sorted(self.logs.glob("worker-*.err")):
+        for log in sorted(self.logs.glob("worker-*.out")):
             process, last = int(log.stem.rpartition("-")[2]), EPOCHS
             for epoch in map(int, re.findall(r"Epoch (\d+):", log.read_text())):
                 if epoch < last:

@@ -44,7 +44,8 @@ def scores(right: int = 9, **more: Any) -> Scores:
 
 
 def made(seed: int = 0, test: Scores | None = None, **more: Any) -> Result:
-    known = {"seed": seed, "data_seed": 0, "epochs": 2, "steps": 466, "train_counts": [10] * 10}
+    known: dict[str, Any] = {"seed": seed, "data_seed": 0, "epochs": 2, "steps": 466}
+    known["train_counts"] = [10] * 10
     known |= {"groups": GROUPS, "data_sha256": None, "seconds": {"fit": 1 / 3, "test": 1}}
     known |= {"device": "cpu", "threads": 1, "versions": {"torch": "2"}, "condition": "imbalanced"}
     known |= {"train": scores(), "val": scores(8), "test": test or scores(positive_of_own=[7] * 10)}

@@ -71,7 +71,7 @@ def training(runs: Path) -> set[str]:
     jobs = ask("squeue", "--array", "--noheader", "--states=R", "--format=%i").split()
     found = set()
     for job in jobs:
-        for log in (runs / ".submitit").glob(f"{job}/*_log.err"):
+        for log in (runs / ".submitit").glob(f"{job}/*_log.out"):
             seen = epochs(log)
             if seen and 3 < seen[-1] < EPOCHS // 2:
                 found.add(job)
@@ -141,14 +141,14 @@ def test_a_study_whose_jobs_are_killed_pre_empted_and_out_of_time(tmp_path: Path
     assert errors.splitlines()[0] == "error: 1 runs failed"
     assert f"Slurm's job {killed} has no result, see " in errors
     for job in (out_of_time, pre_empted):
-        [log] = disturbed.glob(f".submitit/{job}/*_log.err")
+        [log] = disturbed.glob(f".submitit/{job}/*_log.out")
         assert epochs(log) == sorted(epochs(log))  # no attempt begins anew
 
-    before_again = {*disturbed.glob(".submitit/*/*_log.err")}
+    before_again = {*disturbed.glob(".submitit/*/*_log.out")}
     command = start("study", "hydra/launcher=slurm", *study, *places(disturbed))
     shown, errors = command.communicate(timeout=400)
     assert command.returncode == 0, shown + errors
-    [log] = {*disturbed.glob(".submitit/*/*_log.err")} - before_again
+    [log] = {*disturbed.glob(".submitit/*/*_log.out")} - before_again
     assert epochs(log)[0] > 3
 
     command = start("study", *study, *places(undisturbed))
@@ -169,11 +169,11 @@ def test_a_job_of_several_runs_that_is_cancelled(tmp_path: Path) -> None:
     shown, errors = command.communicate(timeout=400)
     assert command.returncode == 1, shown + errors
     assert errors.splitlines()[0] == "error: 2 of 4 jobs failed"
-    before = {*disturbed.glob(".submitit/*/*_log.err")}
+    before = {*disturbed.glob(".submitit/*/*_log.out")}
     command = start("train", *sweep, *slurm, f"runs_dir={disturbed}")
     shown, errors = command.communicate(timeout=400)
     assert command.returncode == 0, shown + errors
-    assert len({*disturbed.glob(".submitit/*/*_log.err")} - before) >= 1
+    assert len({*disturbed.glob(".submitit/*/*_log.out")} - before) >= 1
 
     batched = ["hydra/launcher=batched", "hydra.launcher.on_cpu=true"]
     command = start("train", *sweep, *batched, f"runs_dir={undisturbed}")

@@ -69,10 +69,10 @@ def study_here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str
 def test_a_study_trains_each_run_once_and_writes_its_report(
     study_here: Study, tmp_path: Path
 ) -> None:
-    code, printed, _ = study_here(tmp_path / "it's", *TWO_RUNS, "dry_run=true")
+    code, printed, _ = study_here(tmp_path / "dry", *TWO_RUNS, "dry_run=true")
     assert (code, "2 of 2 runs are missing\n" in printed) == (0, True)
     assert "missing: per_label model=cnn trainer.max_epochs=1" in printed
-    assert not (tmp_path / "it's" / "runs").exists()
+    assert not (tmp_path / "dry" / "runs").exists()
 
     code, printed, errors = study_here(tmp_path, *TWO_RUNS, "hydra/launcher=basic")
     assert code == 0, errors

@@ -262,7 +262,7 @@ def test_the_command_line(
     monkeypatch.setattr(sys, "argv", ["train", *given, "+trainer.profiler=simple"])
     train.main()
     printed = capsys.readouterr().out
-    assert "Epoch 2: 100%" in printed and "val/accuracy=" in printed and "v_num" not in printed
+    assert "Epoch 2: " in printed and "val/accuracy=" in printed and "v_num" not in printed
     assert "run_training_batch" in printed  # the profile
     assert f"TensorBoard: tensorboard --logdir {tmp_path}" in printed
     assert "accuracy %" in printed and "5-9" in printed

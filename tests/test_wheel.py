@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY
 
-from mnist_imbalance.runs import find_records
+from mnist_imbalance.records.table import read
 
 pytestmark = pytest.mark.slow
 SHORT = ["data/source=debug", f"data.dir={REPOSITORY / 'data'}", "trainer.max_epochs=1"]
@@ -66,9 +66,9 @@ def test_a_run_lies_below_the_current_folder(
     module = ["mnist_imbalance.train"] if command[-1] == "-m" else []
     done = shell(*command, *module, *SHORT)
     assert done.returncode == 0, done.stderr
-    records = find_records([tmp_path])
-    [folder] = records.folders.values()
-    assert folder.is_relative_to(tmp_path / "runs" / "default")
+    runs, _ = read([tmp_path])
+    [folder] = runs["folder"]
+    assert Path(folder).is_relative_to(tmp_path / "runs" / "default")
     assert {path.name for path in tmp_path.iterdir()} == {"runs"}
 
 
@@ -78,9 +78,7 @@ def test_a_sweep_of_a_users_own_conf(shell: Shell, tmp_path: Path) -> None:
     sweep = ["-m", "loss=smooth", "seed=0,1", "hydra/launcher=joblib"]
     done = shell("mnist-imbalance", "train", "--config-dir", "mine", *sweep, *SHORT)
     assert done.returncode == 0, done.stderr
-    assert [each.condition for each in find_records([tmp_path]).results.values()] == [
-        "smooth, data/source=debug"
-    ] * 2
+    assert read([tmp_path])[0]["condition"].tolist() == ["smooth, data/source=debug"] * 2
 
 
 def test_a_study_of_a_users_own_conf_and_its_report(shell: Shell, tmp_path: Path) -> None:

@@ -230,7 +230,7 @@ class LauncherKeys(BaseModel, strict=True):
     address: str | None = None
     num_gpus: Annotated[FiniteFloat, Field(ge=0)] = 0
     max_retries: Annotated[int, Field(ge=-1)] = 0
-    side_by_side: PositiveInt = 1
+    side_by_side: PositiveInt | None = 1
 
 
 def check_launcher(hydra: HydraConf) -> None:
@@ -264,17 +264,18 @@ def launch(jobs: Sequence[Job], hydra: HydraConf, common: Sequence[str] = ()) ->
         if source.provider == "command-line" or "searchpath" in source.provider
     ]
     common = [f"hydra.searchpath={searched}", *common]
-    compose = partial(compose_job, common)
+
+    def compose(job: Job) -> DictConfig:
+        return take_apart(compose_job(common, job))[0]
+
     at_most = keys.pop("side_by_side", 1)
     if how == "ray":
         keys["threads"] = compose(jobs[0]).threads
     if how == "batched":
         import torch  # slow to import
 
-        if keys.pop("on_cpu") or torch.cuda.is_available():
-            at_most = None
-        else:
-            how = "joblib"
+        if not (keys.pop("on_cpu") or torch.cuda.is_available()):
+            how, at_most = "joblib", 1
     chunks: Sequence[Chunk] = [[job] for job in dict.fromkeys(jobs)]
     if at_most != 1:
         from mnist_imbalance.sweeps.batched import similar

@@ -16,7 +16,6 @@ import hydra
 import optuna
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from optuna import distributions
 from pydantic import BaseModel, Field, FiniteFloat, PositiveInt, ValidationError
@@ -109,7 +108,7 @@ def default_batch(keys: SearchKeys, settings: HydraConf, seeds: int) -> int:
         if settings.runtime.choices["hydra/launcher"] == "basic"
         else effective_n_jobs(launcher.get("n_jobs", -1))
     )
-    runs = launcher.get("array_parallelism", runs) * launcher.get("side_by_side", 1)
+    runs = launcher.get("array_parallelism", runs) * (launcher.get("side_by_side") or 1)
     return int(max(1, min(runs // seeds, keys.budget // 4)))
 
 
@@ -205,8 +204,6 @@ def show(search: optuna.Study, command: Sequence[str]) -> None:
 def search(config: DictConfig) -> None:
     """Search as the command line says."""
     settings = HydraConfig.get()
-    if settings.mode != RunMode.RUN:
-        raise ConfigError("hydra.mode: a search has no sweep of its own; leave out -m")
     if settings.sweeper.params:
         raise ConfigError("experiment: an overlay that sweeps cannot be searched")
     check_launcher(settings)

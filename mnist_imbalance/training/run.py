@@ -169,7 +169,7 @@ def build_trainer(
     )
     keys = part_of(config, "trainer")
     show_progress = keys.pop("enable_progress_bar") and show_progress
-    bar = [Bar(refresh_rate=10)] if show_progress else []
+    bar = [Bar(refresh_rate=50)] if show_progress else []
     fixed = {
         "default_root_dir": folder.path,
         "logger": list(loggers),
