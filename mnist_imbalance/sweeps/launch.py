@@ -264,7 +264,10 @@ def launch(jobs: Sequence[Job], hydra: HydraConf, common: Sequence[str] = ()) ->
         if source.provider == "command-line" or "searchpath" in source.provider
     ]
     common = [f"hydra.searchpath={searched}", *common]
-    compose = partial(compose_job, common)
+
+    def compose(job: Job) -> DictConfig:
+        return take_apart(compose_job(common, job))[0]
+
     at_most = keys.pop("side_by_side", 1)
     if how == "ray":
         keys["threads"] = compose(jobs[0]).threads
