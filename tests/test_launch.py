@@ -91,6 +91,8 @@ def test_a_sweep_has_a_line_a_job_and_means_in_the_end(
     assert (len(found), damaged) == (4, [])
     assert found.device.str.endswith("4 runs side by side").all() == ("batched" in launcher[0])
     assert not HydraConfig.initialized()
+    together = "side by side" in "".join(found.device)
+    assert together == ("batched" in launcher[0])
 
 
 def test_a_failed_job_stops_no_other(sweep_here: Sweep, tmp_path: Path) -> None:
