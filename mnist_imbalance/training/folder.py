@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import cast
 
 import lightning
 import torch
@@ -77,10 +78,7 @@ class RunFolder:
 
     def config(self) -> DictConfig:
         """Read the config that the run was begun with."""
-        config = OmegaConf.load(self.config_file)
-        if not isinstance(config, DictConfig):
-            raise ConfigError(f"runs_dir: {self.config_file} is damaged; delete its folder")
-        return config
+        return cast("DictConfig", OmegaConf.load(self.config_file))
 
     def begin(self, config: DictConfig, hydra: HydraConf) -> None:
         """Write ``.hydra/``: the config, Hydra's own and the overrides."""
