@@ -302,7 +302,7 @@ def fit_program(
         classifier.close_history()
         fields = training.fields_of(run.config, run.hydra, compose)
         seconds = Seconds(fit=fit, test=tested)
-        result = training.make_result(fields, data, classifier, steps, seconds, device)
+        result = training.make_result(fields, parts[number], steps, seconds, device)
         outcomes[run] = record(run, result, data, classifier, stacked.state_of(number))
     return outcomes
 

@@ -189,11 +189,11 @@ def build_loggers(config: DictConfig, folder: RunFolder, epochs_done: int) -> li
     name = str(folder.path.relative_to(root) if folder.path.is_relative_to(root) else folder.path)
     known = {"save_dir": str(folder.path), "name": name, "run_name": name}
     parts = parts_of(config, "logger", known | {"purge_step": epochs_done})
-    loggers = [build_part(part, f"logger.{name}", Logger) for name, part in parts.items()]
-    if "mlflow" in parts:  # two processes would make its store's tables
+    loggers = {key: build_part(part, f"logger.{key}", Logger) for key, part in parts.items()}
+    if "mlflow" in loggers:  # two processes would make its store's tables
         with FileLock(root / ".mlflow.lock"), naming("logger.mlflow"):
-            loggers[list(parts).index("mlflow")].experiment  # noqa: B018
-    return loggers
+            loggers["mlflow"].experiment  # noqa: B018
+    return list(loggers.values())
 
 
 def assemble(
@@ -333,7 +333,7 @@ def train(run: Run) -> Result:
     trainer.test(classifier, datamodule=data, verbose=False)
     took = Seconds(fit=seconds, test=run.timer.time_elapsed("test"))
     device = describe(trainer.strategy.root_device)
-    result = make_result(run.record, data, classifier, steps, took, device)
+    result = make_result(run.record, run, steps, took, device)
     if run.loggers is not None:
         log_result(run.loggers, result, data)
         if run.parent:
@@ -347,8 +347,8 @@ def fit(run: Run) -> int:
     trainer, classifier = run.trainer, run.classifier
     if run.resumed:  # TensorBoard keeps its epochs; the others begin anew
         classifier.on_load_checkpoint(read_checkpoint(run.resumed))
-        others = [each for each in run.loggers or [] if not isinstance(each, TensorBoardLogger)]
-        log_epochs(others, classifier.history, run.data.groups)
+        loggers = [it for it in run.loggers or [] if not isinstance(it, TensorBoardLogger)]
+        log_epochs(loggers, classifier.history, run.data.groups)
     trainer.fit(classifier, datamodule=run.data, ckpt_path=run.resumed, weights_only=True)
     print(trainer.profiler.summary(), end="")  # type: ignore[attr-defined]  # empty without one
     steps = trainer.global_step
@@ -393,14 +393,10 @@ def log_result(loggers: Iterable[Logger], result: Result, data: MNISTData) -> No
 
 
 def make_result(
-    record: Mapping[str, Any],
-    data: MNISTData,
-    classifier: Classifier,
-    steps: int,
-    seconds: Seconds,
-    device: str,
+    record: Mapping[str, Any], parts: Parts, steps: int, seconds: Seconds, device: str
 ) -> Result:
     """Return the result of a run that has been trained and tested, see `fields_of`."""
+    data, classifier = parts.data, parts.classifier
     return Result(
         **record,
         epochs=max(classifier.history["train"]) + 1,
