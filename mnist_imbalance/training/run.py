@@ -286,12 +286,8 @@ def fit_run(
         run = assemble(config, hydra, folder, show_progress)
         if run.loggers is None:
             return train(run)
-        folder.begin(config, hydra)
-        try:
+        with folder.begin(config, hydra):
             return train(run)
-        except Exception:
-            folder.discard()
-            raise
 
 
 def check_images(config: DictConfig, folder: RunFolder, result: Result) -> None:
