@@ -35,10 +35,7 @@ warnings.filterwarnings("ignore", r"\s*'hydra/launcher/\w+' is validated against
 def compose_with(
     overrides: Sequence[str], *, name: str = "train", with_hydra: bool = False
 ) -> DictConfig:
-    """Compose ``conf/<name>.yaml`` as a command line would, with Hydra's own part or not.
-
-    The process's own ``hydra.searchpath`` counts here, too.
-    """
+    """Compose ``conf/<name>.yaml`` as this process's command line would."""
     path = list(HydraConfig.get().searchpath) if HydraConfig.initialized() else []
     ours = GlobalHydra.instance().is_initialized()
     with nullcontext() if ours else initialize_config_dir(str(CONF), version_base="1.3"):
@@ -132,10 +129,7 @@ def parameter_names(path: Any) -> set[str]:
 
 
 def inject(part: Any, known: Mapping[str, Any]) -> Any:
-    """Fill in constructor arguments that a part declares, such as ``class_counts``.
-
-    A value of the config wins, unless it is ``???``.
-    """
+    """Fill in arguments that a part declares but leaves open, or holds as ``???``."""
     if isinstance(part, list):
         return [inject(item, known) for item in part]
     if not isinstance(part, dict):
@@ -161,10 +155,11 @@ def part_of(config: DictConfig, group: str, known: Mapping[str, Any] | None = No
 
 
 def build_part(part: Any, group: str, kind: Any = object, **more: Any) -> Any:
-    """Build a part from plain values, see `part_of`."""
+    """Build a part from plain values, see `part_of`; an object stays as it is."""
     with naming(group):
         try:
-            built = instantiate(part, **more, _convert_="all")
+            is_config = isinstance(part, Mapping)
+            built = instantiate(part, **more, _convert_="all") if is_config else part
         except InstantiationException as error:
             within = re.search(r"full_key: (\w+?)\d*$", str(error))  # list items have numbers
             with naming(f"{group}.{within[1]}" if within else group):

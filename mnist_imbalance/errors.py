@@ -12,6 +12,7 @@ from errno import ENAMETOOLONG
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 STOPPED = "stopped; run the same command again to resume from the last finished epoch"
 SHOW_TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"
@@ -21,7 +22,7 @@ class ConfigError(ValueError):
     """A value that cannot work; the text is one line that names the config key."""
 
 
-def unknown_key(key: str | int) -> str:
+def unknown_key(key: str) -> str:
     """Return the error for a key that is not at the top of a config."""
     hint = "; run the same command again to resume a run from its last checkpoint"
     return f"{key}: there is no such key{hint if key == 'ckpt_path' else ''}"
@@ -29,15 +30,15 @@ def unknown_key(key: str | int) -> str:
 
 def as_config_error(error: ValidationError, prefix: str = "") -> ConfigError:
     """Return an error that names the key, the expectation and the value of every mistake."""
-    return ConfigError(
-        "; ".join(
-            unknown_key(f"{prefix}{mistake['loc'][0]}")
-            if mistake["type"] == "extra_forbidden" and len(mistake["loc"]) == 1
-            else f"{prefix}{'.'.join(map(str, mistake['loc']))}: {mistake['msg']}"
-            + ("" if mistake["type"] == "missing" else f", got {mistake['input']!r}")
-            for mistake in error.errors()
-        )
-    )
+
+    def text(mistake: ErrorDetails) -> str:
+        key = prefix + ".".join(map(str, mistake["loc"]))
+        if mistake["type"] == "extra_forbidden":
+            return unknown_key(key)
+        got = "" if mistake["type"] == "missing" else f", got {mistake['input']!r}"
+        return f"{key}: {mistake['msg']}{got}"
+
+    return ConfigError("; ".join(map(text, error.errors())))
 
 
 @contextmanager
@@ -62,10 +63,8 @@ LIBRARIES = {"hydra", "omegaconf", "yaml", "antlr4", "joblib", "lightning", "ray
 
 def origin(error: BaseException) -> str:
     """Return the name of the package whose code raised an error."""
-    last = error.__traceback__
-    while last and last.tb_next:
-        last = last.tb_next
-    return str(last.tb_frame.f_globals["__name__"]).partition(".")[0] if last else ""
+    modules = [frame.f_globals["__name__"] for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return str(modules[-1]).partition(".")[0] if modules else ""
 
 
 def is_user_error(error: BaseException) -> bool:

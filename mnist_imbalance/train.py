@@ -40,10 +40,8 @@ def job(config: DictConfig) -> None:
     for label, accuracy in enumerate(result.test.accuracy_per_label):
         table.add_row(str(label), f"{100 * accuracy:.1f}")
     table.add_section()
-    for group, accuracy in {
-        **result.accuracy_of_groups["test"],
-        "all": result.test.accuracy,
-    }.items():
+    groups = result.accuracy_of_groups["test"] | {"all": result.test.accuracy}
+    for group, accuracy in groups.items():
         table.add_row(group, f"{100 * accuracy:.1f}")
     console.print(table)
     if finished:

@@ -302,7 +302,7 @@ def fit_program(
         classifier.close_history()
         fields = training.fields_of(run.config, run.hydra, compose)
         seconds = Seconds(fit=fit, test=tested)
-        result = training.make_result(fields, data, classifier, steps, seconds, device)
+        result = training.make_result(fields, parts[number], steps, seconds, device)
         outcomes[run] = record(run, result, data, classifier, stacked.state_of(number))
     return outcomes
 
@@ -314,11 +314,11 @@ def record(
     folder = run.folder
     known = folder.result()
     if not known:
-        folder.begin(run.config, run.hydra)
-        loggers = training.build_loggers(run.config, folder, 0)
-        training.log_epochs(loggers, classifier.history, data.groups)
-        training.log_result(loggers, result, data)
-        write_record(folder.path, result, classifier.history, classifier.predictions)
+        with folder.begin(run.config, run.hydra):
+            loggers = training.build_loggers(run.config, folder, 0)
+            training.log_epochs(loggers, classifier.history, data.groups)
+            training.log_result(loggers, result, data)
+            write_record(folder.path, result, classifier.history, classifier.predictions)
     if not folder.last_checkpoint.exists():  # last: before the record it would mean a run alone
         folder.last_checkpoint.parent.mkdir(parents=True, exist_ok=True)
         checkpoint = {

@@ -39,14 +39,8 @@ def tally(
 ) -> tuple[list[Scores], numpy.ndarray]:
     """Score whole passes of several runs over a split, with few waits for the device.
 
-    Args:
-        logits: (R, N, C) of all images.
-        labels: (R, N).
-        losses: (R,).
-        metrics: More scores of each run, by name.
-
-    Returns:
-        The scores of each run, and the predicted labels (R, N) uint8.
+    Logits (R, N, C), labels (R, N), losses (R,) and more metrics of each run by name give the
+    scores of each run, and the predicted labels (R, N) uint8.
     """
     runs, _, size = logits.shape
     # torchmetrics' confusion matrix takes 25 ms where algorithms must be deterministic
@@ -55,24 +49,18 @@ def tally(
     pairs = torch.bincount((rows * size + predicted).flatten(), minlength=runs * size**2)
     positive = logits > 0
     own = rows[positive.gather(2, labels.unsqueeze(2)).squeeze(2)]
-    by_run = zip(
-        pairs.view(runs, size, size).tolist(),
-        losses.tolist(),
-        positive.sum(dim=1).tolist(),
-        torch.bincount(own, minlength=runs * size).view(runs, size).tolist(),
-        zip(metrics, logits.cpu(), labels.cpu(), strict=True),  # any metric works there
-        strict=True,
-    )
-    scores = [
-        Scores(
-            confusion=confusion,
-            loss=loss,
-            positive=above,
-            positive_of_own=own_above,
-            metrics={name: score(metric, *outputs) for name, metric in named.items()},
-        )
-        for confusion, loss, above, own_above, (named, *outputs) in by_run
-    ]
+    fields: dict[str, list[Any]] = {
+        "confusion": pairs.view(runs, size, size).tolist(),
+        "loss": losses.tolist(),
+        "positive": positive.sum(dim=1).tolist(),
+        "positive_of_own": torch.bincount(own, minlength=runs * size).view(runs, size).tolist(),
+        "metrics": [
+            {name: score(metric, *outputs) for name, metric in named.items()}
+            for named, *outputs in zip(metrics, logits.cpu(), labels.cpu(), strict=True)
+        ],  # on the CPU, where any metric works
+    }
+    by_run = zip(*fields.values(), strict=True)
+    scores = [Scores(**dict(zip(fields, values, strict=True))) for values in by_run]
     return scores, predicted.to(torch.uint8).cpu().numpy()
 
 
@@ -82,11 +70,6 @@ def score(metric: Metric, logits: Tensor, labels: Tensor) -> float | None:
     if isinstance(metric, torchmetrics.Metric):
         metric.reset()  # or it would add up the epochs
     return value if math.isfinite(value) else None
-
-
-def built(name: str, part: Any, kind: Any) -> Any:
-    """Return a part that is given as an object or as its config."""
-    return build_part(part, name, kind) if isinstance(part, Mapping) else part
 
 
 class Staged(lightning.LightningModule, ABC):
@@ -140,8 +123,7 @@ class Classifier(Staged):
     """Any model with any loss: images (N, C, H, W) → logits (N, K) → loss.
 
     A part is an object, or its config with ``_target_`` as in ``conf/``. Configs are saved as
-    hyperparameters, so that ``load_from_checkpoint`` needs the path only. It calls what they name:
-    load checkpoints that you trust.
+    hyperparameters for ``load_from_checkpoint``, which calls them: load files that you trust.
 
     Args:
         model: Maps images to logits.
@@ -181,15 +163,15 @@ class Classifier(Staged):
         if all(isinstance(metric, Mapping) for metric in (metrics or {}).values()):
             configs["metrics"] = dict(metrics or {})
         self.save_hyperparameters(configs | {"groups": self.groups}, logger=False)
-        self.model: nn.Module = built("model", model, nn.Module)
-        self.loss: nn.Module = built("loss", loss or nn.CrossEntropyLoss(), nn.Module)
-        self.make_optimizer = built("optimizer", optimizer or SGD, Callable)
+        self.model: nn.Module = build_part(model, "model", nn.Module)
+        self.loss: nn.Module = build_part(loss or nn.CrossEntropyLoss(), "loss", nn.Module)
+        self.make_optimizer = build_part(optimizer or SGD, "optimizer", Callable)
         self.make_scheduler = scheduler
         self.metrics: dict[str, Metric] = {
-            name: built(f"metrics.{name}", metric, Callable)
+            name: build_part(metric, f"metrics.{name}", Callable)
             for name, metric in (metrics or {}).items()
         }
-        self.mix = built("mix", mix, Callable)
+        self.mix = build_part(mix, "mix", Callable) if mix else None
         self.scores: dict[str, Scores] = {}
         self.predictions: dict[str, numpy.ndarray] = {}
         self.history: dict[str, dict[int, Scores]] = defaultdict(dict)
@@ -208,16 +190,12 @@ class Classifier(Staged):
         """Return an optimizer of parameters, or groups of them; without a trainer for one step."""
         with naming("optimizer"):
             optimizer = self.make_optimizer(parameters)
-            if not isinstance(optimizer, Optimizer):
-                raise TypeError(f"must make an Optimizer, makes {type(optimizer).__name__}")
         if not self.make_scheduler:
             return optimizer
         steps = int(trainer.estimated_stepping_batches) if trainer else 1
         with naming("scheduler"):
             part = inject(self.make_scheduler, {"T_max": steps, "total_steps": steps})
-            scheduler = built("scheduler", part, Callable)(optimizer)
-            if not isinstance(scheduler, LRScheduler):
-                raise TypeError(f"must be a LRScheduler, is {type(scheduler).__name__}")
+            scheduler = build_part(part, "scheduler", Callable)(optimizer)
         return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
 
     def start_epoch(self) -> None:
@@ -296,8 +274,8 @@ class Classifier(Staged):
             for name, metric in self.metrics.items():
                 with naming(f"metrics.{name}"):
                     score(metric, logits, labels)
-            with naming("mix"):
-                if self.mix:
+            if self.mix:
+                with naming("mix"):
                     images, _, others, share = self.mix(images, labels)
                     float(share * loss + (1 - share) * self.loss(self(images), others))
         self.train()

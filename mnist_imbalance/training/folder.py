@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import cast
 
 import lightning
 import torch
@@ -35,7 +36,6 @@ class RunFolder:
         self.last_checkpoint = path / "checkpoints" / "last.ckpt"
         self.result_file = path / "result.json"
         self.config_file = path / ".hydra" / "config.yaml"
-        self.kept: set[Path] | None = None  # entries before `begin`
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -77,24 +77,22 @@ class RunFolder:
 
     def config(self) -> DictConfig:
         """Read the config that the run was begun with."""
-        config = OmegaConf.load(self.config_file)
-        if not isinstance(config, DictConfig):
-            raise ConfigError(f"runs_dir: {self.config_file} is damaged; delete its folder")
-        return config
+        return cast("DictConfig", OmegaConf.load(self.config_file))
 
-    def begin(self, config: DictConfig, hydra: HydraConf) -> None:
-        """Write ``.hydra/``: the config, Hydra's own and the overrides."""
-        self.kept = set(self.path.iterdir())
+    @contextmanager
+    def begin(self, config: DictConfig, hydra: HydraConf) -> Iterator[None]:
+        """Write ``.hydra/``; remove all new files if the run fails before its first checkpoint."""
+        before = set(self.path.iterdir())
         for name, values in (("hydra", hydra), ("overrides", hydra.overrides.task)):
             write_whole(self.config_file.with_name(f"{name}.yaml"), OmegaConf.to_yaml(values))
         write_whole(self.config_file, OmegaConf.to_yaml(config))
-
-    def discard(self) -> None:
-        """Remove the files that were written since `begin`, if there is no checkpoint yet."""
-        if self.kept is None or self.last_checkpoint.exists():
-            return
-        for place in set(self.path.iterdir()) - self.kept:
-            shutil.rmtree(place) if place.is_dir() else place.unlink()
+        try:
+            yield
+        except Exception:
+            new = () if self.last_checkpoint.exists() else set(self.path.iterdir()) - before
+            for place in new:
+                shutil.rmtree(place) if place.is_dir() else place.unlink()
+            raise
 
     def epochs_done(self) -> int:
         """Return the number of epochs before the last checkpoint; 0 without one."""

@@ -26,7 +26,14 @@ from mnist_imbalance.config import build, build_part, check, compose_with, part_
 from mnist_imbalance.data.module import MNISTData
 from mnist_imbalance.errors import ConfigError, naming
 from mnist_imbalance.records import identity
-from mnist_imbalance.records.result import Result, Seconds, read_record, write_record, write_whole
+from mnist_imbalance.records.result import (
+    Groups,
+    Result,
+    Seconds,
+    read_record,
+    write_record,
+    write_whole,
+)
 from mnist_imbalance.training.callbacks import (
     AtomicCheckpointIO,
     Bar,
@@ -69,25 +76,15 @@ class LoadedRun(Parts):
 
 @dataclass(frozen=True)
 class Run(Parts):
-    """A run before its training.
-
-    Attributes:
-        folder: Where it is kept.
-        trainer: With all callbacks and loggers.
-        timer: One of these callbacks.
-        loggers: None where nothing is kept, for ``trainer.fast_dev_run``.
-        record: The fields of the result that are known before training.
-        parent: A finished run that differs in ``posthoc`` alone.
-        resumed: The checkpoint that training resumes from.
-    """
+    """A run before its training."""
 
     folder: RunFolder
-    trainer: lightning.Trainer
+    trainer: lightning.Trainer  # with all callbacks and loggers
     timer: Timer
-    loggers: list[Logger] | None
-    record: dict[str, Any]
-    parent: RunFolder | None
-    resumed: Path | None
+    loggers: list[Logger] | None  # None where nothing is kept, for ``trainer.fast_dev_run``
+    record: dict[str, Any]  # see `fields_of`
+    parent: RunFolder | None  # a finished run that differs in ``posthoc`` alone
+    resumed: Path | None  # the checkpoint that training resumes from
 
 
 def build_data(config: DictConfig) -> MNISTData:
@@ -105,11 +102,8 @@ def build_parts(config: DictConfig, data: MNISTData | None = None) -> Parts:
     names = ("num_classes", "image_shape", "class_counts", "minority")
     known = {name: getattr(data, name) for name in names} | {"head": None}
     known |= {key: config.model[key] for key in ("head", "scale") if key in config.model}
-    parts = {
-        group: part_of(config, group, known)
-        for group in ("model", "loss", "optimizer", "scheduler", "mix")
-        if config.get(group)
-    }
+    groups = ("model", "loss", "optimizer", "scheduler", "mix")
+    parts = {group: part_of(config, group, known) for group in groups if config.get(group)}
     metrics = parts_of(config, "metrics", known)
     classifier = Classifier(**parts, metrics=metrics, groups=data.groups)
     classifier.try_out(data.image_shape)
@@ -195,11 +189,11 @@ def build_loggers(config: DictConfig, folder: RunFolder, epochs_done: int) -> li
     name = str(folder.path.relative_to(root) if folder.path.is_relative_to(root) else folder.path)
     known = {"save_dir": str(folder.path), "name": name, "run_name": name}
     parts = parts_of(config, "logger", known | {"purge_step": epochs_done})
-    loggers = [build_part(part, f"logger.{name}", Logger) for name, part in parts.items()]
-    if "mlflow" in parts:  # two processes would make its store's tables
+    loggers = {key: build_part(part, f"logger.{key}", Logger) for key, part in parts.items()}
+    if "mlflow" in loggers:  # two processes would make its store's tables
         with FileLock(root / ".mlflow.lock"), naming("logger.mlflow"):
-            loggers[list(parts).index("mlflow")].experiment  # noqa: B018
-    return loggers
+            loggers["mlflow"].experiment  # noqa: B018
+    return list(loggers.values())
 
 
 def assemble(
@@ -213,16 +207,11 @@ def assemble(
     epochs_done = 0 if parent else folder.epochs_done()
     keeps = not config.trainer.get("fast_dev_run")
     loggers = build_loggers(config, folder, epochs_done) if keeps else None
-    own = parts_of(config, "callbacks", {"dirpath": folder.last_checkpoint.parent})
-    max_time = part_of(config, "trainer").get("max_time")
     with naming("trainer.max_time"):  # a run resumes after whole epochs only
-        timer = Timer(max_time, interval="epoch")
-    callbacks = [
-        timer,
-        SeedEveryEpoch(config.seed),
-        origin,
-        *(build_part(part, f"callbacks.{n}", lightning.Callback) for n, part in own.items()),
-    ]
+        timer = Timer(part_of(config, "trainer").get("max_time"), interval="epoch")
+    own = parts_of(config, "callbacks", {"dirpath": folder.last_checkpoint.parent})
+    chosen = [build_part(own[name], f"callbacks.{name}", lightning.Callback) for name in own]
+    callbacks = [timer, SeedEveryEpoch(config.seed), origin, *chosen]
     trainer = build_trainer(config, folder, loggers or [], callbacks, show_progress)
     if epochs_done and stopped_early(folder.last_checkpoint):
         trainer.fit_loop.max_epochs = epochs_done
@@ -297,12 +286,8 @@ def fit_run(
         run = assemble(config, hydra, folder, show_progress)
         if run.loggers is None:
             return train(run)
-        folder.begin(config, hydra)
-        try:
+        with folder.begin(config, hydra):
             return train(run)
-        except Exception:
-            folder.discard()
-            raise
 
 
 def check_images(config: DictConfig, folder: RunFolder, result: Result) -> None:
@@ -344,7 +329,7 @@ def train(run: Run) -> Result:
     trainer.test(classifier, datamodule=data, verbose=False)
     took = Seconds(fit=seconds, test=run.timer.time_elapsed("test"))
     device = describe(trainer.strategy.root_device)
-    result = make_result(run.record, data, classifier, steps, took, device)
+    result = make_result(run.record, run, steps, took, device)
     if run.loggers is not None:
         log_result(run.loggers, result, data)
         if run.parent:
@@ -358,8 +343,8 @@ def fit(run: Run) -> int:
     trainer, classifier = run.trainer, run.classifier
     if run.resumed:  # TensorBoard keeps its epochs; the others begin anew
         classifier.on_load_checkpoint(read_checkpoint(run.resumed))
-        others = [each for each in run.loggers or [] if not isinstance(each, TensorBoardLogger)]
-        log_epochs(others, classifier.history, run.data.groups)
+        loggers = [it for it in run.loggers or [] if not isinstance(it, TensorBoardLogger)]
+        log_epochs(loggers, classifier.history, run.data.groups)
     trainer.fit(classifier, datamodule=run.data, ckpt_path=run.resumed, weights_only=True)
     print(trainer.profiler.summary(), end="")  # type: ignore[attr-defined]  # empty without one
     steps = trainer.global_step
@@ -383,9 +368,7 @@ def load_finished(run: Run, parent: RunFolder) -> int:
     return result.steps if result else 0
 
 
-def log_epochs(
-    loggers: Iterable[Logger], history: History, groups: Mapping[str, Sequence[int]]
-) -> None:
+def log_epochs(loggers: Iterable[Logger], history: History, groups: Groups) -> None:
     """Log the scores of past epochs."""
     for logger in loggers:
         for split, epochs in history.items():
@@ -406,14 +389,10 @@ def log_result(loggers: Iterable[Logger], result: Result, data: MNISTData) -> No
 
 
 def make_result(
-    record: Mapping[str, Any],
-    data: MNISTData,
-    classifier: Classifier,
-    steps: int,
-    seconds: Seconds,
-    device: str,
+    record: Mapping[str, Any], parts: Parts, steps: int, seconds: Seconds, device: str
 ) -> Result:
     """Return the result of a run that has been trained and tested, see `fields_of`."""
+    data, classifier = parts.data, parts.classifier
     return Result(
         **record,
         epochs=max(classifier.history["train"]) + 1,
