@@ -97,12 +97,9 @@ def curves(
     mean = alt.Y("mean:Q", axis=axis, scale=alt.Scale(zero=False))
     base = alt.Chart().encode(x, color(rows, line))
     band = base.mark_area(opacity=0.18).encode(alt.Y("low:Q"), alt.Y2("high:Q"))
+    band = band.transform_filter("isValid(datum.low)")
     dots = base.mark_circle(aria=True, opacity=int(every == 1)).encode(mean, HOVER)
-    layers = [
-        band.transform_filter("isValid(datum.low)"),
-        base.mark_line().encode(mean),
-        dots.transform_filter("datum.has_dot"),
-    ]
+    layers = [band, base.mark_line().encode(mean), dots.transform_filter("datum.has_dot")]
     place = rows.groupby([layout[0], line]).cumcount()
     return panels(layers, rows.assign(has_dot=place % every == every // 2), layout, height)
 
@@ -265,9 +262,9 @@ def draw(tables: Mapping[str, pd.DataFrame]) -> dict[str, Figure]:
         "figure_6": (conditions, lambda rows: draw_models(rows, published)),
     }
     for name, (table, make) in by_optimizer.items():
+        unnamed = "" if name == "learning" else "sgd"
         for optimizer, rows in table.groupby("optimizer", sort=False):
-            unnamed = "" if name == "learning" else "sgd"
-            figures[file_name(name, str(optimizer), unnamed)] = (rows, make)
+            figures[file_name(name, optimizer, unnamed)] = (rows, make)
     return {name: make(rows) for name, (rows, make) in figures.items() if len(rows)}
 
 

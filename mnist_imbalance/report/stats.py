@@ -98,9 +98,8 @@ def judge(effects: Effects | NDArray[np.float64], margin: float | None = None) -
     - no difference: every comparison is within the margin (two one-sided tests; Schuirmann 1987).
     - undecided: otherwise, and always with fewer than two seeds.
 
-    Args:
-        effects: (seeds, comparisons), above zero where it holds; seeds with nan do not count.
-        margin: The largest effect that counts as no difference; None for never.
+    Effects are (seeds, comparisons), above zero where it holds; seeds with nan do not count. The
+    margin is the largest effect that counts as no difference, None for never.
     """
     table = pd.DataFrame(effects).dropna().astype(float).round(DECIMALS).to_numpy()
     n = len(table)
@@ -170,11 +169,10 @@ def judged(family: Sequence[tuple[dict[str, Any], Judgement]]) -> list[dict[str,
 
 def seeds_needed(effects: Iterable[float], difference: float) -> float:
     """Return with how many seeds, 3 to 1000, a paired t-test finds a difference with power 0.8."""
-    known = pd.Series(list(effects), dtype=float).dropna().round(DECIMALS)
-    difference = round(abs(difference), DECIMALS)
-    if len(known) < 2 or not difference > 0:
+    spread = float(pd.Series([*effects], dtype=float).round(DECIMALS).std())
+    difference, seeds = round(abs(difference), DECIMALS), range(3, 1001)
+    if math.isnan(spread) or not difference > 0:
         return NAN
-    spread, seeds = float(known.std()), range(3, 1001)
 
     def finds(n: int) -> bool:  # nan, by overflow, only where the power is next to 1
         return not TTestPower().power(difference / spread, n, 2 * ONE_SIDED) < 0.8

@@ -154,11 +154,10 @@ def on(runs: pd.DataFrame, ground: str) -> pd.DataFrame:
 
 def long(runs: pd.DataFrame, only_groups: bool = False) -> pd.DataFrame:
     """Return a row a run and label, group or "all", with its test accuracy."""
-    labels = {c: c.removeprefix("test ") for c in runs if c.startswith("test ")}
-    if only_groups:
-        labels = {column: label for column, label in labels.items() if not label.isdigit()}
-    keys = [*NAME, "seed", "weight", "normalize"]
-    table = runs[[*keys, *labels]].rename(columns=labels)
+    keys, scores = [*NAME, "seed", "weight", "normalize"], runs.filter(regex="^test ")
+    scores = scores.rename(columns=lambda column: column.removeprefix("test "))
+    scores = scores.filter(regex=r"\D") if only_groups else scores
+    table = runs[keys].join(scores)
     table = table.melt(keys, var_name="label", value_name="accuracy", ignore_index=False)
     return table.dropna(subset="accuracy").sort_index(kind="stable")
 
@@ -290,8 +289,7 @@ def differences(runs: pd.DataFrame) -> pd.DataFrame:
     pair = ["model", "optimizer", "label", "seed"]
     base = rows[rows.condition == REFERENCE].set_index(pair).accuracy.rename("base")
     rows = rows[rows.condition != REFERENCE].join(base, on=pair)
-    rows = rows.assign(difference=rows.accuracy - rows.base)
-    return estimates(rows, [*NAME, "label"], "difference")
+    return estimates(rows.eval("difference = accuracy - base"), [*NAME, "label"], "difference")
 
 
 def is_sweep(rows: pd.DataFrame) -> pd.Series:

@@ -107,8 +107,8 @@ def span(counts: Iterable[int]) -> str:
 
 def counted(values: Iterable[Any], key: str = "") -> str:
     """Return values, or those of a key, with their counts: "50 (275), 28 (80)"."""
-    counts = Counter(str(value.get(key) if key else value) for value in values).most_common()
-    return ", ".join(f"{value} ({count})" for value, count in counts)
+    counts = Counter(str(value.get(key) if key else value) for value in values)
+    return ", ".join(f"{value} ({count})" for value, count in counts.most_common())
 
 
 def header(columns: list[str]) -> Markup:
