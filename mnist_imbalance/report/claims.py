@@ -101,9 +101,7 @@ def change_of_groups(a: Accuracies, model: str) -> pd.DataFrame:
 
 def keep_up(a: Accuracies, model: str) -> pd.Series:
     """Return how many labels are within the margin of the original data's, or above, less half."""
-    by_label = of(
-        map(str, GROUPS["all"]), lambda label: a.difference(model, "per_label", "original", label)
-    ).dropna()
+    by_label = of("0123456789", lambda n: a.difference(model, "per_label", "original", n)).dropna()
     within = by_label.round(DECIMALS) >= -margin_of(model)
     return within.sum(axis="columns") - by_label.shape[1] / 2
 

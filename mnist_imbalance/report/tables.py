@@ -180,18 +180,16 @@ def restored(runs: pd.DataFrame) -> pd.DataFrame:
     for ground, optimizer, model, accuracy in families(runs, *GROUNDS):
         for condition, remedy in REMEDIES.items():
             try:
-                paired = pd.DataFrame(
-                    {
-                        "gained": accuracy.difference(model, condition, REFERENCE, rare),
-                        "lost": accuracy.difference(model, ORIGINAL, REFERENCE, rare),
-                        "below": accuracy.difference(model, ORIGINAL, condition, rare),
-                        "minority": accuracy(model, condition, rare),
-                        "majority": accuracy(model, condition, frequent),
-                        "overall": accuracy(model, condition, ALL),
-                    }
-                ).dropna()
+                effects = {
+                    "gained": accuracy.difference(model, condition, REFERENCE, rare),
+                    "lost": accuracy.difference(model, ORIGINAL, REFERENCE, rare),
+                    "below": accuracy.difference(model, ORIGINAL, condition, rare),
+                }
             except KeyError:  # there are no such runs
                 continue
+            shown = {"minority": rare, "majority": frequent, "overall": ALL}
+            own = {name: accuracy(model, condition, label) for name, label in shown.items()}
+            paired = pd.DataFrame(effects | own).dropna()
             n, *fraction = stats.fieller(paired.gained, paired.lost)
             lost = estimate(paired.lost)[1:]
             certain = np.isfinite(fraction[1]) and lost[1] > 0
@@ -199,7 +197,7 @@ def restored(runs: pd.DataFrame) -> pd.DataFrame:
             above = [judge(paired.gained - mark * paired.lost).verdict for mark in MARKS]
             above = above if certain else [UNDECIDED] * len(MARKS)
             not_below = judge(margin_of(model) - paired.below).verdict
-            means = paired[["minority", "majority", "overall"]].mean()
+            means = paired[[*own]].mean()
             row = (ground, optimizer, model, condition, remedy, n, *lost, *fraction)
             rows.append((*row, *above, not_below, *means, rare, frequent))
     columns = [*FAMILY, "condition", "remedy", "n", "lost", "lost_low", "lost_high", "fraction"]
@@ -294,8 +292,7 @@ def differences(runs: pd.DataFrame) -> pd.DataFrame:
 
 def is_sweep(rows: pd.DataFrame) -> pd.Series:
     """Tell which rows are of one weight of the rare labels and of no other change."""
-    plain = rows.condition.str.replace(f", {WEIGHT}[^,]*", "", regex=True)
-    return plain.str.removesuffix(BY_COUNT) == "weighted"
+    return rows.condition.str.fullmatch(f"weighted(, {WEIGHT}[^,]*)?({BY_COUNT})?")
 
 
 def weight_sweep(runs: pd.DataFrame) -> pd.DataFrame:

@@ -156,7 +156,8 @@ def tidy(markdown: str) -> str:
 def render(template: str, **context: Any) -> str:
     """Fill a template of this folder; in Markdown every value is escaped by `plain`."""
     markdown = template.endswith(".md.j2")
-    options = {"finalize": plain, "lstrip_blocks": True, "trim_blocks": True} if markdown else {}
+    of_markdown = {"finalize": plain, "lstrip_blocks": True, "trim_blocks": True}
+    options: dict[str, Any] = of_markdown if markdown else {}
     loader = PackageLoader("mnist_imbalance.report", ".")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, **options)
     filters = (across, bullets, counted, file_name, fraction, group, header, interval, kept, number)
