@@ -141,12 +141,11 @@ def best_less_largest(a: Accuracies, model: str, label: str) -> pd.Series:
 
 def others_less_2_3_4(a: Accuracies, model: str, *names: str) -> pd.DataFrame:
     """Return how far every other label lies above each of 2, 3 and 4."""
-    return pd.DataFrame(
-        {
-            f"{name}, {other} − {bad}": a(model, name, other) - a(model, name, bad)
-            for name, other, bad in product(names, "0156789", "234")
-        }
-    )
+    effects = {
+        f"{name}, {other} − {bad}": a(model, name, other) - a(model, name, bad)
+        for name, other, bad in product(names, "0156789", "234")
+    }
+    return pd.DataFrame(effects)
 
 
 def cnn_less_lstm(a: Accuracies, pairs: Iterable[tuple[str, str]]) -> pd.DataFrame:
