@@ -69,13 +69,6 @@ def test_an_interval_that_does_not_end_is_cut_and_marked() -> None:
     assert ">weight<" not in shown
 
 
-def test_curves_have_a_panel_for_each_model_and_group() -> None:
-    both = {"model": ["lstm", "cnn"] * 2, "label": ["0-4", "0-4", "5-9", "5-9"]}
-    rows = estimates(**both, condition="imbalanced", step=10)
-    shown = svg(figures.draw_curves(pd.concat([rows, rows.assign(step=20)])))
-    assert ">CNN, labels 5–9<" in shown
-
-
 def test_ai3607_stands_beside_the_models() -> None:
     rows = estimates(model=["lstm", "cnn"], condition="imbalanced", label="0-4")
     published = pd.DataFrame({"condition": ["imbalanced"], "label": "0-4", "published": 0.637})

@@ -1,14 +1,16 @@
 """The ranking of methods, of hand-made runs."""
 
 import math
+from itertools import product
 from typing import Any
 
 import pandas as pd
 import pytest
 from made_runs import groups, run
 
-from mnist_imbalance.report import methods
+from mnist_imbalance.report import figures, methods, tables, words
 
+pytest_plugins = ["made_runs"]
 SCHEDULE = {"scheduler._target_": "cosine", "optimizer.lr": 0.03}
 LEVELS = {"original": 0.99, "weighted": 0.9, "vs": 0.702, "mix=mixup": 0.701, "imbalanced": 0.7}
 
@@ -80,6 +82,25 @@ def test_rules_of_selection_stand_beside_each_other(table: pd.DataFrame) -> None
     assert (row["balanced validation"], row["test"]) == ("", "loss.minority_weight=3")
     assert row["test scores"] - row["balanced validation scores"] == pytest.approx(0.05)
     assert methods.trainings(table).chosen.tolist() == [True]
+
+
+@pytest.mark.usefixtures("kept_in_memory")
+@pytest.mark.parametrize("with_equal", [True, False])
+def test_an_imbalance_with_a_fraction_for_each_label_is_ranked(with_equal: bool) -> None:
+    own, changed = [0.1 + label / 10 for label in range(10)], "optimizer.lr=0.03, scheduler=cosine"
+    rows = []
+    for name, seed in product(("imbalanced", "vs", "weighted"), range(2)):
+        condition, values = f"{name}, data.keep={own}, {changed}", SCHEDULE | {"data.keep": own}
+        rows.append(run(condition, seed, groups(0.5 + seed / 10, 0.9), config=values))
+        rows += [of_method(name, 0.1, seed, 0.7)] * with_equal
+    raw = pd.DataFrame(rows)
+    tabulated = tables.tabulate(raw)
+    assert {str(own)} <= {*tabulated["ranked"].keep} <= {str(own), 0.1}
+    drawn = figures.svg(figures.draw_ranked(tabulated["ranked"], tabulated["pairs"]))
+    assert f"LSTM, {own} kept" in drawn
+    known = {"tables": tabulated, "runs": tables.on_grounds(raw), "damaged": []}
+    text = words.render("report.md.j2", **known, figures={}, no_images="")
+    assert f"LSTM, {own} kept" in text
 
 
 def test_no_methods_are_empty_tables(table: pd.DataFrame) -> None:

@@ -17,7 +17,6 @@ from mnist_imbalance.report.stats import (
     components,
     correct,
     estimate,
-    estimates,
     fieller,
     holm,
     judge,
@@ -44,13 +43,6 @@ def test_few_seeds_give_no_interval() -> None:
     assert np.isnan(estimate([0.7])[2:]).all()
     assert estimate([math.nan]) == pytest.approx((0, *[math.nan] * 3), nan_ok=True)
     assert estimate([0.5, 0.5]) == (2, 0.5, 0.5, 0.5)
-
-
-def test_groups_keep_their_order_and_missing_ones_a_row() -> None:
-    values = pd.DataFrame({"name": ["b", "a", "b"], "kind": "x", "value": [1.0, math.nan, 3.0]})
-    table = estimates(values, ["name", "kind"], "value")
-    assert [*table] == ["name", "kind", "n", "mean", "low", "high"]
-    assert (table.name.tolist(), table.n.tolist()) == (["b", "a"], [2, 0])
 
 
 def comparisons(*means: float) -> Values:

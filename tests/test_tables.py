@@ -79,26 +79,10 @@ def test_a_fraction_is_paired_by_seed(restored: pd.DataFrame) -> None:
     assert {one["above_0.5"], one.not_below_original} == {"undecided"}
 
 
-def test_what_was_lost_and_what_was_not_stand_first(restored: pd.DataFrame) -> None:
-    rows = restored.sort_index(level=[0, 1], sort_remaining=False).loc[STEPS, "lstm"]
-    assert [*rows.index[:2]] == ["imbalanced", "original"]
-    none, whole = rows.iloc[0], rows.iloc[1]
-    assert (none.fraction, none.high, whole.fraction, whole.low) == pytest.approx((0, 0, 1, 1))
-    assert (none["above_0.5"], whole["above_0.95"]) == ("contradicted", "holds")
-
-
 def test_of_an_uncertain_loss_any_fraction_may_be_true(restored: pd.DataFrame) -> None:
     row = restored.loc[EPOCHS, "cnn", "original"]
     assert (row.low, row.high) == (-math.inf, math.inf)
     assert {row["above_0.5"], row["above_0.95"]} == {"undecided"}
-
-
-def test_runs_with_a_last_step_stand_at_equal_steps_only(restored: pd.DataFrame) -> None:
-    assert (STEPS, "lstm", "duplicated_100") in restored.index
-    assert (EPOCHS, "lstm", "duplicated_100") not in restored.index
-    for ground, lost in ((STEPS, 0.3), (EPOCHS, 0.34)):
-        row = restored.loc[ground, "lstm", "weighted"]
-        assert (row.n, row.lost, row.minority) == pytest.approx((3, lost, 0.76))
 
 
 def compared_row(runs: pd.DataFrame, labels: Any, name: str, ground: str = STEPS) -> Any:
@@ -147,15 +131,6 @@ def test_images_are_compared_only_where_predictions_fit_the_record(
     row = compared_row(runs, LABELS, TEN)
     assert (row.n_images, row.gained) == (1, 5 * 68)
     assert math.isnan(row.low_images)
-
-
-@pytest.mark.usefixtures("kept_in_memory")
-def test_learning_curves_are_of_equal_steps(runs: pd.DataFrame) -> None:
-    found = tables.learning_curves(runs).set_index(["model", "condition", "label"])
-    assert found.loc["lstm", "imbalanced", "0-4"].to_dict() == pytest.approx(
-        {"optimizer": "sgd", "step": 11650, "n": 3, "mean": 0.62, "low": 0.62, "high": 0.62}
-    )
-    assert found.loc["lstm", "duplicated_100", "5-9"].step == 11650  # of 28 epochs of 430
 
 
 def test_runs_that_stand_on_no_ground_say_why() -> None:
@@ -222,61 +197,6 @@ def test_chosen_weights_are_those_of_the_sweep_in_the_records() -> None:
         "per_label_chosen",
         "per_label_chosen, loss.weights=[3.0, 3.0, 3.0, 3.0, 3.0, 1.0, 1.0, 1.0, 1.0, 1.0]",
     ]
-
-
-def test_the_weight_sweep_its_optimum_and_what_choosing_on_the_test_set_adds() -> None:
-    rows = []
-    for seed, best in ((0, 4), (1, 10)):
-        for weight in range(2, 11):
-            test = groups(weight / 20, 0.5)
-            # by these labels alone, the smallest weight is always best
-            val = groups(0.6 - weight / 100, 0.9 - abs(weight - best) / 10)
-            rows.append(weighted(weight, seed, test, val))
-        rows.append(weighted(7, seed, groups(0.4, 0.4), normalize="count"))
-        rows.append(run("imbalanced", seed, groups(0.3, 0.5)))
-    found = on_grounds(pd.DataFrame(rows))
-    [best, _] = tables.optimum(
-        pd.concat([found, found.assign(optimizer="adam")], ignore_index=True)
-    ).to_dict("records")
-    assert (best["by_seed"], best["n"], best["largest"], best["at_largest"]) == ("4 10", 2, 10, 1)
-    chosen = tables.selection(found)
-    assert chosen.choice.tolist() == ["one weight", "a weight a label"]
-    assert chosen[["on_validation", "on_test", "mean"]].to_numpy() == pytest.approx(
-        np.array([[0.1, 0.5, 0.4]] * 2)
-    )
-    sweep = (
-        tables.weight_sweep(found).set_index(["normalize", "label", "weight"])["mean"].sort_index()
-    )
-    assert sweep["weight_sum", "0-4"].to_dict() == pytest.approx(
-        {1: 0.3, **{w: w / 20 for w in range(2, 11)}}
-    )
-    divided = tables.normalization(found).set_index(["label", "normalize"])["mean"]
-    assert divided["0-4"].to_dict() == pytest.approx(
-        {"weight_sum": 0.35, "count": 0.4, "count - weight_sum": 0.05}
-    )
-
-
-def test_dead_labels_are_counted_and_named_by_seed() -> None:
-    rows = []
-    for seed in range(3):
-        for relu, bias in ((True, None), (True, 5.0), (False, 5.0)):
-            config = {"model.output_relu": relu, "model.output_bias": bias}
-            lost = bool(relu and bias is None and seed)
-            name = "imbalanced" if relu and bias else f"imbalanced, model.output_bias={bias}"
-            own = [9, *[10] * 8, 0] if lost else None  # of 1000 images of each label
-            tested = [0.5] * 4 + [0.0 if lost else 0.5] + [0.5] * 5
-            rows.append(run(name, seed, tested, config=config))
-            rows[-1] |= {"train_positive_of_own": own} if seed != 2 else {}
-            rows[-1] |= {"train_positive": own} if lost else {}
-            if seed == 2:
-                rows[-1]["train_positive_of_own"] = None  # the images of all labels count
-    found = tables.dead_labels(on_grounds(pd.DataFrame(rows)))
-    assert found.by_seed.tolist() == [
-        "0: none, 1: 0 4 9, 2: 0 4 9",
-        "0: none, 1: none, 2: none",
-        "0: none, 1: none, 2: none",
-    ]
-    assert found[["n", "mean"]].to_numpy().tolist() == [[3, 2], [3, 0], [3, 0]]
 
 
 IMAGES = (-0.06, -0.01, 0.02, 0.05)  # what the choice of images adds to the accuracy of 0-4

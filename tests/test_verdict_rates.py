@@ -66,13 +66,6 @@ def test_one_comparison_that_is_zero_does_not_hold(n: int) -> None:
 
 
 @of_seeds
-def test_a_single_comparison_is_wrong_at_its_level(n: int) -> None:
-    judgements = studies(n, 0.0)
-    assert at_least(0.025) <= rate("holds", judgements) <= at_most(0.025)
-    assert at_least(0.025) <= rate("contradicted", judgements) <= at_most(0.025)
-
-
-@of_seeds
 @pytest.mark.parametrize(
     ("means", "lowest"), [((3.0,), 0.025), ((3.0, 0.0, 0.0), 0.025), ((-3.0, 3.0), 0.0)]
 )

@@ -7,22 +7,15 @@ margins are those of ``docs/protocol.md``. No other module of the report knows A
 
 from collections.abc import Callable, Iterable
 from importlib import resources
+from itertools import product
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import yaml
 
-from mnist_imbalance.report.stats import (
-    DECIMALS,
-    JUDGED,
-    NAN,
-    Effects,
-    Judgement,
-    estimate,
-    judge,
-    seeds_to_decide,
-)
+from mnist_imbalance.report import stats
+from mnist_imbalance.report.stats import DECIMALS, JUDGED, NAN, Effects, estimate, judge
 
 PUBLISHED: dict[str, Any] = yaml.safe_load(
     (resources.files("mnist_imbalance.report") / "published.yaml").read_text(encoding="utf-8")
@@ -46,10 +39,9 @@ def margin_of(model: str) -> float:
 
 def published_accuracy(condition: str, label: str) -> float:
     """Return an accuracy of Table 1, a group's as the mean of its labels; nan if not in it."""
-    own = PUBLISHED["table_1"].get(condition)
+    own = dict(enumerate(PUBLISHED["table_1"].get(condition, [])))
     labels = GROUPS.get(label, [int(label)] if label.isdigit() else [])
-    known = own is not None and len(labels) and max(labels) < len(own)
-    return float(np.mean([own[n] for n in labels])) if known else NAN
+    return float(np.mean([own[n] for n in labels])) if own.keys() >= {*labels} > set() else NAN
 
 
 def published_in_text(condition: str, label: str) -> float:
@@ -59,11 +51,7 @@ def published_in_text(condition: str, label: str) -> float:
 
 
 class Accuracies:
-    """Accuracies by seed of one optimizer on one ground; KeyError where there are no such runs.
-
-    Args:
-        runs: Of `tables.on`.
-    """
+    """Accuracies by seed of one optimizer on one ground; KeyError where there are no such runs."""
 
     def __init__(self, runs: pd.DataFrame) -> None:
         self.models: list[str] = [*runs.model.unique()]
@@ -79,7 +67,7 @@ class Accuracies:
 
     def sweep(self, model: str, label: str, split: str = "test") -> pd.DataFrame:
         """Return accuracies by seed and by those of AI3607's weights that were tried."""
-        known = self.runs.loc[model].index.get_level_values("condition")
+        known = self.runs.loc[model].index.unique("condition")
         names = {w: "weighted" + f", loss.minority_weight={w}" * (w != PEAK) for w in WEIGHTS}
         swept = {w: self(model, name, label, split) for w, name in names.items() if name in known}
         if len(swept) < 2:
@@ -106,20 +94,14 @@ def gap(a: Accuracies, model: str, condition: str) -> pd.Series:
 
 def change_of_groups(a: Accuracies, model: str) -> pd.DataFrame:
     """Return by how much 0-4 and all fall and 5-9 rise under imbalance."""
-    signs = {"0-4": 1, "5-9": -1, "all": 1}
-    return pd.DataFrame(
-        {
-            f"{model}, {label}": sign * a.difference(model, "original", "imbalanced", label)
-            for label, sign in signs.items()
-        }
-    )
+    signs = pd.Series({"0-4": 1, "5-9": -1, "all": 1})
+    falls = of(signs.index, lambda label: a.difference(model, "original", "imbalanced", label))
+    return (falls * signs).add_prefix(f"{model}, ")
 
 
 def keep_up(a: Accuracies, model: str) -> pd.Series:
     """Return how many labels are within the margin of the original data's, or above, less half."""
-    by_label = of(
-        map(str, GROUPS["all"]), lambda label: a.difference(model, "per_label", "original", label)
-    ).dropna()
+    by_label = of("0123456789", lambda n: a.difference(model, "per_label", "original", n)).dropna()
     within = by_label.round(DECIMALS) >= -margin_of(model)
     return within.sum(axis="columns") - by_label.shape[1] / 2
 
@@ -146,8 +128,7 @@ def peak_less_others(a: Accuracies, model: str) -> pd.DataFrame:
 def falls_after_peak(a: Accuracies, model: str) -> pd.DataFrame:
     """Return the accuracy of 0-4 at each weight from the peak on less that at the next."""
     curves = a.sweep(model, "0-4")
-    after = [weight for weight in WEIGHTS if weight >= PEAK]
-    return pd.DataFrame({str(w): curves[w] - curves[w + 1] for w in after[:-1]})
+    return pd.DataFrame({str(w): curves[w] - curves[w + 1] for w in range(PEAK, WEIGHTS[-1])})
 
 
 def best_less_largest(a: Accuracies, model: str, label: str) -> pd.Series:
@@ -160,24 +141,17 @@ def best_less_largest(a: Accuracies, model: str, label: str) -> pd.Series:
 
 def others_less_2_3_4(a: Accuracies, model: str, *names: str) -> pd.DataFrame:
     """Return how far every other label lies above each of 2, 3 and 4."""
-    return pd.DataFrame(
-        {
-            f"{name}, {other} − {bad}": a(model, name, str(other)) - a(model, name, str(bad))
-            for name in names
-            for other in (0, 1, 5, 6, 7, 8, 9)
-            for bad in (2, 3, 4)
-        }
-    )
+    effects = {
+        f"{name}, {other} − {bad}": a(model, name, other) - a(model, name, bad)
+        for name, other, bad in product(names, "0156789", "234")
+    }
+    return pd.DataFrame(effects)
 
 
-def best_lstm_below(a: Accuracies) -> pd.DataFrame:
-    """Return each CNN's accuracy less each LSTM's."""
+def cnn_less_lstm(a: Accuracies, pairs: Iterable[tuple[str, str]]) -> pd.DataFrame:
+    """Return the CNN's accuracy in some conditions less the LSTM's in others."""
     return pd.DataFrame(
-        {
-            f"{cnn} − {lstm}": a("cnn", cnn, "all") - a("lstm", lstm, "all")
-            for cnn in TABLE_1
-            for lstm in TABLE_1
-        }
+        {f"{cnn} − {lstm}": a("cnn", cnn, "all") - a("lstm", lstm, "all") for cnn, lstm in pairs}
     )
 
 
@@ -224,17 +198,14 @@ EFFECTS: dict[str, Callable[[Accuracies, str], Effects]] = {  # of the sentences
     "cnn_beats_lstm": lambda a, _: of(
         TABLE_1, lambda name: a("cnn", name, "all") - a("lstm", name, "all")
     ),
-    "best_lstm_is_below_the_cnn": lambda a, _: best_lstm_below(a),
+    "best_lstm_is_below_the_cnn": lambda a, _: cnn_less_lstm(a, product(TABLE_1, TABLE_1)),
 }
 
 
 def judge_claims(
     accuracy: Accuracies, family: str, optimizer: str
-) -> list[tuple[dict[str, Any], Judgement]]:
-    """Judge the claims about a model for which there are runs with one optimizer.
-
-    The claims that compare the two models belong to the first model's.
-    """
+) -> list[tuple[dict[str, Any], stats.Judgement]]:
+    """Judge the claims about a model; those that compare two models belong to the first one's."""
     rows = []
     for name, claim in PUBLISHED["claims"].items():
         both = claim.get("both_models", False)
@@ -251,7 +222,7 @@ def judge_claims(
         row = {"claim": name, "section": claim["section"], "model": model, "optimizer": optimizer}
         row |= {"comparisons": table.shape[1], "margin": margin}
         row |= {"deciding": str(table.columns[judgement.deciding]) if several else ""}
-        row |= {"seeds_to_decide": seeds_to_decide(effects, judgement)}
+        row |= {"seeds_to_decide": stats.seeds_to_decide(effects, judgement)}
         row |= {"sentence": claim["sentence"], "statistic": claim["statistic"], "unit": unit}
         rows.append((row, judgement))
     return rows

@@ -26,8 +26,7 @@ SEEDS = 20  # the smallest, whose curves and mistakes the page holds
 
 def data_url(pixels: Tensor) -> str:
     """Return an image, (C, H, W) uint8, as an address that needs no file."""
-    content = io.BytesIO()
-    to_pil_image(pixels).save(content, "png")
+    to_pil_image(pixels).save(content := io.BytesIO(), "png")
     return "data:image/png;base64," + base64.b64encode(content.getvalue()).decode()
 
 

@@ -12,9 +12,10 @@ import vl_convert
 
 from mnist_imbalance.report.methods import cliques
 from mnist_imbalance.report.tables import REMEDIES
-from mnist_imbalance.report.words import file_name, group, title
+from mnist_imbalance.report.words import file_name, group, kept, title
 
 Figure = alt.FacetChart
+Drawing = tuple[pd.DataFrame, Callable[[pd.DataFrame], Figure]]
 Layout = tuple[str, int, int]  # the column that names the panels, panels in a row, width of one
 alt.data_transformers.disable_max_rows()
 
@@ -61,16 +62,14 @@ def color(rows: pd.DataFrame, column: str) -> alt.Color:
     return alt.Color(f"{column}:N", scale=scale)
 
 
-def described(
-    rows: pd.DataFrame, quantity: str, form: str = ".1%", value: str = "mean"
-) -> pd.DataFrame:
+def described(rows: pd.DataFrame, quantity: str, form: str = ".1%") -> pd.DataFrame:
     """Return rows with names for a reader, and ``hover``: the facts of a mark, a line each."""
 
     def number(estimate: float) -> str:
         return format(estimate, form).replace("-", "−").replace("%", " %").replace("inf", "∞")
 
     rows = rows.assign(**{name: rows[name].map(TITLES[name]) for name in TITLES if name in rows})
-    rows[quantity] = rows[value].map(number)
+    rows[quantity] = rows["mean"].map(number)
     if "low" in rows:
         ends = rows.low.map(number) + " to " + rows.high.map(number)
         rows["95 % interval"] = ends.where(rows.low.notna(), "none")
@@ -98,12 +97,9 @@ def curves(
     mean = alt.Y("mean:Q", axis=axis, scale=alt.Scale(zero=False))
     base = alt.Chart().encode(x, color(rows, line))
     band = base.mark_area(opacity=0.18).encode(alt.Y("low:Q"), alt.Y2("high:Q"))
+    band = band.transform_filter("isValid(datum.low)")
     dots = base.mark_circle(aria=True, opacity=int(every == 1)).encode(mean, HOVER)
-    layers = [
-        band.transform_filter("isValid(datum.low)"),
-        base.mark_line().encode(mean),
-        dots.transform_filter("datum.has_dot"),
-    ]
+    layers = [band, base.mark_line().encode(mean), dots.transform_filter("datum.has_dot")]
     place = rows.groupby([layout[0], line]).cumcount()
     return panels(layers, rows.assign(has_dot=place % every == every // 2), layout, height)
 
@@ -191,17 +187,16 @@ def draw_models(conditions: pd.DataFrame, published: pd.DataFrame) -> Figure:
 
 def draw_differences(differences: pd.DataFrame) -> Figure:
     """Draw the paired differences of every condition to ``imbalanced``."""
-    columns = ["mean", "low", "high"]
-    rows = differences.assign(**(100 * differences[columns]))
+    rows = differences.assign(**(100 * differences[["mean", "low", "high"]]))
+    rows = described(rows, "points more", "+.1f")
     at_zero = alt.condition(alt.datum.value == 0, alt.value(2), alt.value(0.5))
     axis = alt.Axis(title="points more than imbalanced", gridWidth=at_zero, tickCount=5)
-    rows = described(rows, "points more", "+.1f")
     return intervals(rows, "condition", axis, "label", ("model", 2, 280))
 
 
 def draw_curves(by_step: pd.DataFrame) -> Figure:
     """Draw validation accuracy over optimizer steps with bands over seeds."""
-    within = {end: by_step[end].clip(0, 1) for end in ("low", "high")}
+    within = by_step[["low", "high"]].clip(0, 1)
     rows = described(by_step.assign(**within), "validation accuracy")
     rows["panel"] = rows.model + ", " + rows.label
     x = alt.X("step:Q", axis=alt.Axis(grid=False, tickCount=5)).title("optimizer steps")
@@ -212,7 +207,7 @@ def draw_restored(restored: pd.DataFrame) -> Figure:
     """Draw the fraction of the loss that each remedy restores, the remedies in their order."""
     order = [*REMEDIES].index
     known = restored.sort_values("condition", key=lambda names: names.map(order), kind="stable")
-    rows = described(known, "restored", ".2f", "fraction").rename(columns={"fraction": "mean"})
+    rows = described(known.rename(columns={"fraction": "mean"}), "restored", ".2f")
     rows = rows.assign(panel=rows.optimizer + ", " + rows.ground, low=rows.low.clip(-9))
     rows["high"] = rows.high.clip(upper=9)  # JSON has no infinity
     least, most = rows["mean"].min() - 0.1, rows["mean"].max() + 0.1
@@ -226,10 +221,9 @@ def draw_ranked(ranked: pd.DataFrame, pairs: pd.DataFrame) -> Figure:
     """Draw the methods in their order; bars join those that are not told apart (Demšar, 2006)."""
     width, names = 230, {"seeds": "n", "mean_low": "low", "mean_high": "high"}
     rows = described(ranked.drop(columns=[*names.values()]).rename(columns=names), ACCURACY)
-    place = "{}, {:g} % kept".format
-    rows["panel"] = [*map(place, rows.model, 100 * rows.keep)]
+    rows["panel"] = rows.model + ", " + rows.keep.map(kept)
     bars = [
-        (place(title(model), 100 * keep), first, last, width + 10 + 7 * number)
+        (f"{title(model)}, {kept(keep)}", first, last, width + 10 + 7 * number)
         for (model, keep), own in pairs.groupby(["model", "keep"], sort=False)
         for number, (first, last) in enumerate(cliques(own))
     ]
@@ -249,30 +243,28 @@ def draw(tables: Mapping[str, pd.DataFrame]) -> dict[str, Figure]:
     sweep = tables["weight_sweep"].query("normalize == 'weight_sum'")
     sweep = sweep[sweep.groupby(["model", "optimizer"]).weight.transform("nunique") > 2]
     published = tables["table_1"].query("model == 'lstm'")[["condition", "label", "published"]]
+    conditions = tables["all_conditions"].query("condition in @AI3607")
     differences, confusion = tables["differences"], tables["confusion"]
     differences = differences[~differences.condition.str.contains("model.")]
-    figures: dict[str, tuple[pd.DataFrame, Callable[[pd.DataFrame], Figure]]] = {
+    figures: dict[str, Drawing] = {
         "restored": (restored.query("ground == 'equal steps'"), draw_restored),
         "restored_epochs": (restored.query("ground == 'equal epochs'"), draw_restored),
         "figure_3": (tables["samples"], draw_samples),
         "ranking": (tables["ranked"], lambda rows: draw_ranked(rows, tables["pairs"])),
     }
-    by_optimizer: dict[str, tuple[pd.DataFrame, Callable[[pd.DataFrame], Figure]]] = {
+    by_optimizer: dict[str, Drawing] = {
         "learning": (tables["learning_curves"], draw_curves),
         "differences": (differences, draw_differences),
         "figure_1": (confusion.query("condition == 'original'"), draw_confusion),
         "figure_2": (confusion.query("condition == 'imbalanced'"), draw_confusion),
         "figure_4": (sweep, lambda rows: draw_over_weight(rows, True)),
         "figure_5": (sweep, lambda rows: draw_over_weight(rows, False)),
-        "figure_6": (
-            tables["all_conditions"].query("condition in @AI3607"),
-            lambda rows: draw_models(rows, published),
-        ),
+        "figure_6": (conditions, lambda rows: draw_models(rows, published)),
     }
     for name, (table, make) in by_optimizer.items():
+        unnamed = "" if name == "learning" else "sgd"
         for optimizer, rows in table.groupby("optimizer", sort=False):
-            unnamed = "" if name == "learning" else "sgd"
-            figures[file_name(name, str(optimizer), unnamed)] = (rows, make)
+            figures[file_name(name, optimizer, unnamed)] = (rows, make)
     return {name: make(rows) for name, (rows, make) in figures.items() if len(rows)}
 
 

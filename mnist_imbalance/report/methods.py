@@ -5,7 +5,7 @@ the fraction of images that is kept and the settings that were tuned.
 """
 
 from collections.abc import Iterator, Mapping
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any
 
 import numpy as np
@@ -42,13 +42,10 @@ def method_of(condition: str) -> tuple[str, str]:
 def tabulate(runs: pd.DataFrame) -> pd.DataFrame:
     """Return the runs in which methods can be compared: those whose rate follows a scheduler.
 
-    Args:
-        runs: Of `records.table.read`.
-
-    Returns:
-        Columns of `TRAINED`, keep, seed, method, setting; test and val (balanced accuracies), rare
-        and frequent (test accuracies of the first two groups), imbalanced (the validation accuracy
-        weighted as the training images are), seconds and metrics. Of equal runs the first counts.
+    Columns are those of `TRAINED`, keep (text where it differs by label), kept (its mean), seed,
+    method, setting; test and val (balanced accuracies), rare and frequent (test accuracies of the
+    first two groups), imbalanced (the validation accuracy weighted as the training images are),
+    seconds and metrics. Of equal runs the first counts.
     """
     whole = ["scheduler._target_" in c and not is_cut_short(c) for c in runs.config]
     runs = runs[np.array(whole, bool) & (runs.seed == runs.data_seed)]
@@ -56,22 +53,22 @@ def tabulate(runs: pd.DataFrame) -> pd.DataFrame:
     labels = [name for name in val if name.isdigit()]
     counts = np.stack([*runs.train_counts]) if len(runs) else np.ones((0, len(labels)))
     groups = [name for name in test if name not in (*labels, "all")]
-    none = pd.Series(np.nan, runs.index)
-    named = [method_of(condition) for condition in runs.condition]
-    table = runs[["model", "steps", "optimizer", "seed", "seconds"]].assign(
+    named = pd.DataFrame(map(method_of, runs.condition), runs.index, ["method", "setting"])
+    keeps = [config.get("data.keep") for config in runs.config]
+    table = runs[["model", "steps", "optimizer", "seed", "seconds"]].join(named)
+    table = table.assign(
         rate=[config.get("optimizer.lr") for config in runs.config],
-        keep=[config.get("data.keep") for config in runs.config],
-        method=[method for method, _ in named],
-        setting=[setting for _, setting in named],
+        keep=[str(keep) if isinstance(keep, list) else keep for keep in keeps],
+        kept=[np.mean(keep) if isinstance(keep, list) else keep for keep in keeps],
         test=test[labels].mean(axis=1, skipna=False),
-        rare=test[groups[0]] if groups else none,
-        frequent=test[groups[1]] if len(groups) > 1 else none,
+        rare=test[groups[0]] if groups else np.nan,
+        frequent=test[groups[1]] if len(groups) > 1 else np.nan,
         val=val[labels].mean(axis=1, skipna=False),
         imbalanced=(counts / counts.sum(axis=1, keepdims=True) * val[labels]).sum(axis=1),
         metrics=runs.test_metrics,
     )
     table = table.drop_duplicates([*TRAINED, "keep", "seed", "method", "setting"])
-    order = ["keep", "seed", *TRAINED[1:]]
+    order = ["kept", "seed", *TRAINED[1:]]
     table = table.sort_values(order, ascending=[False, *[True] * 4])
     return table.sort_values("model", key=place, kind="stable")
 
@@ -92,25 +89,16 @@ def tuning(table: pd.DataFrame) -> pd.DataFrame:
     several = table[table.method != ORIGINAL]
     same = several.groupby(["model", "method"])
     tuned = several.seed == same.seed.transform("min")
-    tuned &= several.keep == same.keep.transform("max")
+    tuned &= several.kept == same.kept.transform("max")
     often = several.groupby(["model", "method", "setting"]).seed.transform("size")
     return several.loc[often[tuned].sort_values(ascending=False, kind="stable").index]
 
 
-def best(tried: pd.DataFrame, column: str) -> pd.Series:
-    """Return the row of the highest score, the first of equals."""
-    row: pd.Series = tried.loc[tried[column].round(6).idxmax()]
-    return row
-
-
 def places(table: pd.DataFrame) -> Iterator[tuple[str, float, pd.DataFrame]]:
-    """Go through models and imbalances, each method with its best setting on validation images.
-
-    The runs with all images stand beside each.
-    """
+    """Yield models, imbalances and the runs of each method's best setting, and of all images."""
     table = in_comparison(table)
     tried = tuning(table).groupby(["model", "method"])
-    chosen = {key: best(rows, "val").setting for key, rows in tried}
+    chosen = {key: rows.setting[rows.val.round(6).idxmax()] for key, rows in tried}
     own = [chosen.get(key, "") for key in zip(table.model, table.method, strict=True)]
     for model, rows in table[table.setting == own].groupby("model", sort=False):
         whole = rows.method == ORIGINAL
@@ -154,15 +142,11 @@ def pairs(table: pd.DataFrame) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for model, keep, here in places(table):
         scores = by_seed(here[here.method != ORIGINAL])
-        rows += stats.judged(
-            [
-                (
-                    {"model": model, "keep": keep, "first": first, "second": second},
-                    stats.judge(scores[first] - scores[second]),
-                )
-                for first, second in combinations(scores, 2)
-            ]
-        )
+        family = []
+        for first, second in combinations(scores, 2):
+            row = {"model": model, "keep": keep, "first": first, "second": second}
+            family.append((row, stats.judge(scores[first] - scores[second])))
+        rows += stats.judged(family)
     columns = ["model", "keep", "first", "second", "n", "effect", "low", "high", "p", "p_corrected"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -180,22 +164,20 @@ def metrics(table: pd.DataFrame) -> pd.DataFrame:
 
 def rules(table: pd.DataFrame) -> pd.DataFrame:
     """Return the setting that each rule of selection chooses, and its balanced test accuracy."""
-    rows = []
-    tried_by = tuning(in_comparison(table)).groupby(["model", "method"], sort=False)
-    for (model, method), tried in tried_by:
+    rows, best_first = [], tuning(in_comparison(table))
+    for (model, method), tried in best_first.groupby(["model", "method"], sort=False):
         if len(tried) > 1:
-            found = {rule: best(tried, column) for rule, column in RULES.items()}
+            at = {rule: tried[column].round(6).idxmax() for rule, column in RULES.items()}
             row = {"model": model, "method": method, "tried": len(tried)}
-            row |= {rule: chosen.setting for rule, chosen in found.items()}
-            rows.append(row | {f"{rule} scores": chosen.test for rule, chosen in found.items()})
+            row |= {rule: tried.setting[best] for rule, best in at.items()}
+            rows.append(row | {f"{rule} scores": tried.test[best] for rule, best in at.items()})
     columns = ["model", "method", "tried", *RULES, *(f"{rule} scores" for rule in RULES)]
     return pd.DataFrame(rows, columns=columns)
 
 
 def trainings(table: pd.DataFrame) -> pd.DataFrame:
     """Return how long and at which rate the plain loss was tried, and what was chosen."""
-    plain = tuning(table)
-    plain = plain[(plain.method == PLAIN) & (plain.setting == "")]
+    plain = tuning(table).query("method == @PLAIN and setting == ''")
     chosen = in_comparison(table)[TRAINED].drop_duplicates().assign(chosen=True)
     made = plain[[*TRAINED, "val"]].merge(chosen, on=TRAINED, how="left")
     return made.assign(chosen=made.chosen.notna())
@@ -204,19 +186,17 @@ def trainings(table: pd.DataFrame) -> pd.DataFrame:
 def cliques(place: pd.DataFrame) -> list[tuple[str, str]]:
     """Return the first and last method of every longest row that is not told apart (Demšar 2006).
 
-    Args:
-        place: The rows of `pairs` of one model and imbalance, the methods in their order.
+    The rows are those of `pairs` of one model and imbalance, the methods in their order.
     """
     order = [*dict.fromkeys([*place["first"], *place["second"]])]
     close = place[~(place.p_corrected < TOGETHER)]
     together = {*zip(close["first"], close["second"], strict=True)}
-    found: list[tuple[int, int]] = []
-    for start in range(len(order)):
-        end = start
-        while end + 1 < len(order) and all(
-            (order[at], order[end + 1]) in together for at in range(start, end + 1)
-        ):
-            end += 1
-        if end > start and not (found and found[-1][1] >= end):
-            found.append((start, end))
-    return [(order[start], order[end]) for start, end in found]
+    found, reached = list[tuple[str, str]](), 0
+    for start, first in enumerate(order):
+        ends = range(start + 1, len(order))
+        apart = (end for end in ends if not {*product(order[start:end], [order[end]])} <= together)
+        last = next(apart, len(order)) - 1
+        if last > max(start, reached):
+            found.append((first, order[last]))
+            reached = last
+    return found

@@ -25,11 +25,7 @@ BLOCKS = {"explorer": '<div id="explore"></div>', "claims": '<div id="claims-lis
 
 
 def read_images(overrides: Iterable[str]) -> tuple[Images, list[Copy]]:
-    """Return the images of runs with some overrides, and the copies that AI3607 makes of them.
-
-    Raises:
-        ConfigError: They cannot be had.
-    """
+    """Return the images of runs with some overrides, and AI3607's copies, or raise ConfigError."""
     own = [override for override in overrides if override.lstrip("+~").startswith("data")]
     data: MNISTData = build(compose_with(["data=augmented_100", *own]), "data")
     if not data.dir.is_dir():
@@ -79,13 +75,7 @@ def contents(runs: pd.DataFrame, damaged: list[str], overrides: Iterable[str]) -
 
 
 def write_report(config: DictConfig) -> Path:
-    """Write the report of a study, composed from ``conf/study.yaml``, and return its page.
-
-    With runs of one's own it is written below them, else to ``report``.
-
-    Raises:
-        ConfigError: There is nothing to report, or nowhere to write it.
-    """
+    """Write the report of ``conf/study.yaml``, below one's own runs if any, and return its page."""
     roots, own = [config.runs_dir, *config.records_dirs], Path(config.runs_dir).rglob("result.json")
     usual = Path(config.runs_dir, "report") if any(own) else "report"
     folder = Path(config.study.report_dir or usual)

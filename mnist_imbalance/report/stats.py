@@ -18,12 +18,8 @@ from statsmodels.stats.power import TTestPower
 NAN = math.nan
 ONE_SIDED = 0.025
 DECIMALS = 12  # accuracies differ by more, so a smaller difference is a rounding error
-HOLDS, CONTRADICTED, NO_DIFFERENCE, UNDECIDED = VERDICTS = (
-    "holds",
-    "contradicted",
-    "no difference",
-    "undecided",
-)
+VERDICTS = ("holds", "contradicted", "no difference", "undecided")
+HOLDS, CONTRADICTED, NO_DIFFERENCE, UNDECIDED = VERDICTS
 JUDGED = ["n", "effect", "low", "high", "verdict", "corrected", "p", "p_corrected"]
 Effects: TypeAlias = pd.DataFrame | pd.Series  # a row a seed, a column a comparison
 
@@ -48,9 +44,10 @@ def estimate(values: Iterable[float], new_run: bool = False) -> Estimate:
     return Estimate(n, mean, mean - half, mean + half)
 
 
-def estimates(rows: pd.DataFrame, by: list[str], value: str) -> pd.DataFrame:
+def estimates(rows: pd.DataFrame, by: list[str], value: str, new_run: bool = False) -> pd.DataFrame:
     """Return the estimate of a column in every group, in the order of the groups."""
-    found = [(*keys, *estimate(group[value])) for keys, group in rows.groupby(by, sort=False)]
+    groups = rows.groupby(by, sort=False)[value]
+    found = [(*keys, *estimate(values, new_run)) for keys, values in groups]
     table = pd.DataFrame(found, columns=[*by, *Estimate._fields])
     return table.astype({"n": int, "mean": float, "low": float, "high": float})
 
@@ -101,16 +98,15 @@ def judge(effects: Effects | NDArray[np.float64], margin: float | None = None) -
     - no difference: every comparison is within the margin (two one-sided tests; Schuirmann 1987).
     - undecided: otherwise, and always with fewer than two seeds.
 
-    Args:
-        effects: (seeds, comparisons), above zero where it holds; seeds with nan do not count.
-        margin: The largest effect that counts as no difference; None for never.
+    Effects are (seeds, comparisons), above zero where it holds; seeds with nan do not count. The
+    margin is the largest effect that counts as no difference, None for never.
     """
     table = pd.DataFrame(effects).dropna().astype(float).round(DECIMALS).to_numpy()
     n = len(table)
-    if n < 2:
-        deciding = int(table[0].argmin()) if table.size else 0
-        effect = float(table[0, deciding]) if table.size else NAN
-        return Judgement(n, effect, NAN, NAN, UNDECIDED, deciding=deciding)
+    if table.size == 0:
+        return Judgement(0, NAN, NAN, NAN, UNDECIDED)
+    if n == 1:
+        return Judgement(1, float(table.min()), NAN, NAN, UNDECIDED, deciding=int(table.argmin()))
 
     def test(against: float, side: str) -> NDArray[np.float64]:
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -138,15 +134,12 @@ def _verdict(holds: bool, contradicted: bool, within: bool) -> str:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p-values adjusted by Holm; nan does not count.
-
-    Written out, since multipletests of statsmodels collects garbage, half a second each time.
-    """
+    """Return p-values adjusted by Holm; nan does not count."""
+    # not by multipletests of statsmodels, which collects garbage, half a second each time
     p = pd.Series(p_values, dtype=float)
     order = p.dropna().sort_values(kind="stable")
     stepped = order * np.arange(len(order), 0, -1)
-    adjusted: list[float] = stepped.cummax().clip(upper=1).reindex(p.index).tolist()
-    return adjusted
+    return [*stepped.cummax().clip(upper=1).reindex(p.index)]
 
 
 def correct(family: Sequence[Judgement]) -> list[tuple[str, float]]:
@@ -167,21 +160,19 @@ def correct(family: Sequence[Judgement]) -> list[tuple[str, float]]:
 def judged(family: Sequence[tuple[dict[str, Any], Judgement]]) -> list[dict[str, Any]]:
     """Return the rows of a family with their judgements, raw and corrected, as `JUDGED`."""
     corrected = correct([judgement for _, judgement in family])
-    return [
-        row
-        | {key: getattr(judgement, key) for key in ("n", "effect", "low", "high", "verdict", "p")}
-        | {"corrected": verdict, "p_corrected": p}
-        for (row, judgement), (verdict, p) in zip(family, corrected, strict=True)
-    ]
+    rows = []
+    for (row, judgement), (verdict, p) in zip(family, corrected, strict=True):
+        said = judgement._asdict() | {"p": judgement.p, "corrected": verdict, "p_corrected": p}
+        rows.append(row | {key: said[key] for key in JUDGED})
+    return rows
 
 
 def seeds_needed(effects: Iterable[float], difference: float) -> float:
     """Return with how many seeds, 3 to 1000, a paired t-test finds a difference with power 0.8."""
-    known = pd.Series(list(effects), dtype=float).dropna().round(DECIMALS)
-    difference = round(abs(difference), DECIMALS)
-    if len(known) < 2 or not difference > 0:
+    spread = float(pd.Series([*effects], dtype=float).round(DECIMALS).std())
+    difference, seeds = round(abs(difference), DECIMALS), range(3, 1001)
+    if math.isnan(spread) or not difference > 0:
         return NAN
-    spread, seeds = float(known.std()), range(3, 1001)
 
     def finds(n: int) -> bool:  # nan, by overflow, only where the power is next to 1
         return not TTestPower().power(difference / spread, n, 2 * ONE_SIDED) < 0.8
@@ -200,28 +191,24 @@ def seeds_to_decide(effects: Effects, judgement: Judgement) -> float:
         return NAN
     below = table.columns[table.mean() < 0]
     needed = [seeds_needed(table[c], table[c].mean()) for c in (below if len(below) else table)]
-    counts = [math.inf if math.isnan(count) else count for count in needed]
-    decisive = min(counts) if len(below) else max(counts)
+    counts = pd.Series(needed).fillna(math.inf)
+    decisive = float(counts.min() if len(below) else counts.max())
     return max(decisive, len(table) + 1) if math.isfinite(decisive) else NAN
 
 
 def components(values: pd.DataFrame) -> dict[Hashable, float]:
     """Return the variances by source of runs with crossed seeds, by a mixed model fitted by REML.
 
-    Args:
-        values: A column "value", and one of levels for each of the two sources; a row a run.
+    The values have a column "value", and one of levels for each of the two sources; a row a run.
     """
     first, second = sources = [column for column in values if column != "value"]
     spread = float(values.value.std())
     if round(spread, DECIMALS) == 0:
         return dict.fromkeys([*sources, "rest"], 0.0)
     scaled = (values.value - values.value.mean()) / spread
-    model = MixedLM.from_formula(
-        "value ~ 1",
-        pd.DataFrame({"value": scaled, "a": values[first], "b": values[second]}),
-        groups=np.ones(len(values)),  # one, as the two sources are crossed
-        vc_formula={"a": "0 + C(a)", "b": "0 + C(b)"},
-    )
+    table = pd.DataFrame({"value": scaled, "a": values[first], "b": values[second]})
+    one_group, formulas = np.ones(len(values)), {"a": "0 + C(a)", "b": "0 + C(b)"}  # crossed
+    model = MixedLM.from_formula("value ~ 1", table, groups=one_group, vc_formula=formulas)
     # REML's optimum without MixedLM.fit, whose Hessian fails where a component is zero
     model.reml, model.cov_pen, model.fe_pen = True, None, None  # as fit sets them
 
@@ -233,12 +220,11 @@ def components(values: pd.DataFrame) -> dict[Hashable, float]:
             return math.inf
         return math.inf if math.isnan(likely) else -float(likely)
 
-    found = optimize.minimize(  # over the logs of both variances relative to the rest's
-        unlikely,
-        x0=[0.0, 0.0],
-        method="Nelder-Mead",
-        bounds=[(math.log(1e-8), math.log(1e8))] * 2,
-        options={"xatol": 1e-4, "fatol": 1e-8, "maxiter": 2000},
+    # over the logs of both variances relative to the rest's
+    options = {"xatol": 1e-4, "fatol": 1e-8, "maxiter": 2000}
+    bounds = [(math.log(1e-8), math.log(1e8))] * 2
+    found = optimize.minimize(
+        unlikely, [0, 0], method="Nelder-Mead", bounds=bounds, options=options
     )
     ratios, others = np.exp(found.x), np.zeros((0, 0))
     scale = model.get_scale(model.get_fe_params(others, ratios)[0], others, ratios)
@@ -253,12 +239,8 @@ def over_seeds_and_images(
 
     The variance is that of the pigeonhole bootstrap (Owen 2007, AOAS 1) with infinitely many
     replicates, with n / (n − 1) on the seeds' part and Student's t, since seeds are few. It is
-    conservative: in simulations of 5 and 10 seeds it covers 95 to 99.9 %.
-
-    Args:
-        first: (seeds, images), whether a condition's network is right.
-        second: The same of another condition, paired by seed.
-        labels: (images,), whose own accuracies are averaged.
+    conservative: in simulations of 5 and 10 seeds it covers 95 to 99.9 %. Of two conditions paired
+    by seed, first and second are (seeds, images), right or wrong; the labels (images,) count alike.
     """
     difference = first.astype(np.int8) - second.astype(np.int8)
     parts = [difference[:, labels == label] for label in np.unique(labels)]

@@ -17,7 +17,7 @@ from mnist_imbalance.records import table as records
 from mnist_imbalance.report import claims as ai3607
 from mnist_imbalance.report import methods, stats
 from mnist_imbalance.report.claims import Accuracies, margin_of
-from mnist_imbalance.report.stats import NAN, UNDECIDED, Estimate, estimate, estimates, judge
+from mnist_imbalance.report.stats import UNDECIDED, Estimate, estimate, estimates, judge
 from mnist_imbalance.report.words import WEIGHT, place
 
 STEPS, EPOCHS = GROUNDS = ("equal steps", "equal epochs")
@@ -63,6 +63,11 @@ COMPARED = {  # the first condition less the second
     "a weight for each label: by images − by weights": (PER_LABEL + BY_COUNT, PER_LABEL),
 }
 HEADLINE = [ORIGINAL, REFERENCE, CHANGED, COPIES, WEIGHTED + BY_COUNT]
+SAID = {  # key of a config → column of `on_grounds`
+    **{"loss.minority_weight": "weight", "loss.normalize": "normalize", "loss.weights": "weights"},
+    **{"model.output_relu": "output_relu", "model.output_bias": "output_bias"},
+    "trainer.max_steps": "last_step",
+}
 
 
 def on_grounds(runs: pd.DataFrame) -> pd.DataFrame:
@@ -70,35 +75,20 @@ def on_grounds(runs: pd.DataFrame) -> pd.DataFrame:
 
     At equal steps stand the runs of as many steps as most runs of the imbalanced set, at equal
     epochs those of as many epochs without a last step. Runs whose rate follows a scheduler are
-    compared with one another only, see `methods`.
-
-    Args:
-        runs: Of `records.table.read`.
-
-    Returns:
-        More columns: accuracies ("test 3", "val 0-4", "test all"), what the config says, a column
-        for each of `GROUNDS`, and left_out, why a run stands on none of them.
+    compared with one another only, see `methods`. More columns than of `records.table.read` are
+    accuracies ("test 3", "val 0-4", "test all"), those of `SAID` and of `GROUNDS`, and left_out,
+    why a run stands on no ground.
     """
     runs = runs[np.array(["scheduler._target_" not in config for config in runs.config], bool)]
-    keys = ["loss.minority_weight", "loss.normalize", "loss.weights", "model.output_relu"]
-    keys += ["model.output_bias", "trainer.max_steps"]
-    config = pd.DataFrame([*runs.config], runs.index).reindex(columns=keys)
-    runs = runs.assign(
-        weight=pd.to_numeric(config["loss.minority_weight"], errors="coerce"),
-        normalize=config["loss.normalize"],
-        weights=config["loss.weights"],
-        output_relu=config["model.output_relu"],
-        output_bias=pd.to_numeric(config["model.output_bias"], errors="coerce"),
-        **{
-            f"{split} {name}": values
-            for split in ("val", "test")
-            for name, values in records.accuracies(runs, split).items()
-        }
-        | ({"val all": NAN, "test all": NAN} if runs.empty else {}),
-    )
+    config = pd.DataFrame([*runs.config], runs.index).reindex(columns=SAID).rename(columns=SAID)
+    for number in ("weight", "output_bias"):
+        config[number] = pd.to_numeric(config[number], errors="coerce")
+    scores = [records.accuracies(runs, split).add_prefix(f"{split} ") for split in ("val", "test")]
+    none = pd.DataFrame(columns=["val all", "test all"] if runs.empty else [])
+    runs = pd.concat([runs, config, *scores, none], axis=1)
     runs["condition"] = _named_by_choice(runs)
     cut = pd.Series([methods.is_cut_short(config) for config in runs.config], runs.index, bool)
-    by_epochs = config["trainer.max_steps"].isna()
+    by_epochs = runs.last_step.isna()
     epochs, steps = _common_length(runs[~cut], by_epochs[~cut])
     runs[STEPS] = ~cut & (runs.steps == steps)
     runs[EPOCHS] = ~cut & (runs.epochs == epochs) & by_epochs
@@ -116,31 +106,24 @@ def on_grounds(runs: pd.DataFrame) -> pd.DataFrame:
 
 def _named_by_choice(runs: pd.DataFrame) -> pd.Series:
     """Return the conditions; weights that no sweep among the runs chooses are named."""
-    free = {"loss.minority_weight", "loss.weights", "loss._target_"}
-    rest = runs.config.map(
-        lambda config: json.dumps(
-            {k: v for k, v in config.items() if k not in free}, sort_keys=True
-        )
-    )
+    free = dict.fromkeys(("loss.minority_weight", "loss.weights", "loss._target_"))
+    rest = runs.config.map(lambda config: json.dumps(config | free, sort_keys=True))
     named, swept = runs.condition.copy(), runs[runs.weight.isin(ai3607.WEIGHTS)]
     for at, run in runs[runs.loss == CHOSEN_WEIGHTS].iterrows():
         sweep = swept[rest[swept.index] == rest[at]].sort_values("weight")
-        labels = range(len(run.train_counts))
-        chosen = dict.fromkeys(labels, 1.0)
-        if len(sweep) > 1:
-            own = sweep[[f"val {label}" for label in next(iter(run.groups.values()))]]
-            best = sweep.weight.to_numpy()[own.to_numpy().argmax(axis=0)]
-            chosen |= dict(zip(next(iter(run.groups.values())), best, strict=True))
-        if len(sweep) < 2 or own.isna().any(axis=None) or run.weights != [*chosen.values()]:
+        rare, weights = next(iter(run.groups.values())), []
+        own = sweep[[f"val {label}" for label in rare]]
+        if len(sweep) > 1 and own.notna().all(axis=None):
+            best = sweep.weight.iloc[own.to_numpy().argmax(axis=0)]
+            chosen = dict.fromkeys(range(len(run.train_counts)), 1.0)
+            weights = [*(chosen | dict(zip(rare, best, strict=True))).values()]
+        if run.weights != weights:
             named[at] = f"{run.condition}, loss.weights={run.weights}"
     return named
 
 
 def _common_length(runs: pd.DataFrame, by_epochs: pd.Series) -> tuple[int | None, int | None]:
-    """Return the epochs and the steps of most runs of the imbalanced set, the longest of equals.
-
-    Without such runs there are no equal steps, and the epochs are those of most runs.
-    """
+    """Return the epochs and steps of most runs of the imbalanced set, else the epochs of all."""
     for rows in (runs[by_epochs], runs):
         lengths = rows[rows.condition == REFERENCE].groupby(["epochs", "steps"]).size()
         if len(lengths):
@@ -171,11 +154,10 @@ def on(runs: pd.DataFrame, ground: str) -> pd.DataFrame:
 
 def long(runs: pd.DataFrame, only_groups: bool = False) -> pd.DataFrame:
     """Return a row a run and label, group or "all", with its test accuracy."""
-    labels = {c: c.removeprefix("test ") for c in runs if c.startswith("test ")}
-    if only_groups:
-        labels = {column: label for column, label in labels.items() if not label.isdigit()}
-    keys = [*NAME, "seed", "weight", "normalize"]
-    table = runs[[*keys, *labels]].rename(columns=labels)
+    keys, scores = [*NAME, "seed", "weight", "normalize"], runs.filter(regex="^test ")
+    scores = scores.rename(columns=lambda column: column.removeprefix("test "))
+    scores = scores.filter(regex=r"\D") if only_groups else scores
+    table = runs[keys].join(scores)
     table = table.melt(keys, var_name="label", value_name="accuracy", ignore_index=False)
     return table.dropna(subset="accuracy").sort_index(kind="stable")
 
@@ -192,25 +174,22 @@ def families(runs: pd.DataFrame, *grounds: str) -> Iterator[tuple[str, str, str,
 def restored(runs: pd.DataFrame) -> pd.DataFrame:
     """Return the fraction of the loss on the rare labels that each remedy restores.
 
-    The verdicts say whether it is above each of `MARKS`, and whether the accuracy is less than the
-    margin below that of the original set.
+    Verdicts: whether it is above each of `MARKS`, and the accuracy not below the original set's.
     """
     (rare, frequent), rows = rare_and_frequent(runs), []
     for ground, optimizer, model, accuracy in families(runs, *GROUNDS):
         for condition, remedy in REMEDIES.items():
             try:
-                paired = pd.DataFrame(
-                    {
-                        "gained": accuracy.difference(model, condition, REFERENCE, rare),
-                        "lost": accuracy.difference(model, ORIGINAL, REFERENCE, rare),
-                        "below": accuracy.difference(model, ORIGINAL, condition, rare),
-                        "minority": accuracy(model, condition, rare),
-                        "majority": accuracy(model, condition, frequent),
-                        "overall": accuracy(model, condition, ALL),
-                    }
-                ).dropna()
+                effects = {
+                    "gained": accuracy.difference(model, condition, REFERENCE, rare),
+                    "lost": accuracy.difference(model, ORIGINAL, REFERENCE, rare),
+                    "below": accuracy.difference(model, ORIGINAL, condition, rare),
+                }
             except KeyError:  # there are no such runs
                 continue
+            shown = {"minority": rare, "majority": frequent, "overall": ALL}
+            own = {name: accuracy(model, condition, label) for name, label in shown.items()}
+            paired = pd.DataFrame(effects | own).dropna()
             n, *fraction = stats.fieller(paired.gained, paired.lost)
             lost = estimate(paired.lost)[1:]
             certain = np.isfinite(fraction[1]) and lost[1] > 0
@@ -218,7 +197,7 @@ def restored(runs: pd.DataFrame) -> pd.DataFrame:
             above = [judge(paired.gained - mark * paired.lost).verdict for mark in MARKS]
             above = above if certain else [UNDECIDED] * len(MARKS)
             not_below = judge(margin_of(model) - paired.below).verdict
-            means = paired[["minority", "majority", "overall"]].mean()
+            means = paired[[*own]].mean()
             row = (ground, optimizer, model, condition, remedy, n, *lost, *fraction)
             rows.append((*row, *above, not_below, *means, rare, frequent))
     columns = [*FAMILY, "condition", "remedy", "n", "lost", "lost_low", "lost_high", "fraction"]
@@ -228,30 +207,23 @@ def restored(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def correct(runs: pd.DataFrame, labels: NDArray[np.integer[Any]]) -> dict[str, NDArray[np.bool_]]:
-    """Return by config hash which test images a run gets right, (N,).
-
-    Runs whose predictions are not known, or do not give the record's confusion, are left out.
-    """
-    found = {}
-    predicted = records.predictions(runs)
+    """Return by config hash which test images are right, (N,), where predictions fit the record."""
+    found, predicted = {}, records.predictions(runs)
     for key, confusion in zip(runs.config_hash, runs.test_confusion, strict=True):
-        if len(predicted.get(key, [])) != len(labels):
+        own = predicted.get(key, labels[:0])
+        if len(own) != len(labels):
             continue
-        counts = np.zeros((len(confusion),) * 2, int)
-        np.add.at(counts, (labels, predicted[key]), 1)
-        if np.array_equal(counts, np.stack(confusion)):
-            found[key] = predicted[key] == labels
+        counts = np.bincount(len(confusion) * labels + own, minlength=confusion.size)
+        if np.array_equal(counts, confusion.ravel()):
+            found[key] = own == labels
     return found
 
 
 def compared(runs: pd.DataFrame, labels: NDArray[np.integer[Any]] | None) -> pd.DataFrame:
     """Compare remedies pair by pair on the rare labels, over seeds and over test images.
 
-    The same difference on the frequent labels and on all is not judged.
-
-    Args:
-        runs: Of `on_grounds`.
-        labels: (N,) of the test set; None where they are unknown.
+    The same difference on the frequent labels and on all is not judged. The labels of the test
+    set are (N,), or None where they are unknown.
     """
     (rare, frequent), rows = rare_and_frequent(runs), []
     needed = runs[runs.condition.isin({name for pair in COMPARED.values() for name in pair})]
@@ -271,17 +243,16 @@ def compared(runs: pd.DataFrame, labels: NDArray[np.integer[Any]] | None) -> pd.
             judgement = judge(effects, margin)
             row: dict[str, Any] = {"ground": ground, "optimizer": optimizer, "model": model}
             row |= {"comparison": comparison, "first": pair[0], "second": pair[1]}
-            row |= {"margin": margin, "rare": rare, "frequent": frequent}
-            row |= {"seeds_to_decide": stats.seeds_to_decide(effects, judgement)}
+            row |= {"seeds_to_decide": stats.seeds_to_decide(effects, judgement), "margin": margin}
             row |= {"seeds_for_margin": stats.seeds_needed(effects, margin)}
             for name, values in zip(("majority", "overall"), others, strict=True):
                 _, row[name], row[f"{name}_low"], row[f"{name}_high"] = estimate(values)
             both = pd.concat(keys, axis=1, join="inner")
             both = both[both.isin(right.keys()).all(axis=1)].sort_index()
-            row |= {"n_images": len(both)}
+            row |= {"n_images": len(both), "rare": rare, "frequent": frequent}
             if labels is not None and len(both):
                 first, second = (
-                    np.stack([right[key] for key in both.iloc[:, at]])[:, minority] for at in (0, 1)
+                    np.stack([*own.map(right)])[:, minority] for _, own in both.items()
                 )
                 wide = stats.over_seeds_and_images(first, second, labels[minority])
                 row |= {"low_images": wide.low, "high_images": wide.high}
@@ -310,25 +281,18 @@ def all_conditions(runs: pd.DataFrame, ground: str = EPOCHS) -> pd.DataFrame:
     return estimates(long(on(runs, ground), only_groups=True), [*NAME, "label"], "accuracy")
 
 
-def at_equal_steps(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return the same at equal steps."""
-    return all_conditions(runs, STEPS)
-
-
 def differences(runs: pd.DataFrame) -> pd.DataFrame:
     """Return every condition's accuracy less that of imbalanced, paired over seeds."""
     rows = long(on(runs, EPOCHS), only_groups=True)
     pair = ["model", "optimizer", "label", "seed"]
     base = rows[rows.condition == REFERENCE].set_index(pair).accuracy.rename("base")
     rows = rows[rows.condition != REFERENCE].join(base, on=pair)
-    rows = rows.assign(difference=rows.accuracy - rows.base)
-    return estimates(rows, [*NAME, "label"], "difference")
+    return estimates(rows.eval("difference = accuracy - base"), [*NAME, "label"], "difference")
 
 
 def is_sweep(rows: pd.DataFrame) -> pd.Series:
     """Tell which rows are of one weight of the rare labels and of no other change."""
-    plain = rows.condition.str.replace(f", {WEIGHT}[^,]*", "", regex=True)
-    return plain.str.removesuffix(BY_COUNT) == "weighted"
+    return rows.condition.str.fullmatch(f"weighted(, {WEIGHT}[^,]*)?({BY_COUNT})?")
 
 
 def weight_sweep(runs: pd.DataFrame) -> pd.DataFrame:
@@ -361,15 +325,14 @@ def selection(runs: pd.DataFrame) -> pd.DataFrame:
     """Return what choosing weights on the test set adds to the rare labels' test accuracy."""
     shown = on(runs, EPOCHS)
     tried = shown.weight.isin(ai3607.WEIGHTS) & (shown.normalize == "weight_sum")
-    rows, (rare, _), labels = [], rare_and_frequent(runs), [*groups_of(runs).values(), []][0]
+    rows, rare = [], rare_and_frequent(runs)[0]
+    labels = groups_of(runs).get(rare, [])
     for keys, swept in shown[is_sweep(shown) & tried].groupby(NAME[:2], sort=False):
         found: dict[str, list[list[float]]] = {"one weight": [], "a weight a label": []}
         for _, sweep in swept.sort_values("weight").groupby("seed"):
             if len(sweep) < len(ai3607.WEIGHTS):
                 continue
-            val, test = (
-                sweep[[f"{split} {n}" for n in labels]].to_numpy() for split in ("val", "test")
-            )
+            val, test = (sweep[[f"{s} {n}" for n in labels]].to_numpy() for s in ("val", "test"))
             found["one weight"].append([test[s.mean(axis=1).argmax()].mean() for s in (val, test)])
             own = [test[s.argmax(axis=0), range(len(labels))].mean() for s in (val, test)]
             found["a weight a label"].append(own)
@@ -397,10 +360,7 @@ def normalization(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def dead_labels(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return the labels that the output ReLU kills, see `dead_in`, by where its bias starts.
-
-    Of the imbalanced set with the plain loss, with the seeds that every variant has.
-    """
+    """Return the labels that the output ReLU kills, see `dead_in`, by where its bias starts."""
     shown, rows = on(runs, EPOCHS), []
     plain = shown.condition.str.replace(r", model\.output_(relu|bias)=[^,]*", "", regex=True)
     shown = shown[(plain == REFERENCE) & shown.output_relu.notna()]
@@ -408,9 +368,8 @@ def dead_labels(runs: pd.DataFrame) -> pd.DataFrame:
     for keys, variants in shown.groupby(NAME[:2], sort=False):
         count = len(variants[variant].drop_duplicates())
         whole = variants[variants.groupby("seed").seed.transform("size") == count]
-        whole = whole.sort_values(
-            [*variant, "seed"], ascending=[False, True, True], na_position="first"
-        )
+        whole = whole.sort_values([*variant, "seed"], na_position="first")
+        whole = whole.sort_values("output_relu", ascending=False, kind="stable")
         for values, own in whole.groupby(variant, sort=False, dropna=False) if count > 1 else ():
             dead = [*map(dead_in, own.to_dict("records"))]
             named = [f"{s}: {' '.join(d) or 'none'}" for s, d in zip(own.seed, dead, strict=True)]
@@ -421,10 +380,9 @@ def dead_labels(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def dead_in(run: dict[str, Any]) -> list[str]:
-    """Return the labels without a recognized test image, or nearly without a positive output.
+    """Return the labels without a right test image, or under 1 % of training images positive.
 
-    That is fewer than 1 % of the label's own training images; records that do not tell the own
-    images apart count those of all labels.
+    Records that do not tell a label's own images apart count those of all labels.
     """
     positive = run["train_positive_of_own"]
     positive = run["train_positive"] if positive is None else positive
@@ -439,39 +397,28 @@ def table_1(runs: pd.DataFrame) -> pd.DataFrame:
     shown = [*ai3607.TABLE_1, CHOSEN_WEIGHTS]
     rows = rows[(rows.optimizer == ai3607.OPTIMIZER) & rows.condition.isin(shown)]
     by = ["model", "condition", "label"]
-    table = estimates(rows, by, "accuracy")
-    for name, find in (
-        ("published", ai3607.published_accuracy),
-        ("published_in_text", ai3607.published_in_text),
-    ):
-        table[name] = [
-            find(row.condition, row.label) if row.model == "lstm" else NAN
-            for row in table.itertuples()
-        ]
-    one = [estimate(group.accuracy, new_run=True) for _, group in rows.groupby(by, sort=False)]
-    return table.assign(
-        difference=table["mean"] - table.published,
-        low_one=[new_run.low for new_run in one],
-        high_one=[new_run.high for new_run in one],
-    )
+    table, one = (estimates(rows, by, "accuracy", new_run) for new_run in (False, True))
+    for find in (ai3607.published_accuracy, ai3607.published_in_text):
+        numbers = pd.Series([*map(find, table.condition, table.label)], table.index, float)
+        table[find.__name__.removesuffix("_accuracy")] = numbers.where(table.model == "lstm")
+    difference = table["mean"] - table.published
+    return table.assign(difference=difference, low_one=one.low, high_one=one.high)
 
 
 def components(runs: pd.DataFrame) -> pd.DataFrame:
     """Split the variance of the rare labels' accuracy over the largest square of crossed seeds."""
-    (rare, _), rows = rare_and_frequent(runs), []
-    sources = {"data_seed": "choice of images", "seed": "initial weights and order"}
-    shown = runs[runs[STEPS]].drop_duplicates([*NAME, *sources]).dropna(subset=f"test {rare}")
+    rows, scored = [], f"test {rare_and_frequent(runs)[0]}"
+    sources = ["data_seed", "seed"]
+    names = ["choice of images", "initial weights and order", "value"]
+    shown = runs[runs[STEPS]].drop_duplicates([*NAME, *sources]).dropna(subset=scored)
     for keys, crossed in shown.groupby(NAME, sort=False):
         apart = crossed[crossed.data_seed != crossed.seed]
         shared = sorted({*apart.data_seed} & {*apart.seed})
         for size in range(len(shared), 2, -1):
-            inside = crossed[crossed[[*sources]].isin(shared[:size]).all(axis=1)]
+            inside = crossed[crossed[sources].isin(shared[:size]).all(axis=1)]
             if len(inside) < size**2:
                 continue
-            values = inside[[*sources, f"test {rare}"]].set_axis(
-                [*sources.values(), "value"], axis=1
-            )
-            found = stats.components(values)
+            found = stats.components(inside[[*sources, scored]].set_axis(names, axis=1))
             if total := sum(found.values()):
                 rows += [(*keys, size**2, name, v**0.5, v / total) for name, v in found.items()]
             break
@@ -479,29 +426,18 @@ def components(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def curves(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return the validation accuracy of the first two groups after each epoch, a row a group.
-
-    Columns config_hash, model, optimizer, condition, seed, step, label and accuracy; runs whose
-    epochs are not known are left out.
-    """
-    columns = ["config_hash", *NAME, "seed", "step", "label", "accuracy"]
-    shown = [*dict.fromkeys(rare_and_frequent(runs))]
-    table = records.epochs(runs)
-    table = table[table.stage == "val"].merge(
-        runs[["config_hash", *NAME, "seed", "train_counts", "steps", "config", "groups"]],
-        on="config_hash",
-    )
-    per_epoch = [
-        -(-sum(counts) // config["data.batch_size"])
-        for counts, config in zip(table.train_counts, table.config, strict=True)
-    ]
-    table["step"] = ((table.epoch + 1) * per_epoch).clip(upper=table.steps)
+    """Return the validation accuracy of the first two groups by step, of runs with known epochs."""
+    keys, shown = ["config_hash", *NAME, "seed"], [*dict.fromkeys(rare_and_frequent(runs))]
+    batch_sizes = [config["data.batch_size"] for config in runs.config]
+    per_epoch = np.ceil(runs.train_counts.map(sum) / batch_sizes)
+    table = records.epochs(runs).query("stage == 'val'")
+    table = table.merge(runs[[*keys, "steps"]].assign(per_epoch=per_epoch), on="config_hash")
+    table["step"] = ((table.epoch + 1) * table.per_epoch).clip(upper=table.steps).astype(int)
     for name in shown:
         own = [f"accuracy_{label}" for label in groups_of(runs).get(name, [])] or ["accuracy"]
         table[name] = table.reindex(columns=own).mean(axis=1)
-    keys = [name for name in columns if name not in ("label", "accuracy")]
-    table = table[[*keys, *shown]]
-    table = table.melt(keys, var_name="label", value_name="accuracy", ignore_index=False)
+    table = table[[*keys, "step", *shown]]
+    table = table.melt([*keys, "step"], None, "label", "accuracy", ignore_index=False)
     return table.sort_index(kind="stable", ignore_index=True)
 
 
@@ -524,27 +460,20 @@ def left_out(runs: pd.DataFrame) -> pd.DataFrame:
     """Return the runs that stand in no comparison, and why."""
     by = ["why", *NAME, "epochs", "steps"]
     runs = runs[runs.left_out != ""].rename(columns={"left_out": "why"})
-    rows = [
-        (*keys, ", ".join(map(str, sorted({*group.seed}))))
-        for keys, group in runs.groupby(by, sort=False)
-    ]
+    groups = runs.groupby(by, sort=False).seed
+    rows = [(*keys, ", ".join(map(str, sorted({*seeds})))) for keys, seeds in groups]
     return pd.DataFrame(rows, columns=[*by, "seeds"])
 
 
 def tabulate(
     runs: pd.DataFrame, labels: NDArray[np.integer[Any]] | None = None
 ) -> dict[str, pd.DataFrame]:
-    """Return all tables by name.
-
-    Args:
-        runs: Of `records.table.read`.
-        labels: (N,) of the test set, for comparisons image by image; None where they are unknown.
-    """
+    """Return all tables by name; the test set's labels, (N,), serve to compare image by image."""
     compete, runs = methods.tabulate(runs), on_grounds(runs)
-    makers = [restored, components, table_1, all_conditions, at_equal_steps, differences]
-    makers += [weight_sweep, selection, optimum, dead_labels, normalization, learning_curves]
-    makers += [left_out, claims]
+    makers = [restored, components, table_1, all_conditions, differences, weight_sweep, selection]
+    makers += [optimum, dead_labels, normalization, learning_curves, left_out, claims]
     tables = {make.__name__: make(runs) for make in makers}
     of_methods = (methods.ranked, methods.pairs, methods.metrics, methods.rules, methods.trainings)
     tables |= {make.__name__: make(compete) for make in of_methods}
-    return tables | {"runs": every_run(runs), "compared": compared(runs, labels)}
+    tables |= {"runs": every_run(runs), "compared": compared(runs, labels)}
+    return tables | {"at_equal_steps": all_conditions(runs, STEPS)}

@@ -3,7 +3,8 @@
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from operator import methodcaller
 from typing import Any
 
 import pandas as pd
@@ -11,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from mnist_imbalance.report import claims
+from mnist_imbalance.report.stats import VERDICTS
 
 WEIGHT = "loss.minority_weight="
 NAMES = {  # what a reader calls it, in the order of the tables
@@ -27,8 +29,7 @@ NAMES = {  # what a reader calls it, in the order of the tables
     **{"weight_sum": "by weights", "count": "by images"},
     "count - weight_sum": "by images − by weights",
 }
-BETTER = {"holds": "better", "contradicted": "worse"}
-BETTER |= {verdict: verdict for verdict in ("no difference", "undecided")}
+BETTER = {verdict: verdict for verdict in VERDICTS} | {"holds": "better", "contradicted": "worse"}
 YES = {"holds": "yes", "contradicted": "no", "undecided": "?", "no difference": "?"}
 
 
@@ -36,17 +37,16 @@ def place(column: pd.Series) -> pd.Series:
     """Return the sort key of models, optimizers and conditions; other columns as they are."""
     if column.name not in ("model", "optimizer", "condition"):
         return column
-    known = list(NAMES)
+    known = {name: rank for rank, name in enumerate(NAMES)}
 
     def key(name: str) -> tuple[Any, ...]:
         first, *changed = name.split(", ")
-        weight = [part.removeprefix(WEIGHT) for part in changed if part.startswith(WEIGHT)] or ["7"]
-        size = float(weight[0]) if re.fullmatch(r"[\d.]+", weight[0]) else math.inf
+        weight = re.search(rf", {WEIGHT}([\d.]+)(,|$)", name)
         rest = [part for part in changed if not part.startswith(WEIGHT)]
-        return known.index(first) if first in known else len(known), first, rest, size, name
+        size = float(weight[1]) if weight else 7 if rest == changed else math.inf
+        return known.get(first, len(known)), first, rest, size, name
 
-    names = sorted(column.unique(), key=key)
-    return column.map({name: rank for rank, name in enumerate(names)})
+    return column.map({name: rank for rank, name in enumerate(sorted(column.unique(), key=key))})
 
 
 def title(name: object) -> str:
@@ -59,16 +59,16 @@ def title(name: object) -> str:
     return ", ".join(NAMES.get(part, part) for part in parts)
 
 
-def inline(name: str) -> str:
-    """Return the name of a group of labels as a line says it: "0–4", "all"."""
-    return name.replace("-", "–")
-
-
 def group(name: str) -> str:
     """Return what a reader calls a label or a group: "labels 0–4", "label 3", "all labels"."""
     if name == "all":
         return "all labels"
-    return f"{'label' if name.isdigit() else 'labels'} {inline(name)}"
+    return f"{'label' if name.isdigit() else 'labels'} {name.replace('-', '–')}"
+
+
+def kept(keep: float | str) -> str:
+    """Return how many images an imbalance keeps: "10 % kept", or its settings by label."""
+    return f"{keep} kept" if isinstance(keep, str) else f"{100 * keep:g} % kept"
 
 
 def number(value: float, form: str = ".1f", scale: float = 100) -> str:
@@ -79,12 +79,10 @@ def number(value: float, form: str = ".1f", scale: float = 100) -> str:
 
 def interval(row: Any, name: str = "effect", form: str = "+.2f", scale: float = 100) -> str:
     """Return an estimate with its interval, where there is one: "+0.92 [+0.02, +1.82]"."""
-    prefix = {"effect": "", "fraction": ""}.get(name, f"{name}_")
-    value, low, high = (row[key] for key in (name, f"{prefix}low", f"{prefix}high"))
-    if math.isnan(low):
-        return number(value, form, scale)
-    ends = f"{number(low, form, scale)}, {number(high, form, scale)}"
-    return f"{number(value, form, scale)} [{ends}]"
+    prefix = "" if name in ("effect", "fraction") else f"{name}_"
+    keys = (name, f"{prefix}low", f"{prefix}high")
+    value, low, high = (number(row[key], form, scale) for key in keys)
+    return f"{value} [{low}, {high}]" if low else value
 
 
 def percent(row: Any, form: str = ".1f") -> str:
@@ -97,41 +95,31 @@ def fraction(row: Any) -> str:
     """Return the fraction of the loss that is restored, in %, with Fieller's interval."""
     if math.isnan(row["fraction"]):
         return "unknown"
-    ends = "" if math.isnan(row["low"]) else f" [{number(row['low'], '.0f')}, "
-    ends += "" if math.isnan(row["low"]) else f"{number(row['high'], '.0f')}]"
-    return f"{number(row['fraction'], '.0f')} %{' [any]' if math.isinf(row['low']) else ends}"
+    value, *ends = interval(row, "fraction", ".0f").partition(" ")
+    return f"{value} %{' [any]' if math.isinf(row['low']) else ''.join(ends)}"
 
 
 def span(counts: Iterable[int]) -> str:
     """Return the least and the most: "3 to 5"."""
-    ends = sorted({min(counts := [*counts]), max(counts)})
-    return " to ".join(map(str, ends))
+    least, *_, most = sorted([*counts] * 2)
+    return f"{least} to {most}" if least != most else f"{least}"
 
 
 def counted(values: Iterable[Any], key: str = "") -> str:
     """Return values, or those of a key, with their counts: "50 (275), 28 (80)"."""
-    counts = Counter(str(value.get(key) if key else value) for value in values).most_common()
-    return ", ".join(f"{value} ({count})" for value, count in counts)
+    counts = Counter(str(value.get(key) if key else value) for value in values)
+    return ", ".join(f"{value} ({count})" for value, count in counts.most_common())
 
 
 def header(columns: list[str]) -> Markup:
     """Return the first two lines of a table."""
-    names = " | ".join(map(plain, columns))
-    return Markup(f"| {names} |\n|{' --- |' * len(columns)}")
+    return Markup(f"| {' | '.join(map(plain, columns))} |\n|{' --- |' * len(columns)}")
 
 
-def rows(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the rows of a table by column."""
-    found: list[dict[str, Any]] = table.to_dict("records")
-    return found
-
-
-def across(
-    table: pd.DataFrame, by: list[str], column: str
-) -> list[tuple[tuple[Any, ...], dict[str, dict[str, Any]]]]:
-    """Return the keys of every line of a table with a column for each value of another key."""
-    groups = table.groupby(by, sort=False)
-    return [(keys, {row[column]: row for row in rows(cells)}) for keys, cells in groups]
+def across(table: pd.DataFrame, by: list[str], column: str) -> Iterator[tuple[Any, Any]]:
+    """Yield the keys of a line of a table, and its cells by the value of another key."""
+    for keys, cells in table.groupby(by, sort=False):
+        yield keys, cells.set_index(column, drop=False).to_dict("index")
 
 
 def file_name(picture: str, optimizer: str, unnamed: str = "sgd") -> str:
@@ -168,33 +156,14 @@ def tidy(markdown: str) -> str:
 def render(template: str, **context: Any) -> str:
     """Fill a template of this folder; in Markdown every value is escaped by `plain`."""
     markdown = template.endswith(".md.j2")
-    environment = Environment(
-        loader=PackageLoader("mnist_imbalance.report", "."),
-        autoescape=True,
-        finalize=plain if markdown else None,
-        lstrip_blocks=markdown,
-        trim_blocks=markdown,
-        undefined=StrictUndefined,
-    )
-    filters = (
-        across,
-        bullets,
-        counted,
-        file_name,
-        fraction,
-        group,
-        header,
-        inline,
-        interval,
-        number,
-    )
-    environment.filters |= {f.__name__: f for f in (*filters, percent, rows, span, title)}
-    environment.globals |= {
-        "better": BETTER,
-        "yes": YES,
-        "claims": claims,
-        "blocks": {},
-        "part": "",
-    }
+    of_markdown = {"finalize": plain, "lstrip_blocks": True, "trim_blocks": True}
+    options: dict[str, Any] = of_markdown if markdown else {}
+    loader = PackageLoader("mnist_imbalance.report", ".")
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, **options)
+    filters = (across, bullets, counted, file_name, fraction, group, header, interval, kept, number)
+    environment.filters |= {f.__name__: f for f in (*filters, percent, span, title)}
+    environment.filters["rows"] = methodcaller("to_dict", "records")
+    environment.globals |= {"better": BETTER, "yes": YES, "claims": claims}
+    environment.globals |= {"blocks": {}, "part": ""}
     filled = environment.get_template(template).render(context)
     return tidy(filled) if markdown else filled
