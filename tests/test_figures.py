@@ -36,9 +36,9 @@ def test_models_have_panels_and_the_same_colours_in_every_figure() -> None:
     shown = svg(figures.draw_over_weight(rows, of_labels=False))
     assert all(f">{name}<" in shown for name in ("LSTM", "CNN", "linear"))
     named = figures.described(rows, "accuracy")
-    colors = figures.color(named, "model").to_dict()["scale"]
+    colors: Any = figures.color(named, "model").to_dict()["scale"]
     assert len({*colors["range"]}) == 3
-    alone = figures.color(named[named.model == "CNN"], "model").to_dict()["scale"]
+    alone: Any = figures.color(named[named.model == "CNN"], "model").to_dict()["scale"]
     assert alone["range"] == colors["range"][1:2]
 
 

@@ -86,6 +86,15 @@ def test_runs_dir_may_be_no_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         train.main()
 
 
+def test_trainer_keys_from_the_environment_are_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PL_TRAINER_LIMIT_TRAIN_BATCHES", "1")
+    monkeypatch.setattr(sys, "argv", ["train", "data/source=debug", f"runs_dir={tmp_path}"])
+    with pytest.raises(SystemExit, match=r"^error: trainer: unset PL_TRAINER_LIMIT_TRAIN_BATCHES"):
+        train.main()
+
+
 @pytest.mark.parametrize("name", ["mlflow", "wandb"])
 def test_a_missing_tracker_is_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str

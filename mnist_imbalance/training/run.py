@@ -161,6 +161,8 @@ def build_trainer(
         enable_version_counter=False,
         save_on_train_epoch_end=True,
     )
+    if variables := sorted(name for name in os.environ if name.startswith("PL_TRAINER_")):
+        raise ConfigError(f"trainer: unset {variables[0]}, which no record would hold")
     keys = part_of(config, "trainer")
     show_progress = keys.pop("enable_progress_bar") and show_progress
     bar = [Bar(refresh_rate=50)] if show_progress else []
