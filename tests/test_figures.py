@@ -36,10 +36,10 @@ def test_models_have_panels_and_the_same_colours_in_every_figure() -> None:
     shown = svg(figures.draw_over_weight(rows, of_labels=False))
     assert all(f">{name}<" in shown for name in ("LSTM", "CNN", "linear"))
     named = figures.described(rows, "accuracy")
-    colors: Any = figures.color(named, "model").to_dict()["scale"]
-    assert len({*colors["range"]}) == 3
-    alone: Any = figures.color(named[named.model == "CNN"], "model").to_dict()["scale"]
-    assert alone["range"] == colors["range"][1:2]
+    colors: Any = figures.color(named, "model").to_dict()
+    assert len({*colors["scale"]["range"]}) == 3
+    alone: Any = figures.color(named[named.model == "CNN"], "model").to_dict()
+    assert alone["scale"]["range"] == colors["scale"]["range"][1:2]
 
 
 def test_marks_are_described_in_a_readers_words() -> None:

@@ -48,9 +48,9 @@ def tabulate(runs: pd.DataFrame) -> pd.DataFrame:
     seconds and metrics. Of equal runs the first counts.
     """
     whole = ["scheduler._target_" in c and not is_cut_short(c) for c in runs.config]
-    plain_order = [c.get("data.order_seed", c["seed"]) == c["seed"] for c in runs.config]
-    own = np.array(whole, bool) & np.array(plain_order, bool)  # no run of another order (A/A)
-    runs = runs[own & (runs.seed == runs.data_seed)]
+    orders = [c.get("data.order_seed", s) for c, s in zip(runs.config, runs.seed, strict=True)]
+    own = (runs.seed == runs.data_seed) & (runs.seed == orders)  # A/A runs have another order
+    runs = runs[own & np.array(whole, bool)]
     val, test = records.accuracies(runs, "val"), records.accuracies(runs, "test")
     labels = [name for name in val if name.isdigit()]
     counts = np.stack([*runs.train_counts]) if len(runs) else np.ones((0, len(labels)))
