@@ -2,7 +2,6 @@
 
 import re
 import tomllib
-from importlib import resources
 from itertools import chain
 
 import yaml
@@ -41,7 +40,3 @@ def test_what_is_checked_before_a_commit_is_what_ci_checks_first() -> None:
     assert commands == ["ruff check", "ruff format", "mypy"]
     for command in commands:
         assert re.search(f"^{command}", script, re.MULTILINE)
-
-
-def test_the_package_tells_its_types() -> None:
-    assert resources.files("mnist_imbalance").joinpath("py.typed").is_file()
