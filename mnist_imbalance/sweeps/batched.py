@@ -348,7 +348,7 @@ def fit_stacked(
     try:
         outcomes = fit_program(runs, parts, shared, show_progress)
     except torch.OutOfMemoryError:
-        fewer = f"choose fewer than {len(runs)} (hydra.launcher.side_by_side with slurm or ray)"
+        fewer = f"choose fewer, hydra.launcher.side_by_side={len(runs) // 2}"
         failure = f"{len(runs)} runs side by side do not fit into memory; {fewer}"
         outcomes = dict.fromkeys(runs, failure)
     except Exception as error:
