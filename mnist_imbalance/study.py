@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from mnist_imbalance.config import CONF, compose_with, start
 from mnist_imbalance.errors import ConfigError, as_config_error, one_line_errors
 from mnist_imbalance.sweeps.launch import check_launcher, launch
-from mnist_imbalance.sweeps.plan import PlannedRun, Study, plan, with_choices
+from mnist_imbalance.sweeps.plan import PlannedRun, Study, at_grid_ends, plan, with_choices
 
 if TYPE_CHECKING:
     import pandas
@@ -116,9 +116,10 @@ def train_all(runs: Sequence[PlannedRun], keys: StudyKeys) -> tuple[int, list[st
     while True:
         records, _ = read([keys.runs_dir, *keys.records_dirs])
         recorded = {*records.config_hash}
-        ready = unique(with_choices(runs, records, keys.study.weights))
+        chosen = with_choices(runs, records, keys.study.weights)
+        ready = unique(chosen)
         if keys.dry_run:
-            show_plan(with_choices(runs, records, keys.study.weights), records)
+            show_plan(chosen, records)
             return 0, []
         ended = recorded | failed.keys()
         wave = [run for run in ready if not run.waits and run.config_hash not in ended]
@@ -126,6 +127,8 @@ def train_all(runs: Sequence[PlannedRun], keys: StudyKeys) -> tuple[int, list[st
         done = len(ready) - to_come - len(failed)
         print(f"{done} of {len(ready)} runs done, {to_come} to come, {len(failed)} failed")
         if not wave:
+            for setting in at_grid_ends(runs, chosen):
+                print(f"chosen at the end of its grid: {setting}")
             break
         sys.stdout.flush()
         runs_dir = QuotedString(keys.runs_dir, Quote.single).with_quotes()

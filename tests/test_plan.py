@@ -16,7 +16,14 @@ from mnist_imbalance.records.identity import determining, hash_config
 from mnist_imbalance.report.tables import COMPARED, HEADLINE, REMEDIES
 from mnist_imbalance.report.words import title
 from mnist_imbalance.study import check_study
-from mnist_imbalance.sweeps.plan import PlannedRun, Study, best_weights, plan, with_choices
+from mnist_imbalance.sweeps.plan import (
+    PlannedRun,
+    Study,
+    at_grid_ends,
+    best_weights,
+    plan,
+    with_choices,
+)
 
 WEIGHTS = ("study.experiments=[weight_sweep,per_label_chosen]", "study.extensions=[]")
 CHOSEN = "loss.weights"
@@ -129,6 +136,10 @@ def test_a_methods_setting_is_the_best_on_validation_images() -> None:
         assert ready.config["seed"] == run.config["seed"]
         assert ready.config["data.keep"] == run.config["data.keep"]
     assert is_composed(ready)
+    assert at_grid_ends(waiting, with_choices(waiting, table(rows), [])) == []
+    rows[3] = record(tried[3], [0.95] * 10)
+    ends = at_grid_ends(waiting, with_choices(waiting, table(rows), []))
+    assert ends == ["methods_lstm: loss.minority_weight=10"]
 
 
 def test_another_seed_can_tune() -> None:

@@ -305,3 +305,20 @@ def with_choices(
         return replace(run, overrides=(*run.overrides, weigh), config={**run.config, CHOSEN: best})
 
     return [chosen(run) if run.waits else run for run in runs]
+
+
+def at_grid_ends(runs: Sequence[PlannedRun], choices: Sequence[PlannedRun]) -> list[str]:
+    """Return the chosen settings that are the first or the last of three or more.
+
+    Args:
+        runs: Before `with_choices`.
+        choices: After it.
+    """
+    ends = {}
+    for run, choice in zip(runs, choices, strict=True):
+        tried = [*run.tuned.values()]
+        if len(tried) > 2 and any(choice is end for end in (tried[0], tried[-1])):
+            shared = set.intersection(*(set(setting.overrides) for setting in tried))
+            own = " ".join(override for override in choice.overrides if override not in shared)
+            ends[f"{run.experiment}: {own}"] = None
+    return [*ends]
