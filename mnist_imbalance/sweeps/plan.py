@@ -314,7 +314,7 @@ def at_grid_ends(runs: Sequence[PlannedRun], choices: Sequence[PlannedRun]) -> l
         runs: Before `with_choices`.
         choices: After it.
     """
-    ends = {}
+    ends: dict[str, None] = {}  # an ordered set
     for run, choice in zip(runs, choices, strict=True):
         tried = [*run.tuned.values()]
         if len(tried) > 2 and any(choice is end for end in (tried[0], tried[-1])):
