@@ -37,6 +37,9 @@ def table() -> pd.DataFrame:
     rows += [of_method("weighted, loss.minority_weight=3", 0.1, 0, 0.95, val=groups(0.8, 0.8))]
     rows += [of_method("vs", 0.1, 0, 0.1, optimizer="adam")]  # trained otherwise
     rows += [of_method("vs", 0.1, 9, 0.1, data_seed=0)]  # with other images
+    another = {"config": SCHEDULE | {"data.keep": 0.1, "data.order_seed": 1000}}
+    rows += [of_method("imbalanced", 0.1, 0, 0.1) | another]  # plain in another order
+    rows += [of_method("mix=remix", 0.1, 0, 0.99)]  # one seed of three
     return methods.tabulate(pd.DataFrame(rows))
 
 

@@ -76,11 +76,16 @@ def tabulate(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def in_comparison(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the runs of each model's training with which the most methods were trained."""
+    """Return the runs of each model's training with which the most methods were trained.
+
+    A method whose training has only begun, with at most half of the most seeds, is left out.
+    """
     counted = table.groupby(TRAINED).method.nunique()
     best = {*counted[counted > 1].groupby("model").idxmax()}
     chosen = [key in best for key in table[TRAINED].itertuples(index=False, name=None)]
-    return table[np.array(chosen, bool)]
+    table = table[np.array(chosen, bool)]
+    seeds = table.groupby(["model", "method"]).seed.transform("nunique")
+    return table[seeds > seeds.groupby(table.model).transform("max") / 2]
 
 
 def tuning(table: pd.DataFrame) -> pd.DataFrame:
