@@ -72,7 +72,8 @@ def download(kind: Callable[..., Any], name: str, folder: Path, files: str) -> A
             f"them ({reason}); put there {files}"
         ) from error
     finally:
-        lock.unlink(missing_ok=True)
+        with suppress(OSError):
+            lock.unlink()
 
 
 def read_split(dir: Path, name: str, folder: Path, files: str) -> Images:
