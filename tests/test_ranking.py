@@ -84,7 +84,8 @@ def test_rules_of_selection_stand_beside_each_other(table: pd.DataFrame) -> None
     assert (row["method"], row["tried"]) == ("weighted", 2)
     assert (row["balanced validation"], row["test"]) == ("", "loss.minority_weight=3")
     assert row["test scores"] - row["balanced validation scores"] == pytest.approx(0.05)
-    assert methods.trainings(table).chosen.tolist() == [True]
+    no_run_by_steps = pd.DataFrame({"config": [{}]})
+    assert methods.trainings(table, no_run_by_steps).chosen.tolist() == [True]
 
 
 @pytest.mark.usefixtures("kept_in_memory")
@@ -107,5 +108,6 @@ def test_an_imbalance_with_a_fraction_for_each_label_is_ranked(with_equal: bool)
 
 
 def test_no_methods_are_empty_tables(table: pd.DataFrame) -> None:
-    for make in (methods.ranked, methods.pairs, methods.metrics, methods.rules, methods.trainings):
+    for make in (methods.ranked, methods.pairs, methods.metrics, methods.rules):
         assert make(table.iloc[:0]).empty
+    assert methods.trainings(table.iloc[:0], pd.DataFrame({"config": []})).empty

@@ -182,9 +182,14 @@ def rules(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def trainings(table: pd.DataFrame) -> pd.DataFrame:
-    """Return how long and at which rate the plain loss was tried, and what was chosen."""
-    plain = tuning(table).query("method == @PLAIN and setting == ''")
+def trainings(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """Return how long and at which rate the plain loss was tried, and what was chosen.
+
+    A candidate is a run without an end by epochs, if there is any: the record of the choice.
+    """
+    by_steps = [config.get("trainer.max_epochs") == -1 for config in runs.config]
+    candidates = tabulate(runs[np.array(by_steps, bool)]) if any(by_steps) else table
+    plain = tuning(candidates).query("method == @PLAIN and setting == ''")
     chosen = in_comparison(table)[TRAINED].drop_duplicates().assign(chosen=True)
     made = plain[[*TRAINED, "val"]].merge(chosen, on=TRAINED, how="left")
     return made.assign(chosen=made.chosen.notna())

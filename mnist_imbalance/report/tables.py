@@ -469,11 +469,12 @@ def tabulate(
     runs: pd.DataFrame, labels: NDArray[np.integer[Any]] | None = None
 ) -> dict[str, pd.DataFrame]:
     """Return all tables by name; the test set's labels, (N,), serve to compare image by image."""
-    compete, runs = methods.tabulate(runs), on_grounds(runs)
+    compete, every, runs = methods.tabulate(runs), runs, on_grounds(runs)
     makers = [restored, components, table_1, all_conditions, differences, weight_sweep, selection]
     makers += [optimum, dead_labels, normalization, learning_curves, left_out, claims]
     tables = {make.__name__: make(runs) for make in makers}
-    of_methods = (methods.ranked, methods.pairs, methods.metrics, methods.rules, methods.trainings)
+    of_methods = (methods.ranked, methods.pairs, methods.metrics, methods.rules)
     tables |= {make.__name__: make(compete) for make in of_methods}
+    tables["trainings"] = methods.trainings(compete, every)
     tables |= {"runs": every_run(runs), "compared": compared(runs, labels)}
     return tables | {"at_equal_steps": all_conditions(runs, STEPS)}
