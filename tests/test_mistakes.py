@@ -35,7 +35,7 @@ MISTAKES = {  # overrides → how the error begins
     "data.copies=[]": "data.copies: ",
     "data.copies=[{angle: 3}]": "data.copies.0.noise: Field required",
     "data.batch_size=0": "data.batch_size: Input should be greater than 0, got 0",
-    "data.dir=README.md": "data.source: NotADirectoryError: ",
+    "data.dir=README.md": "data.dir: no whole MNIST files in ",
     "data.dir=null": "data.dir: Input",
     "data.sampler._target_=builtins.len": "data.sampler: ",
     "~data._target_": "data._target_: Field required",
