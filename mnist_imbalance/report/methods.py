@@ -26,7 +26,7 @@ TOGETHER = 0.05  # of p, from which on two methods are not told apart
 
 def is_cut_short(config: Mapping[str, Any]) -> bool:
     """Tell whether a run was trained, or scored, on a part of its images."""
-    return any(key.startswith(CUT_SHORT) for key in config)
+    return any(value and key.startswith(CUT_SHORT) for key, value in config.items())
 
 
 def method_of(condition: str) -> tuple[str, str]:
