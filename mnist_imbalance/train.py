@@ -40,7 +40,7 @@ def job(config: DictConfig) -> None:
     for label, accuracy in enumerate(result.test.accuracy_per_label):
         table.add_row(str(label), f"{100 * accuracy:.1f}")
     table.add_section()
-    groups = result.accuracy_of_groups["test"] | {"all": result.test.accuracy}
+    groups = result.test.of_groups(result.groups) | {"all": result.test.accuracy}
     for group, accuracy in groups.items():
         table.add_row(group, f"{100 * accuracy:.1f}")
     console.print(table)

@@ -77,11 +77,6 @@ def comparable(runs: pandas.DataFrame) -> list[str]:
     return [json.dumps(row, default=numpy.ndarray.tolist) for row in values]
 
 
-def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
-    monkeypatch.setattr(sys, "argv", ["records", *map(str, arguments)])
-    main()
-
-
 @pytest.fixture(scope="module")
 def committed() -> pandas.DataFrame:
     runs, damaged = table.read([REPOSITORY / "results"])
@@ -101,29 +96,6 @@ def test_every_committed_record_keeps_its_hash_wherever_its_parts_lie(
         assert hash_config(rename(moved, RENAMED)) == key
 
 
-@pytest.mark.parametrize(
-    ("choice", "hashed"),
-    [
-        ("loss=weighted", "losses.MinorityWeightedCrossEntropy"),
-        ("loss=per_label", "losses.WeightedCrossEntropy"),
-        ("loss=vs", "methods.vs"),
-        ("mix=remix", "mixes.Remix"),
-        ("model=cnn", "models.cnn.LeNet5"),
-        ("posthoc=temperature", "posthoc.temperature"),
-        ("posthoc=crt", "retraining.crt"),
-        ("data/sampler=balanced", "data.samplers.by_frequency"),
-        ("data/source=emnist", "data.torchvision_sets.read"),
-        ("data/source=digits", "data.digits.read_digits"),
-        ("data=original", "data.MNISTData"),
-    ],
-)
-def test_a_part_is_hashed_where_it_lay_when_its_first_record_was_written(
-    choice: str, hashed: str
-) -> None:
-    group = choice.partition("=")[0].replace("/", ".")
-    assert determining(composed(choice))[f"{group}._target_"] == f"mnist_imbalance.{hashed}"
-
-
 def test_a_config_of_an_earlier_version_is_the_same_run() -> None:
     config = composed("loss=vs", "metrics=calibration")
     old = OmegaConf.create(rename(OmegaConf.to_container(config), RENAMED))
@@ -139,75 +111,37 @@ def test_the_hash_ignores_where_and_how_a_run_is_made_and_new_keys_at_their_old_
     assert determining(composed(*same)) == determining(composed())
 
 
-@pytest.mark.parametrize("override", ["seed=1", "optimizer.lr=0.1", "model=cnn"])
-def test_other_runs_have_another_hash(override: str) -> None:
-    assert hash_config(determining(composed())) != hash_config(determining(composed(override)))
+def test_a_condition_is_named_by_its_data_its_loss_and_the_changes() -> None:
+    def name(*overrides: str, **chosen: str) -> str:
+        choices = CHOICES | {"data/sampler": "shuffle"} | chosen
+        return condition_of(determining(composed(*overrides)), choices)
 
-
-@pytest.mark.parametrize(
-    ("overrides", "condition"),
-    [
-        ("data=imbalanced seed=4 data.seed=3 trainer.max_epochs=9", "imbalanced"),
-        ("loss=weighted", "weighted"),
-        ("data=augmented_40 loss=weighted", "augmented_40, weighted"),
-        ("data=original data.keep=0.5 +model.depth=3", "original, data.keep=0.5, model.depth=3"),
-        ("loss=per_label loss.weights=[1]", "per_label, loss.weights=[1]"),
-        (
-            "mix=mixup loss=weighted loss.minority_weight=3",
-            "weighted, mix=mixup, loss.minority_weight=3",
-        ),
-    ],
-)
-def test_a_condition_is_named_by_its_data_its_loss_and_the_changes(
-    overrides: str, condition: str
-) -> None:
-    words = overrides.split()
-    chosen = dict(word.split("=") for word in words if "." not in word and "seed" not in word)
-    choices = CHOICES | {"data/sampler": "shuffle"} | chosen
-    assert condition_of(determining(composed(*words)), choices) == condition
-
-
-def test_scores_have_accuracies_of_labels_and_groups() -> None:
-    found = scores(4, metrics={"ece": None, "nll": 0.5})
-    assert found.accuracy_per_label == [0.8] * 9 + [1]
-    assert found.accuracy == 40 / 49
-    named = found.named(GROUPS)
-    assert list(named) == ["loss", "accuracy", "accuracy_0_4", "accuracy_5_9", "ece", "nll"]
-    assert math.isnan(named["ece"])
-    assert math.isnan(Scores(confusion=[[1, 0], [0, 0]], loss=1, positive=[1, 0]).balanced_accuracy)
+    original = name("data=original", "data.keep=0.5", "+model.depth=3", data="original")
+    assert original == "original, data.keep=0.5, model.depth=3"
+    per_label = ("loss=per_label", "loss.weights=[1]", "seed=4", "trainer.max_epochs=9")
+    assert name(*per_label, loss="per_label") == "per_label, loss.weights=[1]"
 
 
 def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert read_record(tmp_path) is None
-    assert read_predictions(tmp_path) is None
+    assert read_predictions(tmp_path) == {}
+    last = scores(4, metrics={"ece": None, "mcc": 1 / 3})
+    assert last.accuracy_per_label == [0.8] * 9 + [1]
+    assert math.isnan(Scores(confusion=[[1, 0], [0, 0]], loss=1, positive=[1, 0]).balanced_accuracy)
     result = made(3)
-    history = {"val": {0: scores()}, "train": {0: scores(), 1: scores(metrics={"mcc": 1 / 3})}}
     labels = {"val": predicted(result.val), "test": predicted(result.test)}
+    history = {"val": {0: scores()}, "train": {0: scores(), 1: last}}
     write_record(tmp_path, result, history, labels)
     assert read_record(tmp_path) == result
     header, *rows = (tmp_path / "metrics.csv").read_text().splitlines()
     assert header.startswith("epoch,stage,loss,accuracy,accuracy_0_4,accuracy_5_9,accuracy_0,")
-    assert header.endswith(",accuracy_9,mcc")
+    assert header.endswith(",accuracy_9,ece,mcc")  # metrics that were added when it was resumed
     assert [row[:10] for row in rows] == ["0,val,0.3,", "0,train,0.", "1,train,0."]
-    assert [row.split(",")[-1] for row in rows] == ["", "", "0.33333"]
+    assert [row.split(",")[-2:] for row in rows] == [["", ""], ["", ""], ["nan", "0.33333"]]
     record = json.loads((tmp_path / "result.json").read_text())
     assert (record["schema"], record["seed"], record["val"]["accuracy"]) == (2, 3, 80 / 89)
-    assert record["accuracy_of_groups"]["val"]["0-4"] == pytest.approx(8 / 9)
     read = read_predictions(tmp_path)
-    assert read is not None
     assert all(read[split].tolist() == labels[split].tolist() for split in ("val", "test"))
-
-
-def test_a_file_is_written_whole_or_not_at_all(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*_: object) -> None:
-        raise OSError("no space")
-
-    monkeypatch.setattr("os.replace", full)
-    with pytest.raises(OSError, match="no space"):
-        write_whole(tmp_path / "file", "text")
-    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("values", [{"test": {"loss": 1}}, {"config": {}}, {"schema": 1}])
@@ -221,17 +155,22 @@ def test_a_record_that_cannot_be_true_is_named(tmp_path: Path, values: dict[str,
     assert line.endswith("delete it and run it again, or restore it")
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff", b'{"schema": 2'])
-def test_a_damaged_file_is_named(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "result.json").write_bytes(content)
-    (tmp_path / "more.parquet").write_bytes(content)
+def test_a_damaged_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wrong = ("result.json", "more.parquet", "other.parquet", "folder/result.json")
+    (tmp_path / "result.json").write_bytes(b'{"schema": 2')
+    (tmp_path / "more.parquet").write_bytes(b"\xff")
     pandas.DataFrame({"seed": [1]}).to_parquet(tmp_path / "other.parquet")
     (tmp_path / "folder" / "result.json").mkdir(parents=True)
+    file = keep(tmp_path / "run", made()) / "predictions.npz"
+    file.write_bytes(file.read_bytes()[:300])
     runs, lines = table.read([tmp_path, tmp_path / "missing"])
-    assert runs.empty
-    assert len(lines) == 4
-    for name in ("result.json", "more.parquet", "other.parquet", "folder/result.json"):
-        assert any(f"{tmp_path / name} is damaged (" in line for line in lines)
+    assert (len(runs), len(lines)) == (1, 4)
+    with pytest.raises(ConfigError, match=r"predictions\.npz is damaged"):
+        table.predictions(runs)
+    with pytest.raises(ConfigError, match="records: 5 damaged or disagreeing, named above"):
+        table.merge([tmp_path])
+    shown = capsys.readouterr().out
+    assert all(f"{tmp_path / name} is damaged (" in shown for name in (*wrong, "run/" + file.name))
 
 
 def test_packed_runs_are_the_runs_of_the_folders(tmp_path: Path) -> None:
@@ -248,6 +187,7 @@ def test_packed_runs_are_the_runs_of_the_folders(tmp_path: Path) -> None:
     assert packed.test_metrics[0] == {"ece": 1 / 3, "nll": None}
     assert table.epochs(packed).equals(table.epochs(runs))
     assert table.epochs(packed).config_hash.unique().tolist() == runs.config_hash[:3].tolist()
+    assert list(table.epochs(packed[3:])) == ["epoch", "stage", "config_hash"]
     for split in ("val", "test"):
         ours, others = table.predictions(runs, split), table.predictions(packed[1:], split)
         assert list(ours) == runs.config_hash[[0, 1, 3]].tolist()
@@ -256,8 +196,7 @@ def test_packed_runs_are_the_runs_of_the_folders(tmp_path: Path) -> None:
     plain = pandas.read_parquet(file.parent)
     assert plain.seed.tolist() == [1, 2, 3, 4]
     assert plain.test_accuracy.tolist() == [90 / 99] * 4
-    text = (tmp_path / "runs" / "a" / "metrics.csv").read_text()
-    assert plain.epochs_csv[0] == text
+    assert plain.epochs_csv[0] == (tmp_path / "runs" / "a" / "metrics.csv").read_text()
 
 
 def test_the_committed_records_are_whole_and_the_same_when_packed(
@@ -265,11 +204,11 @@ def test_the_committed_records_are_whole_and_the_same_when_packed(
 ) -> None:
     some = committed[::40]
     table.pack(some, tmp_path / "some.parquet")
-    packed = table.check([tmp_path])
+    packed, _ = table.read([tmp_path])
     assert comparable(packed) == comparable(some)
     assert table.epochs(packed).equals(table.epochs(some))
-    runs = table.check([REPOSITORY / "results", REPOSITORY / "docs" / "search"])
-    assert len(runs) == len(committed) + 39
+    everything = table.merge([REPOSITORY / "results", REPOSITORY / "docs" / "search"])
+    assert everything == (len(committed) + 39, 0)
 
 
 def test_accuracies_are_those_of_the_scores(tmp_path: Path) -> None:
@@ -290,69 +229,39 @@ def test_accuracies_are_those_of_the_scores(tmp_path: Path) -> None:
     assert table.accuracies(runs[:0], "val").empty
 
 
-def test_runs_of_two_labs_are_merged_each_once(
+def test_the_records_of_two_labs_are_merged_or_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    def call(*arguments: object) -> str:
+        monkeypatch.setattr(sys, "argv", ["records", *map(str, arguments)])
+        main()
+        return capsys.readouterr().out
+
     one, two, both = (tmp_path / name for name in ("one", "two", "both"))
     for lab, seeds in ((one, (1, 2)), (two, (2, 3))):
         for seed in seeds:
             keep(lab / "runs" / str(seed), made(seed))
-        call(monkeypatch, "pack", lab / "runs", "--into", lab)
-        assert capsys.readouterr().out == "2 runs\n"
+        assert call("pack", lab / "runs", "--into", lab) == "2 runs\n"
         assert (lab / "records.parquet").exists()
-    alter(two / "runs" / "2", device="another", seconds={"fit": 5, "test": 5})
-    call(monkeypatch, "merge", one / "runs", two / "runs", "--into", both)
-    assert capsys.readouterr().out == "3 runs, 1 found again and equal\n"
+    other = two / "runs" / "2"
+    alter(other, device="another", seconds={"fit": 5, "test": 5})
+    merged = call("merge", one / "runs", two / "runs", "--into", both)
+    assert merged == "3 runs, 1 found again and equal\n"
     assert table.read([both])[0].device.tolist() == ["cpu"] * 3
-    call(monkeypatch, "check", both, one)
-    assert capsys.readouterr().out == "3 runs, all whole\n"
+    assert call("check", both) == "3 runs\n"
     with pytest.raises(SystemExit, match=r"^error: --into: .*records\.parquet is there already"):
-        call(monkeypatch, "merge", one, "--into", both)
-    with pytest.raises(SystemExit, match=r"^error: records: there is no folder nowhere"):
-        call(monkeypatch, "check", "nowhere")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(SystemExit, match=r"^error: records: no result of a run below"):
-        call(monkeypatch, "check", tmp_path / "empty")
+        call("merge", one, "--into", both)
+    with pytest.raises(SystemExit, match=r"^error: records: no result of a run below nowhere"):
+        call("check", "nowhere")
+    with pytest.raises(SystemExit):
+        call("merge", one)
+    assert "pack and merge need --into" in capsys.readouterr().err
 
-
-def test_runs_that_disagree_are_named_and_nothing_is_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    ours, other = keep(tmp_path / "ours", made(1)), keep(tmp_path / "other", made(1))
-    keep(tmp_path / "ours" / "more", made(2))
     last = math.nextafter(scores().loss, 1)
     alter(other, test=json.loads(scores().model_copy(update={"loss": last}).model_dump_json()))
-    table.pack(table.read([other])[0], tmp_path / "packed" / "study.parquet")
-    for place in (other, tmp_path / "packed"):
-        with pytest.raises(SystemExit, match="error: records: 1 damaged or disagreeing"):
-            call(monkeypatch, "merge", ours, place, "--into", tmp_path / "both")
-        [line] = capsys.readouterr().out.splitlines()
-        assert line.startswith(f"{ours / 'result.json'} and {place}")
-        assert line.endswith("and differ")
-        assert not (tmp_path / "both").exists()
-
-
-@pytest.mark.parametrize("name", ["metrics.csv", "predictions.npz"])
-@pytest.mark.parametrize("cut", [0, 0.3, 0.95])
-def test_half_a_file_beside_a_record_is_named(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, cut: float
-) -> None:
-    file = keep(tmp_path / "run", made()) / name
-    file.write_bytes(file.read_bytes()[: int(cut * file.stat().st_size)])
-    runs, lines = table.read([tmp_path])
-    assert lines == []
-    with pytest.raises(ConfigError, match="is damaged"):
-        (table.epochs if name == "metrics.csv" else table.predictions)(runs)
-    with pytest.raises(ConfigError, match="records: 1 damaged"):
-        table.check([tmp_path])
-    assert "is damaged (" in capsys.readouterr().out
-
-
-def test_a_changed_row_is_named(tmp_path: Path) -> None:
-    file = tmp_path / "study.parquet"
-    keep(tmp_path / "run", made())
-    table.merge([tmp_path / "run"], file)
-    pandas.read_parquet(file).assign(config=["{}"]).to_parquet(file, schema=table.SCHEMA)
-    runs, [line] = table.read([file])
-    assert runs.empty
-    assert line.startswith(f"{file} is damaged (")
+    with pytest.raises(SystemExit, match="error: records: 1 damaged or disagreeing"):
+        call("merge", one / "runs", two / "runs", "--into", tmp_path / "more")
+    [line] = capsys.readouterr().out.splitlines()
+    places = " and ".join(str(lab / "runs" / "2" / "result.json") for lab in (one, two))
+    assert line.startswith(places) and line.endswith("and differ")
+    assert not (tmp_path / "more").exists()

@@ -74,7 +74,7 @@ def test_a_run_folder_and_its_record(tmp_path: Path) -> None:
     assert result.versions.keys() >= {"python", "torch", "torchvision", "lightning", "code"}
     assert result.versions.get("git", "") == commit()
     assert result.device.startswith("cpu, ")
-    assert result.seconds.fit > 0 and result.seconds.test > 0
+    assert result.seconds["fit"] > 0 and result.seconds["test"] > 0
 
 
 def test_predictions_are_the_confusion_matrix_image_by_image(tmp_path: Path) -> None:

@@ -5,33 +5,26 @@ from pathlib import Path
 
 from mnist_imbalance.errors import one_line_errors
 
-COMMANDS = {
-    "pack": "write all runs below a folder to one file",
-    "merge": "write all runs below several folders to one file, equal ones once",
-    "check": "read every record, and name damaged and disagreeing ones",
-}
+COMMANDS = (
+    "write all runs below some folders to one file, equal ones once; or only read all records"
+)
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line; damaged and disagreeing records are named."""
     parser = argparse.ArgumentParser(prog="mnist-imbalance records", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    for name, summary in COMMANDS.items():
-        command = commands.add_parser(name, help=summary, description=summary)
-        command.add_argument("folders", nargs="+", type=Path, metavar="folder")
-        if name != "check":
-            new = "the new file, *.parquet, or the folder of a new records.parquet"
-            command.add_argument("--into", type=Path, required=True, help=new)
+    parser.add_argument("command", choices=["pack", "merge", "check"], help=COMMANDS)
+    parser.add_argument("folders", nargs="+", type=Path, metavar="folder")
+    new = "the new file, *.parquet, or the folder of a new records.parquet"
+    parser.add_argument("--into", type=Path, help=new)
     arguments = parser.parse_args()
+    if (arguments.command == "check") != (arguments.into is None):
+        parser.error("pack and merge need --into, check writes nothing")
     with one_line_errors():
         from mnist_imbalance.records import table  # slow to import; --help does not wait for it
 
-        if arguments.command == "check":
-            runs = table.check(arguments.folders)
-            print(f"{runs.config_hash.nunique()} runs, all whole")
-        else:
-            count, again = table.merge(arguments.folders, arguments.into)
-            print(f"{count} runs" + (f", {again} found again and equal" if again else ""))
+        count, again = table.merge(arguments.folders, arguments.into)
+    print(f"{count} runs" + (f", {again} found again and equal" if again else ""))
 
 
 if __name__ == "__main__":

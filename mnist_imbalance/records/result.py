@@ -12,15 +12,15 @@ from typing import Any, Literal, Self
 from zipfile import BadZipFile
 
 import numpy
-from pydantic import BaseModel, Field, ValidationError, computed_field, model_validator
+from pydantic import BaseModel, Field, computed_field, model_validator
 
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.records.identity import hash_config
 
 Groups = Mapping[str, Sequence[int]]  # the labels of each group, by name
-History = Mapping[str, Mapping[int, "Scores"]]  # by stage, "train" and "val", and epoch
-Predictions = Mapping[str, numpy.ndarray]  # predicted labels, (N,) uint8, of "val", in the order
-# in which images were held out, and of "test", in the order of the data set
+History = Mapping[str, Mapping[int, "Scores"]]  # by split, "train" and "val", and epoch
+Predictions = Mapping[str, numpy.ndarray]  # predicted labels by split, (N,) uint8: of "val" in the
+# order in which images were held out, of "test" in the order of the data set
 
 
 class Scores(BaseModel, frozen=True):
@@ -66,19 +66,13 @@ class Scores(BaseModel, frozen=True):
 
     def named(self, groups: Groups) -> dict[str, float]:
         """Return loss, accuracy, each group's accuracy (``accuracy_0_4``) and the metrics."""
-        named = {"loss": self.loss, "accuracy": self.accuracy}
-        for name, accuracy in self.of_groups(groups).items():
-            named[f"accuracy_{name.replace('-', '_')}"] = accuracy
-        for name, value in self.metrics.items():
-            named[name] = math.nan if value is None else value
-        return named
-
-
-class Seconds(BaseModel, frozen=True):
-    """Wall-clock time of training with validation, resumed parts included, and of the test."""
-
-    fit: float
-    test: float
+        of_groups = self.of_groups(groups).items()
+        metrics = self.metrics.items()
+        return {
+            **{"loss": self.loss, "accuracy": self.accuracy},
+            **{f"accuracy_{name.replace('-', '_')}": accuracy for name, accuracy in of_groups},
+            **{name: math.nan if value is None else value for name, value in metrics},
+        }
 
 
 class Result(BaseModel, frozen=True, populate_by_name=True):
@@ -101,17 +95,11 @@ class Result(BaseModel, frozen=True, populate_by_name=True):
     train: Scores  # of the last epoch's batches, each before its step
     val: Scores  # of the held-out training images after the last epoch and posthoc
     test: Scores
-    seconds: Seconds
+    seconds: dict[str, float]  # wall-clock time, "fit" with validation and resumed parts, "test"
     device: str
     threads: int  # of the CPU
     versions: dict[str, str]  # of libraries, a checksum of the code that trains, the git commit
     config: dict[str, Any]  # all that determines the result, by dotted key
-
-    @computed_field
-    @property
-    def accuracy_of_groups(self) -> dict[str, dict[str, float]]:
-        """The accuracy of each group, by "val" or "test" and its name."""
-        return {split: getattr(self, split).of_groups(self.groups) for split in ("val", "test")}
 
     @model_validator(mode="after")
     def _check_hash(self) -> Self:
@@ -124,26 +112,21 @@ def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file so that, killed at any moment, it is there whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
-    try:
-        part.write_bytes(content.encode() if isinstance(content, str) else content)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    part.write_bytes(content.encode() if isinstance(content, str) else content)
+    os.replace(part, path)
 
 
 def tabulate_epochs(history: History, groups: Groups) -> str:
-    """Return scores as CSV, a row an epoch and stage."""
+    """Return scores as CSV, a row an epoch and split."""
     rows = []
-    for stage, epochs in history.items():
+    for split, epochs in history.items():
         for epoch, scores in epochs.items():
-            values = scores.named(groups)
-            for label, accuracy in enumerate(scores.accuracy_per_label):
-                values[f"accuracy_{label}"] = accuracy
+            labels = enumerate(scores.accuracy_per_label)
+            values = scores.named(groups) | {f"accuracy_{label}": value for label, value in labels}
             texts = {name: f"{value:.5g}" for name, value in values.items()}
-            rows.append({"epoch": epoch, "stage": stage, **texts})
-    table = io.StringIO()
+            rows.append({"epoch": epoch, "stage": split, **texts})
     columns = dict.fromkeys(key for row in rows for key in row)  # metrics may have been added
-    writer = csv.DictWriter(table, columns, lineterminator="\n")
+    writer = csv.DictWriter(table := io.StringIO(), columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return table.getvalue()
@@ -152,8 +135,7 @@ def tabulate_epochs(history: History, groups: Groups) -> str:
 def write_record(folder: Path, result: Result, history: History, predictions: Predictions) -> None:
     """Write all that is kept of a run, ``result.json`` last: it marks the run as complete."""
     write_whole(folder / "metrics.csv", tabulate_epochs(history, result.groups))
-    arrays = io.BytesIO()
-    numpy.savez_compressed(arrays, val=predictions["val"], test=predictions["test"])
+    numpy.savez_compressed(arrays := io.BytesIO(), val=predictions["val"], test=predictions["test"])
     write_whole(folder / "predictions.npz", arrays.getvalue())
     record = json.loads(result.model_dump_json(by_alias=True))
     rows = (f'"{name}": {json.dumps(value)}' for name, value in record.items())
@@ -161,32 +143,24 @@ def write_record(folder: Path, result: Result, history: History, predictions: Pr
 
 
 def damaged(place: object, error: Exception) -> ConfigError:
-    """Return an error that names a damaged file, or a run in it, and the first reason."""
+    """Return an error that names a damaged file and the reason."""
     reason = " ".join(str(error).split())
-    if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        reason = f"{'.'.join(map(str, first['loc'])) or 'the whole record'}: {first['msg']}"
     return ConfigError(f"{place} is damaged ({reason}); delete it and run it again, or restore it")
 
 
 def read_record(folder: Path) -> Result | None:
     """Read ``result.json``; None if the run is not complete. ConfigError if the file is damaged."""
     file = folder / "result.json"
-    if not file.exists():
-        return None
     try:
-        return Result.model_validate_json(file.read_bytes())
+        return Result.model_validate_json(file.read_bytes()) if file.exists() else None
     except (OSError, ValueError) as error:
         raise damaged(f"runs_dir: {file}", error) from error
 
 
-def read_predictions(folder: Path) -> Predictions | None:
-    """Read the predicted labels; None if they are not kept. ConfigError if the file is damaged."""
+def read_predictions(folder: Path) -> Predictions:
+    """Read the predicted labels; none if they are not kept. ConfigError if the file is damaged."""
     file = folder / "predictions.npz"
-    if not file.exists():
-        return None
     try:
-        with numpy.load(file) as arrays:
-            return {split: arrays[split] for split in ("val", "test")}
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+        return dict(numpy.load(file)) if file.exists() else {}
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
         raise damaged(file, error) from error

@@ -2,17 +2,16 @@
 
 import io
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy
 import pandas
 import pyarrow
-from pyarrow import csv, parquet
+from pyarrow import parquet
 
 from mnist_imbalance.errors import ConfigError
-from mnist_imbalance.records.identity import hash_config
 from mnist_imbalance.records.result import (
     Result,
     damaged,
@@ -38,9 +37,8 @@ COLUMNS = {
     **{f"{split}_{name}": kind for split in SPLITS for name, kind in SCORES.items()},
 }
 KEPT = {"epochs_csv": TEXT, "val_predicted": BYTES, "test_predicted": BYTES}  # beside the record
-SCHEMA = pyarrow.schema({**COLUMNS, **KEPT})
-JSON = ("groups", "versions", "config", *(f"{split}_metrics" for split in SPLITS))
-CONFUSIONS = [f"{split}_confusion" for split in SPLITS]
+JSON = {"groups", "versions", "config", *(f"{split}_metrics" for split in SPLITS)}
+CONFUSIONS = {f"{split}_confusion" for split in SPLITS}
 COMPARED = [f"{split}_{name}" for split in SPLITS for name in ("confusion", "loss", "positive")]
 
 
@@ -51,29 +49,21 @@ def row_of(result: Result, file: Path) -> Row:
         scores = getattr(result, split)
         row |= {f"{split}_{name}": getattr(scores, name) for name in SCORES}
         row[f"{split}_confusion"] = numpy.array(scores.confusion)
-    row |= {"schema": 2, "seconds": result.seconds.fit, "test_seconds": result.seconds.test}
+    row |= {"schema": 2, "seconds": result.seconds["fit"], "test_seconds": result.seconds["test"]}
     return row | {"folder": str(file.parent), "file": str(file)}
 
 
-def read_columns(file: Path, columns: Iterable[str]) -> list[Row]:
-    """Return columns of a Parquet file; raise ConfigError if it is damaged or something else."""
+def read_packed(file: str | Path, columns: Iterable[str]) -> list[Row]:
+    """Return columns of a Parquet file, a row a run; raise ConfigError if it is damaged."""
     try:
         packed = parquet.read_table(file, columns=[*columns], page_checksum_verification=True)
     except (OSError, ValueError) as error:  # pyarrow's errors among them
         raise damaged(file, error) from error
     rows: list[Row] = packed.to_pylist()
-    return rows
-
-
-def read_packed(file: Path) -> list[Row]:
-    """Return the rows of a Parquet file; their results were checked when it was written."""
-    rows = read_columns(file, COLUMNS)
     for row in rows:
-        row |= {name: json.loads(row[name]) for name in JSON}
-        row |= {name: numpy.array(row[name]) for name in CONFUSIONS}
+        row |= {name: json.loads(row[name]) for name in row.keys() & JSON}
+        row |= {name: numpy.array(row[name]) for name in row.keys() & CONFUSIONS}
         row |= {"folder": "", "file": str(file)}
-        if hash_config(row["config"]) != row["config_hash"]:
-            raise damaged(file, ValueError(f"{row['config_hash']} is not the hash of its config"))
     return rows
 
 
@@ -92,65 +82,42 @@ def read(roots: Iterable[str | Path], *, once: bool = True) -> tuple[pandas.Data
                 if file.name == "result.json" and (result := read_record(file.parent)):
                     rows.append(row_of(result, file))
                 elif file.suffix == PACKED:
-                    rows += read_packed(file)
+                    rows += read_packed(file, COLUMNS)
             except ConfigError as error:
                 lines.append(str(error))
     runs = pandas.DataFrame(rows, columns=[*COLUMNS, "folder", "file"])
     return runs.drop_duplicates("config_hash", ignore_index=True) if once else runs, lines
 
 
-def read_beside(folder: Path, columns: Iterable[str]) -> Row:
-    """Return columns of `KEPT` from the files beside a record; None where there is no file."""
-    row, metrics = dict.fromkeys(columns), folder / "metrics.csv"
-    if "epochs_csv" in row and metrics.exists():
-        row["epochs_csv"] = metrics.read_text("utf-8")
-    if row.keys() - {"epochs_csv"}:
-        for split, labels in (read_predictions(folder) or {}).items():
-            row[f"{split}_predicted"] = labels.tobytes()
-    return row
-
-
-def kept(runs: pandas.DataFrame, columns: Iterable[str] = KEPT) -> Iterator[tuple[Row, Row]]:
-    """Yield each run and what is kept beside its record; raise ConfigError if it is damaged."""
-    files: dict[Path, dict[str, Row]] = {}
-    for run in runs.to_dict("records"):
-        files.setdefault(Path(run["file"]), {})[run["config_hash"]] = run
-    for file, its in files.items():
-        if file.suffix == PACKED:
-            found = read_columns(file, ["config_hash", *columns])
-            rows = {row.pop("config_hash"): row for row in found}
-        else:
-            rows = dict.fromkeys(its, read_beside(file.parent, columns))
-        yield from ((run, rows[key]) for key, run in its.items())
-
-
-def read_epochs(run: Row, text: str) -> pyarrow.Table:
-    """Return a run's ``metrics.csv`` as a table; raise ConfigError if it is damaged."""
-    names = text.partition("\n")[0].split(",")
-    types = dict.fromkeys(names, FLOAT) | {"epoch": INT, "stage": TEXT}
-    try:
-        content, options = pyarrow.py_buffer(text.encode()), csv.ConvertOptions(column_types=types)
-        table = csv.read_csv(content, csv.ReadOptions(use_threads=False), convert_options=options)
-        if len(table) != 2 * run["epochs"]:
-            raise ValueError("not all epochs of train and val")
-    except ValueError as error:
-        raise damaged(f"metrics.csv of {run['config_hash']} in {run['file']}", error) from error
-    return table.append_column("config_hash", pyarrow.repeat(run["config_hash"], len(table)))
+def kept(runs: pandas.DataFrame, columns: Iterable[str] = KEPT) -> pandas.DataFrame:
+    """Return what is kept beside the records of runs, by config hash; ConfigError if damaged."""
+    rows: list[Row] = []
+    for run in runs.drop_duplicates("file").itertuples():
+        if not run.folder:
+            rows += read_packed(run.file, ["config_hash", *columns])
+            continue
+        labels, metrics = read_predictions(Path(run.folder)), Path(run.folder, "metrics.csv")
+        row: Row = {f"{split}_predicted": own.tobytes() for split, own in labels.items()}
+        row["epochs_csv"] = metrics.read_text("utf-8") if metrics.exists() else None
+        rows.append({"config_hash": run.config_hash, **row})
+    found = pandas.DataFrame(rows, columns=["config_hash", *columns])
+    return runs[["config_hash"]].merge(found)
 
 
 def epochs(runs: pandas.DataFrame) -> pandas.DataFrame:
     """Return ``metrics.csv`` of some runs, a row an epoch and stage, with ``config_hash``."""
-    empty = pyarrow.schema({"epoch": INT, "stage": TEXT, "config_hash": TEXT}).empty_table()
-    found = ((run, row["epochs_csv"]) for run, row in kept(runs, ["epochs_csv"]))
-    tables = [read_epochs(run, text) for run, text in found if text is not None]
-    return pyarrow.concat_tables([empty, *tables], promote_options="default").to_pandas()
+    tables = [
+        pandas.read_csv(io.BytesIO(text.encode()), engine="pyarrow").assign(config_hash=key)
+        for key, text in kept(runs, ["epochs_csv"]).dropna().itertuples(index=False)
+    ]
+    empty = pandas.DataFrame(columns=["epoch", "stage", "config_hash"])
+    return pandas.concat(tables, ignore_index=True) if tables else empty
 
 
 def predictions(runs: pandas.DataFrame, split: str = "test") -> dict[str, numpy.ndarray]:
     """Return the predicted label of every image, (N,) uint8, by config hash, where it is kept."""
-    name = f"{split}_predicted"
-    found = ((run["config_hash"], row[name]) for run, row in kept(runs, [name]))
-    return {key: numpy.frombuffer(labels, numpy.uint8) for key, labels in found if labels}
+    found = kept(runs, [f"{split}_predicted"]).dropna().itertuples(index=False)
+    return {key: numpy.frombuffer(labels, numpy.uint8) for key, labels in found}
 
 
 def accuracies(runs: pandas.DataFrame, split: str) -> pandas.DataFrame:
@@ -167,35 +134,33 @@ def accuracies(runs: pandas.DataFrame, split: str) -> pandas.DataFrame:
     return pandas.DataFrame(rows, runs.index)
 
 
-def write(rows: Iterable[Row], file: Path) -> None:
-    """Write rows with the columns of `SCHEMA` to one Parquet file."""
-    frame, content = pandas.DataFrame(rows), io.BytesIO()
-    for name in JSON:
-        frame[name] = frame[name].map(json.dumps)
-    for name in CONFUSIONS:
-        frame[name] = frame[name].map(numpy.ndarray.tolist)
-    table = pyarrow.Table.from_pandas(frame, SCHEMA, preserve_index=False)
-    parquet.write_table(table, content, compression="zstd", write_page_checksum=True)
+def pack(runs: pandas.DataFrame, file: Path) -> None:
+    """Write runs with their epochs and predictions, see `kept`, to one Parquet file."""
+    table = runs if KEPT.keys() <= {*runs} else runs.merge(kept(runs), on="config_hash")
+    texts = {name: table[name].map(json.dumps) for name in JSON}
+    lists = {name: table[name].map(numpy.ndarray.tolist) for name in CONFUSIONS}
+    schema = pyarrow.schema(COLUMNS | KEPT)
+    packed = pyarrow.Table.from_pandas(table.assign(**texts, **lists), schema, preserve_index=False)
+    parquet.write_table(
+        packed, content := io.BytesIO(), compression="zstd", write_page_checksum=True
+    )
     write_whole(file, content.getvalue())
 
 
-def pack(runs: pandas.DataFrame, file: Path) -> None:
-    """Write runs with their epochs and predictions to one Parquet file."""
-    write((run | row for run, row in kept(runs)), file)
+def merge(roots: Sequence[Path], into: Path | None = None) -> tuple[int, int]:
+    """Read all records and write them to one file, of equal ones the first; print wrong ones.
 
-
-def check(roots: Sequence[Path]) -> pandas.DataFrame:
-    """Return all runs below some folders, equal ones too; print damaged and disagreeing ones."""
-    for root in roots:
-        if not root.exists():
-            raise ConfigError(f"records: there is no folder {root}")
+    Returns:
+        The number of runs, and that of the equal ones, which are left out.
+    """
+    file = into if not into or into.suffix == PACKED else into / "records.parquet"
+    if file and file.exists():
+        raise ConfigError(f"--into: {file} is there already; choose another one")
     runs, lines = read(roots, once=False)
     if runs.empty and not lines:
         raise ConfigError(f"records: no result of a run below {', '.join(map(str, roots))}")
     try:
-        for run, row in kept(runs):
-            if row["epochs_csv"] is not None:
-                read_epochs(run, row["epochs_csv"])
+        kept(runs)
     except ConfigError as error:
         lines.append(str(error))
     again = runs[runs.config_hash.duplicated(keep=False)]
@@ -203,19 +168,10 @@ def check(roots: Sequence[Path]) -> pandas.DataFrame:
     differ = numbers.sum(axis=1).groupby(again.config_hash).transform("nunique") > 1
     for key, files in again[differ].groupby("config_hash", sort=False).file:
         lines.append(f"{' and '.join(files)} are of one run, {key}, and differ")
-    for line in lines:
-        print(line)
     if lines:
+        print(*lines, sep="\n")
         raise ConfigError(f"records: {len(lines)} damaged or disagreeing, named above")
-    return runs
-
-
-def merge(roots: Sequence[Path], into: Path) -> tuple[int, int]:
-    """Write all runs to one file, of equal ones the first; return how many, and equal ones."""
-    file = into if into.suffix == PACKED else into / "records.parquet"
-    if file.exists():
-        raise ConfigError(f"--into: {file} is there already; choose another one")
-    runs = check(roots)
     once = runs.drop_duplicates("config_hash")
-    pack(once, file)
+    if file:
+        pack(once, file)
     return len(once), len(runs) - len(once)

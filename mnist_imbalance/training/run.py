@@ -29,7 +29,6 @@ from mnist_imbalance.records import identity
 from mnist_imbalance.records.result import (
     Groups,
     Result,
-    Seconds,
     read_record,
     write_record,
     write_whole,
@@ -329,7 +328,7 @@ def train(run: Run) -> Result:
         print(f"posthoc: {getattr(classifier.model, 'summary', 'done')}")
         trainer.validate(classifier, datamodule=data, verbose=False)
     trainer.test(classifier, datamodule=data, verbose=False)
-    took = Seconds(fit=seconds, test=run.timer.time_elapsed("test"))
+    took = {"fit": seconds, "test": run.timer.time_elapsed("test")}
     device = describe(trainer.strategy.root_device)
     result = make_result(run.record, run, steps, took, device)
     if run.loggers is not None:
@@ -391,7 +390,7 @@ def log_result(loggers: Iterable[Logger], result: Result, data: MNISTData) -> No
 
 
 def make_result(
-    record: Mapping[str, Any], parts: Parts, steps: int, seconds: Seconds, device: str
+    record: Mapping[str, Any], parts: Parts, steps: int, seconds: dict[str, float], device: str
 ) -> Result:
     """Return the result of a run that has been trained and tested, see `fields_of`."""
     data, classifier = parts.data, parts.classifier
