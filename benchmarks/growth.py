@@ -30,7 +30,7 @@ def point(model: str, images: int, runs: int, batch_size: int, repeats: int = 1)
     trained: Any = parts[0].classifier
     pixels, labels = (tensor[:images].to(DEVICE) for tensor in parts[0].data.train)
     if runs > 1:
-        trained = StackedClassifier([part.classifier for part in parts], [{}] * runs)
+        trained = StackedClassifier([part.classifier for part in parts])
         pixels, labels = (torch.stack([tensor] * runs) for tensor in (pixels, labels))
     trained.to(DEVICE)
     optimizer = parts[0].classifier.optimized(trained.parameters(), None)
@@ -41,7 +41,8 @@ def point(model: str, images: int, runs: int, batch_size: int, repeats: int = 1)
         begin = synchronized()
         for batch, target in batches:
             optimizer.zero_grad()
-            trained.step((batch / 255, target), "train").backward()
+            scaled = batch if runs > 1 else batch / 255  # the stack does it itself
+            trained.step((scaled, target), "train").backward()
             optimizer.step()
         seconds.append(synchronized() - begin)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10

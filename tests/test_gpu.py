@@ -8,16 +8,9 @@ import pytest
 import torch
 from test_batched import make_run
 
-from mnist_imbalance.data.module import MNISTData
 from mnist_imbalance.models.lstm import RowLSTM
 from mnist_imbalance.records.result import Result
-from mnist_imbalance.sweeps.batched import (
-    Run,
-    StackedClassifier,
-    fit_together,
-    loader,
-    parameter_group,
-)
+from mnist_imbalance.sweeps.batched import Run, StackedClassifier, fit_together, stack
 from mnist_imbalance.sweeps.stacked import Stacked
 from mnist_imbalance.training.run import build_parts, build_trainer, fit_run
 
@@ -50,12 +43,14 @@ def test_cpu_and_gpu_agree(tmp_path: Path, model: str, data: str) -> None:
 
 @pytest.mark.parametrize("model", ["lstm", "cnn"])
 def test_side_by_side_on_a_gpu_is_alone_on_a_gpu(tmp_path: Path, model: str) -> None:
-    def runs(place: str) -> list[Run]:
+    def runs(place: str, *keys: tuple[str, ...]) -> list[Run]:
         root = tmp_path / place
-        return [make_run(root, f"model={model}", "trainer=gpu", *SHORT, *own) for own in DIFFERENT]
+        return [make_run(root, f"model={model}", "trainer=gpu", *SHORT, *own) for own in keys]
 
-    results = fit_together(runs("together"), show_progress=False)
-    for run, together in zip(runs("alone"), results, strict=True):
+    diverging = ("loss=weighted", "optimizer.lr=1e30")
+    *results, failure = fit_together(runs("together", *DIFFERENT, diverging), show_progress=False)
+    assert "loss is nan" in str(failure)
+    for run, together in zip(runs("alone", *DIFFERENT), results, strict=True):
         alone = fit_run(run.config, run.hydra, run.folder, show_progress=False)
         assert isinstance(together, Result), together
         assert "cuda" in together.device and "side by side" in together.device
@@ -67,8 +62,8 @@ def test_a_replayed_lstm_is_pytorchs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     models = [RowLSTM(10, output_relu=False).to("cuda") for _ in range(3)]
     stacked = Stacked(models, [3]).to("cuda")
-    [template] = stacked.template
-    lstm: Any = template.get_submodule("lstm")
+    [part] = stacked.parts
+    lstm: Any = part.get_submodule("lstm")
     for _ in range(5):
         images = torch.rand(3, 32, 1, 28, 28, device="cuda")
         logits = torch.stack([model(own) for model, own in zip(models, images, strict=True)])
@@ -78,7 +73,6 @@ def test_a_replayed_lstm_is_pytorchs(monkeypatch: pytest.MonkeyPatch) -> None:
             each.zero_grad()
         logits.square().sum().backward()
         together.square().sum().backward()
-        [part] = stacked.parts
         for name, parameter in part.named_parameters():
             for number, model in enumerate(models):
                 expected: Any = model.get_parameter(name).grad
@@ -108,24 +102,11 @@ def test_an_epoch_does_not_wait_for_the_device(tmp_path: Path, model: str, toget
     trainer = build_trainer(runs[0].config, runs[0].folder, (), [Strict()], show_progress=False)
     parts = [build_parts(run.config) for run in runs]
     if together:
-        datas = [part.data for part in parts]
-        for data in datas:
-            data.to(trainer.strategy.root_device)
-        stacked = StackedClassifier(
-            [part.classifier for part in parts], [parameter_group(run) for run in runs]
-        )
-        train = loader(datas, MNISTData.epoch, len(datas[0].order(0)))
-        val = loader(datas, lambda data, _: data.val, len(datas[0].val[1]))
-        trainer.fit(stacked, train, val)
+        for part in parts:
+            part.data.to(trainer.strategy.root_device)
+        train = stack([part.data.train_dataloader() for part in parts])
+        val = stack([part.data.val_dataloader() for part in parts])
+        trainer.fit(StackedClassifier([part.classifier for part in parts]), train, val)
     else:
         trainer.fit(parts[0].classifier, datamodule=parts[0].data)
     assert trainer.current_epoch == 2
-
-
-def test_a_diverging_run_takes_no_other_with_it_on_a_gpu(tmp_path: Path) -> None:
-    choices = ("model=cnn", "trainer=gpu", *SHORT)
-    good = make_run(tmp_path, *choices, "optimizer.lr=0.01")
-    bad = make_run(tmp_path, *choices, "optimizer.lr=1e30")
-    failure, result = fit_together([bad, good], show_progress=False)
-    assert isinstance(result, Result)
-    assert "loss is nan" in str(failure)

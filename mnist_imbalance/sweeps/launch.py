@@ -105,7 +105,7 @@ def run_chunk(place: Path, common: Sequence[str], chunk: Chunk) -> list[Outcome]
     for job in chunk:
         try:
             config, hydra = take_apart(compose_job(common, job))
-            runs[job] = Run(config, hydra, RunFolder(Path(hydra.runtime.output_dir)), job)
+            runs[job] = Run(config, hydra, RunFolder(Path(hydra.runtime.output_dir)))
         except Exception as error:
             outcomes.append(Outcome(job, failure=describe_failure(error)))
     try:
@@ -280,7 +280,7 @@ def launch(jobs: Sequence[Job], hydra: HydraConf, common: Sequence[str] = ()) ->
     if at_most != 1:
         from mnist_imbalance.sweeps.batched import similar
 
-        chunks = similar(jobs, compose, Path(hydra.sweep.dir), at_most)
+        chunks = similar(jobs, compose, at_most)
     run = partial(run_chunk, Path.cwd(), common)
     shared = set.intersection(*map(set, jobs)) if len(jobs) > 1 else set()
     ended: dict[Job, Outcome] = {}

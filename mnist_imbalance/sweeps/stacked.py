@@ -7,6 +7,8 @@ loop over time stands in for it, which a GPU records as a CUDA graph.
 import copy
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import islice
 from typing import Any
 
 import torch
@@ -19,10 +21,7 @@ WARM_UP = 2  # calls that recording would not pay for
 
 
 class Graphed:
-    """A function of tensors that a GPU records in training, to replay it with a single launch.
-
-    Its output holds until the next call.
-    """
+    """A function of tensors that a GPU records in training, to replay it with a single launch."""
 
     def __init__(self, function: Callable[..., Tensors]) -> None:
         self.function = function
@@ -30,7 +29,7 @@ class Graphed:
         self.graphs: dict[Any, Any] = {}
 
     def __call__(self, *tensors: Tensor) -> Tensors:
-        """Call or replay the function."""
+        """Call or replay the function; the output holds until the next call."""
         if not (torch.is_grad_enabled() and all(tensor.is_cuda for tensor in tensors)):
             return self.function(*tensors)
         shapes = tuple((tensor.shape, tensor.requires_grad) for tensor in tensors)
@@ -204,24 +203,21 @@ class Stacked(nn.Module):
 
     def __init__(self, modules: Sequence[nn.Module], sizes: Sequence[int]) -> None:
         super().__init__()
-        self.template = [mappable(modules[0]).to("meta")]  # in a list: no submodule of this one
         self.parts = nn.ModuleList()
-        rest = list(modules)
+        self.places = [(part, at) for part, size in enumerate(sizes) for at in range(size)]
+        rest = iter(modules)
         for size in sizes:
-            part = mappable(rest[0])
-            parameters, buffers = stack_module_state(rest[:size])
-            for name, tensor in [*parameters.items(), *buffers.items()]:
-                if name in parameters:
-                    tensor = nn.Parameter(tensor.detach().contiguous())
-                owner, _, own_name = name.rpartition(".")
-                setattr(part.get_submodule(owner), own_name, tensor)
+            members = [*islice(rest, size)]
+            part = mappable(members[0])
+            parameters, buffers = stack_module_state(members)
+            for name, tensor in [*part.named_parameters(), *part.named_buffers()]:
+                tensor.data = (parameters | buffers)[name].detach().contiguous()
             self.parts.append(part)
-            rest = rest[size:]
 
-    def train(self, mode: bool = True) -> "Stacked":
-        """Switch between training and evaluation, the template too."""
-        self.template[0].train(mode)
-        return super().train(mode)
+    def tensors(self, number: int) -> dict[str, Tensor]:
+        """Return the tensors of one module, by name; to write them changes the stack."""
+        part, at = self.places[number]
+        return {name: tensor[at] for name, tensor in self.parts[part].state_dict().items()}
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Map inputs (R, ...) to outputs (R, ...), run by run."""
@@ -229,10 +225,5 @@ class Stacked(nn.Module):
         stacked = states[0]
         if len(states) > 1:
             stacked = {name: torch.cat([state[name] for state in states]) for name in stacked}
-
-        def one(tensors: dict[str, Tensor], *inputs: Tensor) -> Tensor:
-            output: Tensor = functional_call(self.template[0], tensors, inputs)
-            return output
-
-        outputs: Tensor = vmap(one)(stacked, *inputs)
+        outputs: Tensor = vmap(partial(functional_call, self.parts[0]))(stacked, inputs)
         return outputs
