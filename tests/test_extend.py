@@ -29,90 +29,64 @@ for place, command in zip(sys.argv[1::2], sys.argv[2::2]):
 
 
 @pytest.fixture(scope="module")
-def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the package with the files of all examples."""
-    place = tmp_path_factory.mktemp("extended")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the package with the files of all examples, and a folder for each command."""
+    place, commands = tmp_path_factory.mktemp("extended"), list[str]()
     for folder in ("conf", "mnist_imbalance", "hydra_plugins"):
         shutil.copytree(REPOSITORY / folder, place / folder)
-    (place / "data").symlink_to(REPOSITORY / "data")
-    (place / "results").mkdir()
     for file, text in FILE.findall(PAGE):
         assert not (place / file).exists(), file
         (place / file).write_text(text, encoding="utf-8")
+    for section, text in SECTIONS.items():
+        (place / section / "results").mkdir(parents=True)
+        (place / section / "data").symlink_to(REPOSITORY / "data")
+        [command] = COMMAND.findall(text)
+        commands += [str(place / section), command]
+    done = subprocess.run(
+        [sys.executable, "-c", ONE_BY_ONE, *commands],
+        env={**os.environ, "PYTHONPATH": str(place)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
     return place
 
 
-def command_of(section: str) -> str:
-    [command] = COMMAND.findall(SECTIONS[section])
-    assert isinstance(command, str)
-    return command
+KNOWN_BY: dict[str, dict[str, object]] = {
+    "A loss": {"loss": "log_weighted"},
+    "A mix": {"condition": "imbalanced, data/source=debug, mix=halves"},
+    "A sampler": {"condition": "imbalanced, data/sampler=capped, data/source=debug"},
+    "A profile": {"condition": "imbalanced, data/profile=linear, data/source=debug"},
+    "A source": {"groups": {"1": [1], "0": [0], "all": [0, 1]}},
+    "A model": {"model": "linear"},
+    "A metric": {"condition": "imbalanced, data/source=debug"},
+    "Transforms": {"condition": "imbalanced, data/source=debug, data/transforms=rotated"},
+}
 
 
-def run(place: Path, command: str | list[str]) -> None:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(place)}
-    shell = isinstance(command, str)
-    done = subprocess.run(
-        command, shell=shell, cwd=place, env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-
-
-@pytest.fixture(scope="module")
-def trained(extended: Path) -> Path:
-    """A folder for each section but the last, in which its command was given."""
-    commands = []
-    for section in [*SECTIONS][:-1]:
-        (extended / section).mkdir()
-        (extended / section / "data").symlink_to(REPOSITORY / "data")
-        commands += [str(extended / section), command_of(section)]
-    run(extended, [sys.executable, "-c", ONE_BY_ONE, *commands])
-    return extended
-
-
-def test_every_part_has_an_example() -> None:
-    parts = ("loss", "mix", "sampler", "profile", "source", "model", "metric")
-    assert list(SECTIONS) == [*(f"A {part}" for part in parts), "Transforms", "An overlay"]
-    for part in parts:
-        files = FILE.findall(SECTIONS[f"A {part}"])
-        assert [Path(file).suffix for file, _ in files] == [".py", ".yaml"]
-
-
-@pytest.mark.parametrize(
-    ("section", "known_by"),
-    [
-        ("A loss", {"loss": "log_weighted"}),
-        ("A mix", {"condition": "imbalanced, data/source=debug, mix=halves"}),
-        ("Transforms", {"condition": "imbalanced, data/source=debug, data/transforms=rotated"}),
-        ("A sampler", {"condition": "imbalanced, data/sampler=capped, data/source=debug"}),
-        ("A profile", {"condition": "imbalanced, data/profile=linear, data/source=debug"}),
-        ("A source", {"groups": {"1": [1], "0": [0], "all": [0, 1]}}),
-        ("A model", {"model": "linear"}),
-        ("A metric", {"condition": "imbalanced, data/source=debug"}),
-    ],
-)
-def test_an_example_can_be_trained(
-    trained: Path, section: str, known_by: dict[str, object]
+def test_every_example_can_be_trained_and_an_overlay_is_a_condition_of_the_report(
+    place: Path,
 ) -> None:
-    [file] = (trained / section / "runs").rglob("result.json")
-    result = read_record(file.parent)
-    assert result
-    record = result.model_dump()
-    assert {key: record[key] for key in known_by} == known_by
-    if section == "A sampler":
-        seen = [sum(row) for row in result.train.confusion]
-        assert min(seen) > 0.6 * sum(seen) / 10  # of each label alike, though few of 0-4
-    if section == "A profile":
-        assert result.train_counts == sorted(result.train_counts, reverse=True)
-        assert result.train_counts[0] == 10 * result.train_counts[-1]
-    if section == "A metric":
-        assert result.test.accuracy < (result.test.metrics["top_two"] or 0) < 1
-        assert -1 <= (result.test.metrics["mcc"] or 0) <= 1
-
-
-def test_an_overlay_is_a_condition_of_the_report(extended: Path) -> None:
-    run(extended, command_of("An overlay"))
-    tables = extended / "runs" / "report" / "tables"
+    assert list(SECTIONS) == [*KNOWN_BY, "An overlay"]
+    results = {}
+    for section, known_by in KNOWN_BY.items():
+        if section != "Transforms":
+            files = FILE.findall(SECTIONS[section])
+            assert [Path(file).suffix for file, _ in files] == [".py", ".yaml"]
+        [file] = (place / section / "runs").rglob("result.json")
+        result = read_record(file.parent)
+        assert result, section
+        assert known_by.items() <= result.model_dump().items()
+        results[section] = result
+    seen = [sum(row) for row in results["A sampler"].train.confusion]
+    assert min(seen) > 0.6 * sum(seen) / 10  # of each label alike, though few of 0-4
+    counts = results["A profile"].train_counts
+    assert counts == sorted(counts, reverse=True)
+    assert counts[0] == 10 * counts[-1]
+    test = results["A metric"].test
+    assert test.accuracy < (test.metrics["top_two"] or 0) < 1
+    assert -1 <= (test.metrics["mcc"] or 0) <= 1
+    tables = place / "An overlay" / "runs" / "report" / "tables"
     conditions = (tables / "all_conditions.csv").read_text()
     assert "log_weighted" in conditions
     assert "linear" in conditions

@@ -1,17 +1,24 @@
-"""The report's sentences and files, of hand-made runs and of the committed records."""
+"""The report of hand-made runs and of the committed records."""
 
+import base64
+import io
+import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from conftest import REPOSITORY
 from made_runs import groups, run
+from PIL import Image
 
-from mnist_imbalance.config import compose_with, take_apart
+from mnist_imbalance.config import compose_with
+from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.records import table as records
-from mnist_imbalance.report import tables, words
+from mnist_imbalance.report import page, tables, words
 from mnist_imbalance.report.page import write_report
 
 pytest_plugins = ["made_runs"]
@@ -28,25 +35,27 @@ def made(**others: Any) -> list[dict[str, Any]]:
     ]
 
 
-def report(rows: list[dict[str, Any]], part: str = "") -> str:
+def known_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the template is filled with."""
     raw = pd.DataFrame(rows)
-    told = {"tables": tables.tabulate(raw), "runs": tables.on_grounds(raw), "damaged": ["a file"]}
-    return words.render("report.md.j2", **told, part=part, figures={}, no_images="no archive")
+    tabulated = tables.tabulate(raw, np.array([], int))
+    known = {"tables": tabulated, "runs": tables.on_grounds(raw), "damaged": ["a file"]}
+    return known | {"figures": {}, "no_images": "no archive"}
 
 
 @pytest.mark.usefixtures("kept_in_memory")
 def test_the_finding_names_models_and_numbers() -> None:
-    rows = made() + made(model="cnn") + made(optimizer="adam")
-    finding = report(rows, "finding")
-    assert (
-        "lose test accuracy: 30.0 points with the LSTM and 30.0 points with the CNN (SGD" in finding
-    )
-    assert "bring back 33 % with the LSTM and 33 % with the CNN.\n" in finding
-    assert "With Adam they lose 30.0 points with the LSTM; the copies bring back 33 %" in finding
-    assert "| 10 unchanged copies | 33 % [33, 33] | 33 % [33, 33] | 33 % [33, 33] |" in finding
-    whole = report(rows)
-    assert finding.partition("\n\n")[0] in whole
-    assert "Figure 3 is missing: no archive" in whole
+    known = known_of(made() + made(model="cnn") + made(optimizer="adam"))
+    finding, whole = (words.render("report.md.j2", **known, part=p) for p in ("finding", ""))
+    for text in (
+        "lose test accuracy: 30.0 points with the LSTM and 30.0 points with the CNN (SGD",
+        "bring back 33 % with the LSTM and 33 % with the CNN.\n",
+        "With Adam they lose 30.0 points with the LSTM; the copies bring back 33 %",
+        "| 10 unchanged copies | 33 % [33, 33] | 33 % [33, 33] | 33 % [33, 33] |",
+    ):
+        assert text in finding
+    for text in (finding.partition("\n\n")[0], "Figure 3 is missing: no archive"):
+        assert text in whole
     assert "Damaged record: a file" in whole
 
 
@@ -56,10 +65,11 @@ def test_one_seed_gives_no_interval_no_finding_and_no_verdict(
     none = pd.DataFrame(columns=["epoch", "stage", "config_hash"])  # nothing beside the records
     monkeypatch.setattr(records, "epochs", lambda runs: none)
     monkeypatch.setattr(records, "predictions", lambda runs: {})
-    rows = [row for row in made() if row["seed"] == 0]
-    assert report(rows, "finding").startswith("There is no finding yet")
-    assert "| LSTM | imbalanced | 60.0 | 90.0 | 75.0 | 63.7 | 1 |" in report(rows)
-    assert set(tables.tabulate(pd.DataFrame(rows))["claims"].verdict) == {"undecided"}
+    known = known_of([row for row in made() if row["seed"] == 0])
+    finding, whole = (words.render("report.md.j2", **known, part=p) for p in ("finding", ""))
+    assert finding.startswith("There is no finding yet")
+    assert "| LSTM | imbalanced | 60.0 | 90.0 | 75.0 | 63.7 | 1 |" in whole
+    assert set(known["tables"]["claims"].verdict) == {"undecided"}
 
 
 @pytest.mark.usefixtures("kept_in_memory")
@@ -70,14 +80,14 @@ def test_another_study_has_a_report_of_its_own() -> None:
         for name in ("imbalanced", "focal, loss.gamma=2", "<b>|[x](y)")
         for seed in range(2)
     ]
-    text = report(rows)
+    text = words.render("report.md.j2", **known_of(rows))
     assert "AI3607" not in text.partition("## Method")[0]
     assert "| model | condition | labels many | labels medium | labels few | all | n |" in text
     assert "| vit | focal, loss.gamma=2 |" in text
     assert "| vit | &lt;b>\\|[x\\](y) |" in text  # what a record says is no markup
 
 
-def test_what_is_written_for_numbers() -> None:
+def test_numbers_and_names_as_a_reader_writes_them() -> None:
     row = {"n": 5, "mean": 0.551, "low": 0.515, "high": 0.587, "effect": -0.02}
     assert words.percent(row) == "55.1 ± 3.6"
     assert words.percent(row | {"low": math.nan}) == "55.1"
@@ -87,38 +97,89 @@ def test_what_is_written_for_numbers() -> None:
     for (low, high), said in ends.items():
         assert words.fraction({"fraction": 0.724, "low": low, "high": high}) == f"72 %{said}"
     assert words.fraction({"fraction": math.nan}) == "unknown"
-    assert (
-        words.title("weighted, loss.minority_weight=3, loss.normalize=count")
-        == "weight 3, by images"
-    )
-    assert words.title("per_label, data.keep=0.05") == "AI3607's weights, data.keep=0.05"
+    names = ["weighted, loss.minority_weight=3, loss.normalize=count", "per_label, data.keep=0.05"]
+    assert [*map(words.title, names)] == ["weight 3, by images", "AI3607's weights, data.keep=0.05"]
     names = ["weighted", "mine", "imbalanced", "weighted, loss.minority_weight=10", "original"]
     sorted_names = pd.Series(names, name="condition").sort_values(key=words.place).tolist()
     assert sorted_names == ["original", "imbalanced", "weighted", names[3], "mine"]
 
 
-@pytest.fixture(scope="module")
-def rebuilt(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("rebuilt")
-    overrides = [f"runs_dir={folder / 'runs'}", f"records_dirs=[{REPOSITORY / 'results'}]"]
-    overrides += [f"study.report_dir={folder}"]
-    config, _ = take_apart(compose_with(overrides, name="study", with_hydra=True))
-    return write_report(config).parent
-
-
-def test_the_committed_report_is_what_the_committed_records_give(rebuilt: Path) -> None:
-    committed = REPOSITORY / "report"
+def test_the_committed_report_is_what_the_committed_records_give(tmp_path: Path) -> None:
+    keys = [f"runs_dir={tmp_path / 'runs'}", f"records_dirs=[{REPOSITORY / 'results'}]"]
+    keys += [f"study.report_dir={tmp_path / 'report'}"]
+    html = write_report(compose_with(keys, name="study"))
+    rebuilt, committed = html.parent, REPOSITORY / "report"
     made = sorted(path.name for path in (rebuilt / "tables").iterdir())
     assert made == sorted(path.name for path in (committed / "tables").iterdir())
     for name in ["report.md", "finding.md", "ranking.md", *(f"tables/{table}" for table in made)]:
         assert (committed / name).read_text() == (rebuilt / name).read_text(), name
-    for picture in (rebuilt / "figures").iterdir():
-        assert (committed / "figures" / picture.name).exists()
-
-
-def test_the_readme_opens_with_the_finding(rebuilt: Path) -> None:
     readme = (REPOSITORY / "README.md").read_text()
     [*sentences, _, _] = (rebuilt / "finding.md").read_text().split("\n\n")  # caption and table
     finding = "\n\n".join(sentences)
     assert f"mnist_imbalance.report -->\n{finding}\n<!-- end of" in readme
     assert readme.index(finding) < readme.index("## ")
+    pages = [(folder / "index.html").read_text() for folder in (rebuilt, committed)]
+    drawn = r"<svg.*?</svg>|data:image[^\"]*"  # by libraries, whose versions may differ
+    assert len({re.sub(drawn, "", page, flags=re.DOTALL) for page in pages}) == 1
+    check_page(pages[0], rebuilt)
+    check_mistakes(pages[0])
+
+
+def check_page(html: str, report: Path) -> None:
+    """It needs no network and holds every figure and table of the report in Markdown."""
+    markdown = (report / "report.md").read_text()
+    assert not re.search(r"(src|href)=.?(http|//)|@import|url\((?!\$)", html)
+    figures = [path.stem for path in (report / "figures").iterdir()]
+    assert len(figures) == 16
+    for name in figures:
+        assert (REPOSITORY / "report" / "figures" / f"{name}.svg").exists()
+        [caption] = re.findall(rf"!\[(.+)\]\(figures/{name}\.svg\)", markdown)
+        plot = f'<figure id="{name}"><div class="plot" role="img" aria-label="{caption}"><svg '
+        assert plot in html
+    assert html.count("<table>") == len(re.findall(r"^\| ---", markdown, re.MULTILINE))
+    assert "<code>docs/protocol.md</code>" in html
+    assert "images: 4696 of 4900" in (report / "figures" / "figure_1.svg").read_text()
+
+
+def check_mistakes(html: str) -> None:
+    """The explorer shows mistakes of the run that it names, and curves over the same steps."""
+    [data] = re.findall(r'<script type="application/json" id="data">(.*?)</script>', html)
+    runs, _ = records.read([REPOSITORY / "results" / "full.parquet"])
+    runs = tables.on_grounds(runs[(runs.model == "lstm") & (runs.optimizer == "adam")])
+    images, copies = page.read_images([])
+    chosen = {"model": "LSTM", "optimizer": "Adam", "condition": "imbalanced"}
+    [shown, *_] = [s for s in json.loads(data)["sets"] if chosen.items() <= s.items()]
+    own = tables.on(runs, shown["ground"]).query("condition == 'imbalanced'")
+    own = own[own.seed == shown["seed"]]
+    [predicted] = records.predictions(own).values()
+    assert len(shown["mistakes"]) > 5
+    for image, label, other in shown["mistakes"]:
+        assert images.test[1][image] == label != other == predicted[image]
+    assert len(shown["curves"]) == 2
+    assert {len(curve) for group in shown["curves"] for curve in group} == {len(shown["steps"])}
+    table = page.samples(runs, images, copies)
+    assert len(table) == 10 * 5
+    address = table[(table.angle == 0) & (table.noise == 0) & (table.label == 3)].image.item()
+    decoded = Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2])))
+    assert decoded.tobytes() == images.train[0][images.train[1] == 3][0, 0].numpy().tobytes()
+
+
+def test_a_report_of_few_records_without_images_is_the_same_bytes_every_time(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys = [f"runs_dir={tmp_path}", "records_dirs=[]", f"study.report_dir={tmp_path}/out"]
+    with pytest.raises(ConfigError, match=f"records_dirs: no result below {tmp_path}"):
+        write_report(compose_with(keys, name="study"))
+    every, _ = records.read([REPOSITORY / "results" / "full.parquet"])
+    few = every[(every.optimizer == "adam") & (every.model == "cnn") & (every.seed < 2)]
+    records.pack(few, tmp_path / "records" / "adam.parquet")
+    keys[1] = f"records_dirs=[{tmp_path / 'records'}]"
+    keys.append(f"study.overrides=['data.dir={tmp_path / 'none'}']")
+    html = write_report(compose_with(keys, name="study"))
+    assert html == tmp_path / "out" / "index.html"
+    assert "the report:" in capsys.readouterr().out
+    missing = "Figure 3 is missing: data.dir: there is no folder"
+    assert missing in (tmp_path / "out" / "report.md").read_text()
+    assert '"images":[]' in html.read_text()
+    first = html.read_bytes()
+    assert write_report(compose_with(keys, name="study")).read_bytes() == first

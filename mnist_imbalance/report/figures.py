@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import cycle
 from typing import Any
 
@@ -10,12 +11,12 @@ import numpy as np
 import pandas as pd
 import vl_convert
 
+from mnist_imbalance.report.claims import CONDITIONS
 from mnist_imbalance.report.methods import cliques
 from mnist_imbalance.report.tables import REMEDIES
 from mnist_imbalance.report.words import file_name, group, kept, title
 
 Figure = alt.FacetChart
-Drawing = tuple[pd.DataFrame, Callable[[pd.DataFrame], Figure]]
 Layout = tuple[str, int, int]  # the column that names the panels, panels in a row, width of one
 alt.data_transformers.disable_max_rows()
 
@@ -26,8 +27,6 @@ COLORS = {  # other names get those of `SPARE`, in their order
     **{"imbalanced": "#c0392b", "augmented 100 %": "#a87400", "10 copies": "#93c54b"},
 }
 SPARE = ["#d95f02", "#1f78b4", "#7b9e2f", "#b0447c", "#53b0bd", "#b08968"]
-AI3607 = ["original", "imbalanced", "augmented_40", "augmented_100"]
-AI3607 += ["per_label", "per_label_chosen"]
 TITLES = {"model": title, "optimizer": title, "condition": title, "label": group, "group": group}
 FACTS = [  # the columns that a mark's description names
     *["model", "optimizer", "ground", "panel", "condition", "remedy", "method", "setting"],
@@ -243,27 +242,27 @@ def draw(tables: Mapping[str, pd.DataFrame]) -> dict[str, Figure]:
     sweep = tables["weight_sweep"].query("normalize == 'weight_sum'")
     sweep = sweep[sweep.groupby(["model", "optimizer"]).weight.transform("nunique") > 2]
     published = tables["table_1"].query("model == 'lstm'")[["condition", "label", "published"]]
-    conditions = tables["all_conditions"].query("condition in @AI3607")
+    conditions = tables["all_conditions"]
+    conditions = conditions[conditions.condition.isin(CONDITIONS)]
     differences, confusion = tables["differences"], tables["confusion"]
     differences = differences[~differences.condition.str.contains("model.")]
-    figures: dict[str, Drawing] = {
+    figures: dict[str, tuple[pd.DataFrame, Callable[[pd.DataFrame], Figure]]] = {
         "restored": (restored.query("ground == 'equal steps'"), draw_restored),
         "restored_epochs": (restored.query("ground == 'equal epochs'"), draw_restored),
         "figure_3": (tables["samples"], draw_samples),
-        "ranking": (tables["ranked"], lambda rows: draw_ranked(rows, tables["pairs"])),
+        "ranking": (tables["ranked"], partial(draw_ranked, pairs=tables["pairs"])),
     }
-    by_optimizer: dict[str, Drawing] = {
-        "learning": (tables["learning_curves"], draw_curves),
-        "differences": (differences, draw_differences),
-        "figure_1": (confusion.query("condition == 'original'"), draw_confusion),
-        "figure_2": (confusion.query("condition == 'imbalanced'"), draw_confusion),
-        "figure_4": (sweep, lambda rows: draw_over_weight(rows, True)),
-        "figure_5": (sweep, lambda rows: draw_over_weight(rows, False)),
-        "figure_6": (conditions, lambda rows: draw_models(rows, published)),
-    }
-    for name, (table, make) in by_optimizer.items():
-        unnamed = "" if name == "learning" else "sgd"
+    for name, table, make in (
+        ("learning", tables["learning_curves"], draw_curves),
+        ("differences", differences, draw_differences),
+        ("figure_1", confusion.query("condition == 'original'"), draw_confusion),
+        ("figure_2", confusion.query("condition == 'imbalanced'"), draw_confusion),
+        ("figure_4", sweep, partial(draw_over_weight, of_labels=True)),
+        ("figure_5", sweep, partial(draw_over_weight, of_labels=False)),
+        ("figure_6", conditions, partial(draw_models, published=published)),
+    ):
         for optimizer, rows in table.groupby("optimizer", sort=False):
+            unnamed = "" if name == "learning" else "sgd"
             figures[file_name(name, optimizer, unnamed)] = (rows, make)
     return {name: make(rows) for name, (rows, make) in figures.items() if len(rows)}
 

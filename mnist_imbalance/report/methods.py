@@ -4,8 +4,8 @@ The rules are those of ``docs/protocol_methods.md``. A method is what a run's co
 the fraction of images that is kept and the settings that were tuned.
 """
 
-from collections.abc import Iterator, Mapping
-from itertools import combinations, product
+from collections.abc import Mapping
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -33,13 +33,11 @@ def method_of(condition: str) -> tuple[str, str]:
     """Return the method of a condition and its setting, as on the command line."""
     parts = [part for part in condition.split(", ") if part.partition("=")[0] not in TRAINING]
     setting = [part for part in parts if "." in part.partition("=")[0] and "=" in part]
-    named = [part for part in parts if part not in setting]
-    named = named[1:] if len(named) > 1 and named[0] == "imbalanced" else named
-    method = ", ".join(named)
+    method = ", ".join(part for part in parts if part not in setting).removeprefix("imbalanced, ")
     return PLAIN if method == "imbalanced" else method, ", ".join(setting)
 
 
-def tabulate(runs: pd.DataFrame) -> pd.DataFrame:
+def comparable(runs: pd.DataFrame) -> pd.DataFrame:
     """Return the runs in which methods can be compared: those whose rate follows a scheduler.
 
     Columns are those of `TRAINED`, keep (text where it differs by label), kept (its mean), seed,
@@ -53,8 +51,8 @@ def tabulate(runs: pd.DataFrame) -> pd.DataFrame:
     runs = runs[own & np.array(whole, bool)]
     val, test = records.accuracies(runs, "val"), records.accuracies(runs, "test")
     labels = [name for name in val if name.isdigit()]
-    counts = np.stack([*runs.train_counts]) if len(runs) else np.ones((0, len(labels)))
-    groups = [name for name in test if name not in (*labels, "all")]
+    groups = test.drop(columns=[*labels, "all"], errors="ignore")
+    shares = zip(val[labels].to_numpy(), runs.train_counts, strict=True)
     named = pd.DataFrame(map(method_of, runs.condition), runs.index, ["method", "setting"])
     keeps = [config.get("data.keep") for config in runs.config]
     table = runs[["model", "steps", "optimizer", "seed", "seconds"]].join(named)
@@ -63,10 +61,10 @@ def tabulate(runs: pd.DataFrame) -> pd.DataFrame:
         keep=[str(keep) if isinstance(keep, list) else keep for keep in keeps],
         kept=[np.mean(keep) if isinstance(keep, list) else keep for keep in keeps],
         test=test[labels].mean(axis=1, skipna=False),
-        rare=test[groups[0]] if groups else np.nan,
-        frequent=test[groups[1]] if len(groups) > 1 else np.nan,
+        rare=groups.iloc[:, :1].mean(axis=1),
+        frequent=groups.iloc[:, 1:2].mean(axis=1),
         val=val[labels].mean(axis=1, skipna=False),
-        imbalanced=(counts / counts.sum(axis=1, keepdims=True) * val[labels]).sum(axis=1),
+        imbalanced=[np.average(accuracies, weights=counts) for accuracies, counts in shares],
         metrics=runs.test_metrics,
     )
     table = table.drop_duplicates([*TRAINED, "keep", "seed", "method", "setting"])
@@ -81,9 +79,8 @@ def in_comparison(table: pd.DataFrame) -> pd.DataFrame:
     A method whose training has only begun, with at most half of the most seeds, is left out.
     """
     counted = table.groupby(TRAINED).method.nunique()
-    best = {*counted[counted > 1].groupby("model").idxmax()}
-    chosen = [key in best for key in table[TRAINED].itertuples(index=False, name=None)]
-    table = table[np.array(chosen, bool)]
+    best = counted[counted > 1].groupby("model").idxmax()
+    table = table[table.set_index(TRAINED).index.isin([*best])]
     seeds = table.groupby(["model", "method"]).seed.transform("nunique")
     return table[seeds > seeds.groupby(table.model).transform("max") / 2]
 
@@ -101,16 +98,15 @@ def tuning(table: pd.DataFrame) -> pd.DataFrame:
     return several.loc[often[tuned].sort_values(ascending=False, kind="stable").index]
 
 
-def places(table: pd.DataFrame) -> Iterator[tuple[str, float, pd.DataFrame]]:
-    """Yield models, imbalances and the runs of each method's best setting, and of all images."""
-    table = in_comparison(table)
-    tried = tuning(table).groupby(["model", "method"])
-    chosen = {key: rows.setting[rows.val.round(6).idxmax()] for key, rows in tried}
+def places(table: pd.DataFrame, tried: pd.DataFrame) -> pd.DataFrame:
+    """Return the runs of each method's best setting; those of all images stand at every keep."""
+    settings = tried.groupby(["model", "method"])
+    chosen = {key: own.setting[own.val.round(6).idxmax()] for key, own in settings}
     own = [chosen.get(key, "") for key in zip(table.model, table.method, strict=True)]
-    for model, rows in table[table.setting == own].groupby("model", sort=False):
-        whole = rows.method == ORIGINAL
-        for keep, kept in rows[~whole].groupby("keep", sort=False):
-            yield model, keep, pd.concat([kept, rows[whole]])
+    table = table[table.setting == own]
+    kept, whole = table[table.method != ORIGINAL], table[table.method == ORIGINAL]
+    everywhere = whole.drop(columns="keep").merge(kept[["model", "keep"]].drop_duplicates())
+    return pd.concat([kept, everywhere])
 
 
 def by_seed(here: pd.DataFrame) -> pd.DataFrame:
@@ -119,80 +115,87 @@ def by_seed(here: pd.DataFrame) -> pd.DataFrame:
     return scores[scores.mean().sort_values(ascending=False, kind="stable").index]
 
 
-def ranked(table: pd.DataFrame) -> pd.DataFrame:
+def ranked(chosen: pd.DataFrame, tried: pd.DataFrame) -> pd.DataFrame:
     """Rank the methods by balanced test accuracy, and compare each with the plain loss."""
-    tried = tuning(in_comparison(table)).groupby(["model", "method"]).setting.nunique()
+    counts = tried.groupby(["model", "method"]).setting.nunique()
     rows: list[dict[str, Any]] = []
-    for model, keep, here in places(table):
+    for (model, keep), here in chosen.groupby(["model", "keep"], sort=False):
         scores = by_seed(here)
         competing = [method for method in scores if method != ORIGINAL]
-        family = []
         for method, accuracy in scores.items():
             own = here[here.method == method]
-            row = own.iloc[0][[*TRAINED, "method", "setting"]].to_dict()
-            row |= {"keep": keep, "tried": tried.get((model, method), 1)}
+            row = own[[*TRAINED, "method", "setting"]].iloc[0].to_dict() | {"keep": keep}
+            row |= own[["rare", "frequent", "seconds"]].mean().to_dict()
+            row |= {"tried": counts.get((model, method), 1)}
             row |= {"rank": competing.index(method) + 1 if method in competing else stats.NAN}
             means = stats.estimate(accuracy)
             row |= dict(zip(("seeds", "mean", "mean_low", "mean_high"), means, strict=True))
-            row |= own[["rare", "frequent", "seconds"]].mean().to_dict()
-            is_compared = method in competing and method != PLAIN and PLAIN in scores
+            is_compared = PLAIN in scores and method not in (PLAIN, ORIGINAL)
             effects = accuracy - scores[PLAIN] if is_compared else accuracy[:0]
-            family.append((row, stats.judge(effects, margin_of(model))))
-        rows += stats.judged(family)
+            rows.append(row | stats.judge(effects, margin_of(model))._asdict())
     columns = [*TRAINED, "keep", "method", "setting", "tried", "rank", "seeds", "mean", "mean_low"]
     columns += ["mean_high", "rare", "frequent", *stats.JUDGED, "seconds"]
-    return pd.DataFrame(rows, columns=columns)
+    return stats.corrected(rows, ["model", "keep"], columns)
 
 
-def pairs(table: pd.DataFrame) -> pd.DataFrame:
+def pairs(chosen: pd.DataFrame) -> pd.DataFrame:
     """Compare all methods pair by pair, the better one first, corrected within model and keep."""
     rows: list[dict[str, Any]] = []
-    for model, keep, here in places(table):
-        scores = by_seed(here[here.method != ORIGINAL])
-        family = []
+    for (model, keep), here in chosen[chosen.method != ORIGINAL].groupby(
+        ["model", "keep"], sort=False
+    ):
+        scores = by_seed(here)
         for first, second in combinations(scores, 2):
+            judgement = stats.judge(scores[first] - scores[second])._asdict()
             row = {"model": model, "keep": keep, "first": first, "second": second}
-            family.append((row, stats.judge(scores[first] - scores[second])))
-        rows += stats.judged(family)
+            rows.append(row | judgement)
     columns = ["model", "keep", "first", "second", "n", "effect", "low", "high", "p", "p_corrected"]
-    return pd.DataFrame(rows, columns=columns)
+    return stats.corrected(rows, ["model", "keep"], columns)
 
 
-def metrics(table: pd.DataFrame) -> pd.DataFrame:
+def metrics(chosen: pd.DataFrame) -> pd.DataFrame:
     """Return the mean over seeds of what else was scored on the test set."""
     rows: list[dict[str, Any]] = []
-    for model, keep, here in places(table):
+    for (model, keep), here in chosen.groupby(["model", "keep"], sort=False):
         for method, own in here.groupby("method", sort=False).metrics:
-            scored = pd.DataFrame([scores for scores in own if scores], dtype=float)
+            scored = pd.DataFrame([*filter(None, own)], dtype=float)
             row = {"model": model, "keep": keep, "method": method, "seeds": len(scored)}
             rows += [row | scored.mean().to_dict()] if len(scored) else []
     return pd.DataFrame(rows, columns=None if rows else ["model", "keep", "method", "seeds"])
 
 
-def rules(table: pd.DataFrame) -> pd.DataFrame:
+def rules(tried: pd.DataFrame) -> pd.DataFrame:
     """Return the setting that each rule of selection chooses, and its balanced test accuracy."""
-    rows, best_first = [], tuning(in_comparison(table))
-    for (model, method), tried in best_first.groupby(["model", "method"], sort=False):
-        if len(tried) > 1:
-            at = {rule: tried[column].round(6).idxmax() for rule, column in RULES.items()}
-            row = {"model": model, "method": method, "tried": len(tried)}
-            row |= {rule: tried.setting[best] for rule, best in at.items()}
-            rows.append(row | {f"{rule} scores": tried.test[best] for rule, best in at.items()})
+    rows = []
+    for (model, method), own in tried.groupby(["model", "method"], sort=False):
+        if len(own) > 1:
+            at = {rule: own[column].round(6).idxmax() for rule, column in RULES.items()}
+            row = {"model": model, "method": method, "tried": len(own)}
+            row |= {rule: own.setting[best] for rule, best in at.items()}
+            rows.append(row | {f"{rule} scores": own.test[best] for rule, best in at.items()})
     columns = ["model", "method", "tried", *RULES, *(f"{rule} scores" for rule in RULES)]
     return pd.DataFrame(rows, columns=columns)
 
 
-def trainings(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+def trainings(runs: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:
     """Return how long and at which rate the plain loss was tried, and what was chosen.
 
     A candidate is a run without an end by epochs, if there is any: the record of the choice.
     """
-    by_steps = [config.get("trainer.max_epochs") == -1 for config in runs.config]
-    candidates = tabulate(runs[np.array(by_steps, bool)]) if any(by_steps) else table
-    plain = tuning(candidates).query("method == @PLAIN and setting == ''")
-    chosen = in_comparison(table)[TRAINED].drop_duplicates().assign(chosen=True)
-    made = plain[[*TRAINED, "val"]].merge(chosen, on=TRAINED, how="left")
-    return made.assign(chosen=made.chosen.notna())
+    by_steps = np.array([c.get("trainer.max_epochs") == -1 for c in runs.config], bool)
+    candidates = tuning(comparable(runs[by_steps] if any(by_steps) else runs))
+    plain = candidates.query("method == @PLAIN and setting == ''")[[*TRAINED, "val"]]
+    chosen = plain.set_index(TRAINED).index.isin(compared.set_index(TRAINED).index)
+    return plain.assign(chosen=chosen)
+
+
+def tabulate(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return the tables of methods by name."""
+    table = in_comparison(comparable(runs))
+    tried = tuning(table)
+    chosen = places(table, tried)
+    tables = {"ranked": ranked(chosen, tried), "pairs": pairs(chosen), "metrics": metrics(chosen)}
+    return tables | {"rules": rules(tried), "trainings": trainings(runs, table)}
 
 
 def cliques(place: pd.DataFrame) -> list[tuple[str, str]]:
@@ -202,13 +205,11 @@ def cliques(place: pd.DataFrame) -> list[tuple[str, str]]:
     """
     order = [*dict.fromkeys([*place["first"], *place["second"]])]
     close = place[~(place.p_corrected < TOGETHER)]
-    together = {*zip(close["first"], close["second"], strict=True)}
-    found, reached = list[tuple[str, str]](), 0
+    together, found, reached = {*zip(close["first"], close["second"], strict=True)}, [], 0
     for start, first in enumerate(order):
-        ends = range(start + 1, len(order))
-        apart = (end for end in ends if not {*product(order[start:end], [order[end]])} <= together)
-        last = next(apart, len(order)) - 1
-        if last > max(start, reached):
-            found.append((first, order[last]))
-            reached = last
+        for last in range(len(order) - 1, max(start, reached), -1):
+            if together.issuperset(combinations(order[start : last + 1], 2)):
+                found.append((first, order[last]))
+                reached = last
+                break
     return found

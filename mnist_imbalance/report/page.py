@@ -1,27 +1,36 @@
 """Records → the report's folder: report.md, its gist, index.html, figures/ and tables/."""
 
+import base64
+import io
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import torch
 from markdown_it import MarkdownIt
 from omegaconf import DictConfig
 from rich.console import Console
+from torchvision.transforms.v2.functional import to_pil_image
+from torchvision.utils import make_grid
 
 from mnist_imbalance.config import build, compose_with
-from mnist_imbalance.data.copies import Copy
+from mnist_imbalance.data.copies import Copy, expand
 from mnist_imbalance.data.module import MNISTData
 from mnist_imbalance.data.sources import Images
-from mnist_imbalance.errors import ConfigError
+from mnist_imbalance.errors import ConfigError, naming
 from mnist_imbalance.records import table as records
 from mnist_imbalance.records.result import write_whole
-from mnist_imbalance.report import explorer, figures, tables
-from mnist_imbalance.report.words import render
+from mnist_imbalance.report import figures, tables
+from mnist_imbalance.report.words import group, render, title
 
 BLOCKS = {"explorer": '<div id="explore"></div>', "claims": '<div id="claims-list"></div>'}
+ROW = 40  # digits in a row of the picture that holds all of them
+SHOWN = 2  # mistakes for each label
+SEEDS = 20  # the smallest, whose curves and mistakes the page holds
 
 
 def read_images(overrides: Iterable[str]) -> tuple[Images, list[Copy]]:
@@ -31,6 +40,56 @@ def read_images(overrides: Iterable[str]) -> tuple[Images, list[Copy]]:
     if not data.dir.is_dir():
         raise ConfigError(f"data.dir: there is no folder {data.dir}")  # and none is downloaded
     return data.source(data.dir), [*data.copies]
+
+
+def data_url(pixels: torch.Tensor) -> str:
+    """Return an image, (C, H, W) uint8, as an address that needs no file."""
+    to_pil_image(pixels).save(content := io.BytesIO(), "png")
+    return "data:image/png;base64," + base64.b64encode(content.getvalue()).decode()
+
+
+def samples(runs: pd.DataFrame, images: Images, copies: Sequence[Copy]) -> pd.DataFrame:
+    """Return the first training image of each rare label in all its copies."""
+    (pixels, known), rare = images.train, tables.rare_and_frequent(runs)[0]
+    first = [int((known == n).int().argmax()) for n in tables.groups_of(runs).get(rare, [])]
+    every, noise = torch.ones(len(first), dtype=torch.bool), torch.Generator().manual_seed(0)
+    copied, labels = expand(pixels[first], known[first], every, copies, noise)
+    rows = pd.DataFrame([copy.model_dump() for copy in copies for _ in first])
+    return rows.assign(label=labels.tolist(), image=[data_url(i) for i in copied])
+
+
+def explore(runs: pd.DataFrame, images: Images | None) -> dict[str, Any]:
+    """Return for JSON every condition with its curves, confusion matrix and some mistakes."""
+    names = [*tables.FAMILY, "condition"]
+    parts = pd.concat([tables.on(runs, name).assign(ground=name) for name in tables.GROUNDS])
+    drawn = parts.groupby(names, sort=False).head(SEEDS).drop_duplicates("config_hash")
+    groups, curves = [*dict.fromkeys(tables.rare_and_frequent(drawn))], tables.curves(drawn)
+    curves["accuracy"] = (1000 * curves.accuracy).round().astype(int)
+    labels = images.test[1].numpy() if images else np.array([], int)
+    right, predicted = tables.correct(drawn, labels), records.predictions(drawn)
+    sets: list[dict[str, Any]] = []
+    for keys, own in parts.groupby(names, sort=False):
+        wide = curves[curves.config_hash.isin(own.config_hash)]
+        wide = wide.pivot(index="step", columns=["label", "seed"], values="accuracy").dropna()
+        shown = dict(zip(names, map(title, keys), strict=True)) | {
+            **{"n": len(own), "steps": wide.index.tolist(), "seed": None, "mistakes": []},
+            "curves": [wide[name].T.to_numpy().tolist() for name in groups if len(wide)],
+            "confusion": own.test_confusion.sum().tolist(),
+        }
+        known = own[own.config_hash.isin(right)].set_index("seed").config_hash.sort_index()
+        for seed, key in known.head(1).items():
+            wrong = np.flatnonzero(~right[key])
+            cells = pd.DataFrame({0: wrong, 1: labels[wrong], 2: predicted[key][wrong]})
+            first = cells.groupby(1).head(SHOWN).sort_values([1, 0])
+            shown |= {"seed": int(seed), "mistakes": first.to_numpy().tolist()}
+        sets.append(shown)
+    found = {"groups": [*map(group, groups)], "colors": figures.SPARE[: len(groups)], "row": ROW}
+    found |= {"rare": tables.groups_of(drawn).get(groups[0], []), "sets": sets, "images": []}
+    chosen = sorted({image for shown in sets for image, *_ in shown["mistakes"]})
+    if images and chosen:
+        grid = make_grid(images.test[0][chosen], nrow=ROW, padding=0)[: images.test[0].shape[1]]
+        found |= {"images": chosen, "digits": data_url(grid)}
+    return found
 
 
 def page(text: str, drawn: dict[str, str], explored: dict[str, Any]) -> str:
@@ -55,22 +114,21 @@ def contents(runs: pd.DataFrame, damaged: list[str], overrides: Iterable[str]) -
         images, copies = read_images(overrides)
     except ConfigError as error:
         no_images = str(error)
-    tidy = tables.tabulate(runs, images.test[1].numpy() if images else None)
+    tidy = tables.tabulate(runs, images.test[1].numpy() if images else np.array([], int))
     runs = tables.on_grounds(runs)
-    shown = {"confusion": explorer.confusion(runs)}
-    shown["samples"] = explorer.samples(runs, images, copies) if images else pd.DataFrame()
+    shown = {"confusion": tables.confusion(runs)}
+    shown["samples"] = samples(runs, images, copies) if images else pd.DataFrame()
     drawn = {name: figures.svg(figure) for name, figure in figures.draw(tidy | shown).items()}
     known: dict[str, Any] = {"tables": tidy, "runs": runs, "damaged": damaged}
     known |= {"no_images": no_images, "figures": {name: f"<!-- {name} -->" for name in drawn}}
     text = render("report.md.j2", **known, blocks=BLOCKS)
-    files = {"index.html": page(text, drawn, explorer.explorer(runs, images))}
+    files = {"index.html": page(text, drawn, explore(runs, images))}
     files["report.md"] = render("report.md.j2", **known)
     files["finding.md"] = render("report.md.j2", **known, part="finding")
     if len(tidy["ranked"]):
         files["ranking.md"] = render("report.md.j2", **known, part="ranking")
     for name, table in tidy.items():
-        csv = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
-        files[f"tables/{name}.csv"] = csv
+        files[f"tables/{name}.csv"] = table.to_csv(index=False, float_format="%.6g")
     return files | {f"figures/{name}.svg": content for name, content in drawn.items()}
 
 
@@ -81,16 +139,13 @@ def write_report(config: DictConfig) -> Path:
     folder = Path(config.study.report_dir or usual)
     with Console(stderr=True).status("writing the report"):
         runs, damaged = records.read(roots)
+        for line in damaged:
+            print(f"damaged record left out: {line}")
         if runs.empty:
-            also = f", and {len(damaged)} damaged ones" if damaged else ""
-            raise ConfigError(f"runs_dir, records_dirs: no result below {', '.join(roots)}{also}")
+            raise ConfigError(f"runs_dir, records_dirs: no result below {', '.join(roots)}")
         files = contents(runs, damaged, config.study.overrides)
-    for line in damaged:
-        print(f"damaged record left out: {line}")
-    try:
+    with naming("study.report_dir"):
         for name, content in files.items():
             write_whole(folder / name, content)
-    except OSError as error:
-        raise ConfigError(f"study.report_dir: {error.filename}: {error.strerror}") from error
     print(f"{len(runs)} runs; the report: {folder / 'index.html'}")
     return folder / "index.html"

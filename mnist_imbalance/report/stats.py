@@ -4,15 +4,13 @@ Every interval is at 95 %, every test at 2.5 % to each side.
 """
 
 import math
-from bisect import bisect_left
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy import optimize, stats
-from statsmodels.regression.mixed_linear_model import MixedLM, MixedLMParams
 from statsmodels.stats.power import TTestPower
 
 NAN = math.nan
@@ -21,6 +19,7 @@ DECIMALS = 12  # accuracies differ by more, so a smaller difference is a roundin
 VERDICTS = ("holds", "contradicted", "no difference", "undecided")
 HOLDS, CONTRADICTED, NO_DIFFERENCE, UNDECIDED = VERDICTS
 JUDGED = ["n", "effect", "low", "high", "verdict", "corrected", "p", "p_corrected"]
+TESTED = ["p_holds", "p_contradicted", "p_within"]
 Effects: TypeAlias = pd.DataFrame | pd.Series  # a row a seed, a column a comparison
 
 
@@ -48,8 +47,7 @@ def estimates(rows: pd.DataFrame, by: list[str], value: str, new_run: bool = Fal
     """Return the estimate of a column in every group, in the order of the groups."""
     groups = rows.groupby(by, sort=False)[value]
     found = [(*keys, *estimate(values, new_run)) for keys, values in groups]
-    table = pd.DataFrame(found, columns=[*by, *Estimate._fields])
-    return table.astype({"n": int, "mean": float, "low": float, "high": float})
+    return pd.DataFrame(found, columns=[*by, *Estimate._fields])
 
 
 def fieller(gained: pd.Series, lost: pd.Series) -> Estimate:
@@ -79,15 +77,11 @@ class Judgement(NamedTuple):
     low: float
     high: float
     verdict: str
+    p: float = NAN  # two-sided
     p_holds: float = NAN
     p_contradicted: float = NAN
     p_within: float = NAN
     deciding: int = 0
-
-    @property
-    def p(self) -> float:
-        """The two-sided p of the claim's direction."""
-        return float(np.minimum(1, 2 * min(self.p_holds, self.p_contradicted)))
 
 
 def judge(effects: Effects | NDArray[np.float64], margin: float | None = None) -> Judgement:
@@ -101,84 +95,67 @@ def judge(effects: Effects | NDArray[np.float64], margin: float | None = None) -
     Effects are (seeds, comparisons), above zero where it holds; seeds with nan do not count. The
     margin is the largest effect that counts as no difference, None for never.
     """
-    table = pd.DataFrame(effects).dropna().astype(float).round(DECIMALS).to_numpy()
+    table = np.column_stack([np.asarray(effects, float)])
+    table = table[~np.isnan(table).any(axis=1)].round(DECIMALS)
     n = len(table)
     if table.size == 0:
         return Judgement(0, NAN, NAN, NAN, UNDECIDED)
     if n == 1:
         return Judgement(1, float(table.min()), NAN, NAN, UNDECIDED, deciding=int(table.argmin()))
 
-    def test(against: float, side: str) -> NDArray[np.float64]:
+    def test(against: float, sign: int) -> Any:
         with np.errstate(divide="ignore", invalid="ignore"):
             t = (table.mean(axis=0) - against) / (table.std(axis=0, ddof=1) / math.sqrt(n))
         # of seeds that all equal the tested value t is 0/0, and counts as 0
-        p: NDArray[np.float64] = stats.t.sf(t if side == "above" else -t, n - 1)
-        p[np.isnan(p)] = 0.5
-        return p
+        return np.nan_to_num(stats.t.sf(sign * t, n - 1), nan=0.5)
 
-    above, below = test(0, "above"), test(0, "below")
+    above, below = test(0, 1), test(0, -1)
     p_holds, p_contradicted = float(above.max()), min(1.0, table.shape[1] * float(below.min()))
-    p_within = NAN
-    if margin is not None:
-        p_within = float(max(test(-margin, "above").max(), test(margin, "below").max()))
+    within = () if margin is None else (*test(-margin, 1), *test(margin, -1))
+    p_within = float(max(within, default=NAN))
     deciding = int(above.argmax())
     _, effect, low, high = estimate(table[:, deciding])
-    verdict = _verdict(p_holds <= ONE_SIDED, p_contradicted <= ONE_SIDED, p_within <= ONE_SIDED)
-    return Judgement(n, effect, low, high, verdict, p_holds, p_contradicted, p_within, deciding)
+    rules = {HOLDS: p_holds, CONTRADICTED: p_contradicted, NO_DIFFERENCE: p_within}
+    verdict = next((rule for rule, p in rules.items() if p <= ONE_SIDED), UNDECIDED)
+    p = min(1.0, 2 * min(p_holds, p_contradicted))
+    return Judgement(n, effect, low, high, verdict, p, p_holds, p_contradicted, p_within, deciding)
 
 
-def _verdict(holds: bool, contradicted: bool, within: bool) -> str:
-    if holds or contradicted:
-        return HOLDS if holds else CONTRADICTED
-    return NO_DIFFERENCE if within else UNDECIDED
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
+def holm(p_values: pd.Series) -> pd.Series:
     """Return p-values adjusted by Holm; nan does not count."""
     # not by multipletests of statsmodels, which collects garbage, half a second each time
-    p = pd.Series(p_values, dtype=float)
-    order = p.dropna().sort_values(kind="stable")
+    order = p_values.dropna().sort_values(kind="stable")
     stepped = order * np.arange(len(order), 0, -1)
-    return [*stepped.cummax().clip(upper=1).reindex(p.index)]
+    return stepped.cummax().clip(upper=1).reindex(p_values.index)
 
 
-def correct(family: Sequence[Judgement]) -> list[tuple[str, float]]:
-    """Return the verdict and p of every claim after Holm's correction, at 5 % over the family.
+def corrected(rows: list[dict[str, Any]], family: list[str], columns: list[str]) -> pd.DataFrame:
+    """Return columns of rows with judgements, `JUDGED` among them, corrected at 5 % by Holm.
 
-    "Holds" and "contradicted" share one family, "no difference" is another one.
+    A family are the rows alike in some columns. "Holds" and "contradicted" share one correction,
+    "no difference" has another one.
     """
-    p = holm([2 * min(judgement.p_holds, judgement.p_contradicted) for judgement in family])
-    p_within = holm([2 * judgement.p_within for judgement in family])
-    corrected = []
-    for judgement, direction, equal in zip(family, p, p_within, strict=True):
-        above, found = judgement.p_holds < judgement.p_contradicted, direction <= 2 * ONE_SIDED
-        same = equal <= 2 * ONE_SIDED and judgement.verdict not in (HOLDS, CONTRADICTED)
-        corrected.append((_verdict(found and above, found and not above, same), direction))
-    return corrected
-
-
-def judged(family: Sequence[tuple[dict[str, Any], Judgement]]) -> list[dict[str, Any]]:
-    """Return the rows of a family with their judgements, raw and corrected, as `JUDGED`."""
-    corrected = correct([judgement for _, judgement in family])
-    rows = []
-    for (row, judgement), (verdict, p) in zip(family, corrected, strict=True):
-        said = judgement._asdict() | {"p": judgement.p, "corrected": verdict, "p_corrected": p}
-        rows.append(row | {key: said[key] for key in JUDGED})
-    return rows
+    table = pd.DataFrame(rows).reindex(columns=dict.fromkeys([*family, *columns, *JUDGED, *TESTED]))
+    table["p_corrected"], within = (
+        table[name].astype(float).groupby([table[key] for key in family]).transform(holm)
+        for name in ("p", "p_within")
+    )
+    found, above = table.p_corrected <= 2 * ONE_SIDED, table.p_holds < table.p_contradicted
+    equal = (within <= ONE_SIDED) & ~table.verdict.isin([HOLDS, CONTRADICTED])
+    rules = [found & above, found & ~above, equal]
+    table["corrected"] = np.select(rules, [HOLDS, CONTRADICTED, NO_DIFFERENCE], UNDECIDED)
+    return table[columns]
 
 
 def seeds_needed(effects: Iterable[float], difference: float) -> float:
     """Return with how many seeds, 3 to 1000, a paired t-test finds a difference with power 0.8."""
     spread = float(pd.Series([*effects], dtype=float).round(DECIMALS).std())
-    difference, seeds = round(abs(difference), DECIMALS), range(3, 1001)
+    difference, seeds = round(abs(difference), DECIMALS), np.arange(3, 1001)
     if math.isnan(spread) or not difference > 0:
         return NAN
-
-    def finds(n: int) -> bool:  # nan, by overflow, only where the power is next to 1
-        return not TTestPower().power(difference / spread, n, 2 * ONE_SIDED) < 0.8
-
-    enough = bisect_left(seeds, True, key=finds) if spread else 0
-    return seeds[enough] if enough < len(seeds) else NAN
+    power = TTestPower().power(difference / spread, seeds, 2 * ONE_SIDED) if spread else seeds
+    enough = ~(power < 0.8)  # nan, by overflow, only where the power is next to 1
+    return float(seeds[enough.argmax()]) if enough.any() else NAN
 
 
 def seeds_to_decide(effects: Effects, judgement: Judgement) -> float:
@@ -190,46 +167,32 @@ def seeds_to_decide(effects: Effects, judgement: Judgement) -> float:
     if judgement.verdict != UNDECIDED or len(table) < 2:
         return NAN
     below = table.columns[table.mean() < 0]
-    needed = [seeds_needed(table[c], table[c].mean()) for c in (below if len(below) else table)]
-    counts = pd.Series(needed).fillna(math.inf)
+    tested = below if len(below) else table.columns
+    counts = pd.Series([seeds_needed(table[c], table[c].mean()) for c in tested]).fillna(math.inf)
     decisive = float(counts.min() if len(below) else counts.max())
     return max(decisive, len(table) + 1) if math.isfinite(decisive) else NAN
 
 
-def components(values: pd.DataFrame) -> dict[Hashable, float]:
-    """Return the variances by source of runs with crossed seeds, by a mixed model fitted by REML.
+def components(square: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the variances between rows, between columns and of the rest of a square, by REML."""
+    size, centred = len(square), square - square.mean()
+    sums = size * np.array([(centred.mean(axis=axis) ** 2).sum() for axis in (1, 0)])
+    rest = max((centred**2).sum() - sums.sum(), 0.0)
+    if round(float(centred.std()), DECIMALS) == 0:
+        return np.zeros(3)
 
-    The values have a column "value", and one of levels for each of the two sources; a row a run.
-    """
-    first, second = sources = [column for column in values if column != "value"]
-    spread = float(values.value.std())
-    if round(spread, DECIMALS) == 0:
-        return dict.fromkeys([*sources, "rest"], 0.0)
-    scaled = (values.value - values.value.mean()) / spread
-    table = pd.DataFrame({"value": scaled, "a": values[first], "b": values[second]})
-    one_group, formulas = np.ones(len(values)), {"a": "0 + C(a)", "b": "0 + C(b)"}  # crossed
-    model = MixedLM.from_formula("value ~ 1", table, groups=one_group, vc_formula=formulas)
-    # REML's optimum without MixedLM.fit, whose Hessian fails where a component is zero
-    model.reml, model.cov_pen, model.fe_pen = True, None, None  # as fit sets them
+    def scale(growth: NDArray[np.float64]) -> float:
+        return float(rest + (sums / growth).sum()) / (size**2 - 1)
 
-    def unlikely(logs: NDArray[np.float64]) -> float:
-        try:
-            with np.errstate(divide="ignore", invalid="ignore"):
-                likely = model.loglike(MixedLMParams.from_components(vcomp=np.exp(logs)))
-        except np.linalg.LinAlgError:  # where nothing is left for the rest
-            return math.inf
-        return math.inf if math.isnan(likely) else -float(likely)
+    def unlikely(logs: NDArray[np.float64]) -> float:  # of both variances relative to the rest's
+        growth = 1 + size * np.exp(logs)
+        logs = (size - 1) * np.log(growth).sum()
+        return float((size**2 - 1) * math.log(scale(growth)) + logs) / 2
 
-    # over the logs of both variances relative to the rest's
-    options = {"xatol": 1e-4, "fatol": 1e-8, "maxiter": 2000}
-    bounds = [(math.log(1e-8), math.log(1e8))] * 2
-    found = optimize.minimize(
-        unlikely, [0, 0], method="Nelder-Mead", bounds=bounds, options=options
-    )
-    ratios, others = np.exp(found.x), np.zeros((0, 0))
-    scale = model.get_scale(model.get_fe_params(others, ratios)[0], others, ratios)
-    variances = (spread**2 * scale * np.array([*ratios, 1])).tolist()
-    return dict(zip([*sources, "rest"], variances, strict=True))
+    bounds, options = [(math.log(1e-8), math.log(1e8))] * 2, {"xatol": 1e-4, "fatol": 1e-8}
+    best = optimize.minimize(unlikely, [0, 0], method="Nelder-Mead", bounds=bounds, options=options)
+    ratios = np.exp(best.x)
+    return scale(1 + size * ratios) * np.array([*ratios, 1])
 
 
 def over_seeds_and_images(

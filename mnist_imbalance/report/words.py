@@ -12,51 +12,31 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from mnist_imbalance.report import claims
-from mnist_imbalance.report.stats import VERDICTS
 
 WEIGHT = "loss.minority_weight="
-NAMES = {  # what a reader calls it, in the order of the tables
-    **{"lstm": "LSTM", "cnn": "CNN", "lstm_no_relu": "LSTM without ReLU"},
-    **{"sgd": "SGD", "adam": "Adam"},
-    **{"original": "original", "imbalanced": "imbalanced", "augmented_40": "augmented 40 %"},
-    **{"augmented_100": "augmented 100 %", "per_label": "AI3607's weights"},
-    **{"per_label_chosen": "validated weights", "duplicated_40": "4 copies"},
-    **{"duplicated_100": "10 copies", "noise_100": "10 copies, noise"},
-    **{"rotation_100": "10 copies, rotated", "augmented_original": "original, augmented"},
-    **{"weighted": "weight 7", "loss.normalize=count": "by images"},
-    **{"model.output_bias=None": "PyTorch's output bias"},
-    **{"model.output_relu=False": "no output ReLU", "both": "both models"},
-    **{"weight_sum": "by weights", "count": "by images"},
-    "count - weight_sum": "by images − by weights",
-}
-BETTER = {verdict: verdict for verdict in VERDICTS} | {"holds": "better", "contradicted": "worse"}
-YES = {"holds": "yes", "contradicted": "no", "undecided": "?", "no difference": "?"}
+NAMES = claims.load("names.yaml")
+TITLES: dict[str, str] = NAMES["titles"]
 
 
 def place(column: pd.Series) -> pd.Series:
     """Return the sort key of models, optimizers and conditions; other columns as they are."""
     if column.name not in ("model", "optimizer", "condition"):
         return column
-    known = {name: rank for rank, name in enumerate(NAMES)}
+    known = {name: rank for rank, name in enumerate(TITLES)}
 
     def key(name: str) -> tuple[Any, ...]:
-        first, *changed = name.split(", ")
-        weight = re.search(rf", {WEIGHT}([\d.]+)(,|$)", name)
-        rest = [part for part in changed if not part.startswith(WEIGHT)]
-        size = float(weight[1]) if weight else 7 if rest == changed else math.inf
-        return known.get(first, len(known)), first, rest, size, name
+        weight = re.search(rf", {WEIGHT}([\d.]+)", name)
+        rest = name.replace(weight[0], "") if weight else name
+        rank = known.get(name.split(", ")[0], len(known))
+        return rank, rest, float(weight[1]) if weight else 7, name
 
     return column.map({name: rank for rank, name in enumerate(sorted(column.unique(), key=key))})
 
 
 def title(name: object) -> str:
     """Return what a reader calls a model, an optimizer, a condition or a divisor of the loss."""
-    parts = str(name).split(", ")
-    weights = [part for part in parts if part.startswith(WEIGHT)]
-    if weights and "weighted" in parts:
-        parts.remove(weights[0])
-        parts[parts.index("weighted")] = f"weight {weights[0].removeprefix(WEIGHT)}"
-    return ", ".join(NAMES.get(part, part) for part in parts)
+    named = re.sub(rf"^weighted(.*?), {WEIGHT}([\d.]+)", r"weight \2\1", str(name))
+    return ", ".join(TITLES.get(part, part) for part in named.split(", "))
 
 
 def group(name: str) -> str:
@@ -141,8 +121,8 @@ def plain(value: object) -> Markup:
 
 def bullets(paragraphs: str) -> Markup:
     """Return paragraphs as a list."""
-    found = filter(None, map(str.strip, paragraphs.split("\n\n")))
-    return Markup("\n".join("- " + " ".join(paragraph.split("\n")) for paragraph in found))
+    found = filter(str.strip, paragraphs.split("\n\n"))
+    return Markup("\n".join("- " + " ".join(paragraph.split()) for paragraph in found))
 
 
 def tidy(markdown: str) -> str:
@@ -163,7 +143,6 @@ def render(template: str, **context: Any) -> str:
     filters = (across, bullets, counted, file_name, fraction, group, header, interval, kept, number)
     environment.filters |= {f.__name__: f for f in (*filters, percent, span, title)}
     environment.filters["rows"] = methodcaller("to_dict", "records")
-    environment.globals |= {"better": BETTER, "yes": YES, "claims": claims}
-    environment.globals |= {"blocks": {}, "part": ""}
+    environment.globals |= {**NAMES, "claims": claims, "blocks": {}, "part": ""}
     filled = environment.get_template(template).render(context)
     return tidy(filled) if markdown else filled
