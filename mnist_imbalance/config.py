@@ -1,17 +1,16 @@
 """``conf/`` → a composed and checked config → the parts that it describes."""
 
 import argparse
-import copy
 import os
 import re
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from inspect import signature
 from pathlib import Path
 from pydoc import locate
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Literal
 
 from hydra import compose, initialize_config_dir
 from hydra.conf import HydraConf
@@ -19,7 +18,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf
 from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 
 from mnist_imbalance.errors import ConfigError, as_config_error, naming, one_line_errors
@@ -46,23 +45,15 @@ def compose_with(
 def take_apart(config: DictConfig) -> tuple[DictConfig, HydraConf]:
     """Split a config into a job's and Hydra's own, which becomes the process's."""
     HydraConfig.instance().set_config(config)
-    task = copy.deepcopy(config)
-    with read_write(task), open_dict(task):
-        del task["hydra"]
-    return task, HydraConfig.get()
+    keys = [str(key) for key in config if key != "hydra"]
+    return OmegaConf.masked_copy(config, keys), HydraConfig.get()
 
 
 Limit = Annotated[FiniteFloat, Field(gt=0)]  # batches, or a fraction of them
 End = Annotated[int, Field(ge=-1)]  # -1 is Lightning's word for no end
 
 
-class Part(BaseModel, strict=True):
-    """An object that Hydra builds; the object checks its own arguments."""
-
-    target: str = Field(alias="_target_", min_length=1)
-
-
-class OptimizerKeys(Part):
+class OptimizerKeys(BaseModel, strict=True):
     """The keys that all optimizers share."""
 
     lr: Annotated[FiniteFloat, Field(gt=0)]
@@ -70,14 +61,12 @@ class OptimizerKeys(Part):
     weight_decay: Annotated[FiniteFloat, Field(ge=0)] = 0
 
 
-class TrainerKeys(Part):
+class TrainerKeys(BaseModel, strict=True):
     """The keys of ``lightning.Trainer`` that other code relies on."""
 
-    accelerator: str
-    devices: Annotated[int, Field(gt=0)]
+    devices: Literal[1]  # to use several, sweep with hydra/launcher=joblib
     max_epochs: End
     max_steps: End
-    enable_progress_bar: bool
     limit_train_batches: Limit = 1.0
     limit_val_batches: Limit = 1.0
     limit_test_batches: Limit = 1.0
@@ -89,43 +78,28 @@ class Keys(BaseModel, strict=True, extra="forbid"):
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     threads: Annotated[int, Field(gt=0, le=4096)]
     runs_dir: Annotated[str, Field(min_length=1)]
-    data: Part
-    model: Part
-    loss: Part
     optimizer: OptimizerKeys
-    metrics: Any
     trainer: TrainerKeys
-    scheduler: Any = None  # configs of earlier runs have no such keys
-    mix: Any = None
-    posthoc: Any = None
-    callbacks: Any = None
-    logger: Any = None
+    data: Any
+    model: Any
+    loss: Any
+    metrics: Any
+    scheduler: Any
+    mix: Any
+    posthoc: Any
+    callbacks: Any
+    logger: Any
 
 
 def check(config: DictConfig) -> None:
     """Check the values that no part checks itself."""
     try:
-        Keys.model_validate(OmegaConf.to_container(config, resolve=True))
+        trainer = Keys.model_validate(OmegaConf.to_container(config, resolve=True)).trainer
     except ValidationError as error:
         raise as_config_error(error) from error
-    trainer = config.trainer
-    for key in ("max_epochs", "max_steps"):
-        if trainer[key] == 0:
-            raise ConfigError(f"trainer.{key}: must be above 0, or -1 for no end, got 0")
-    if trainer.max_epochs == trainer.max_steps == -1:
-        raise ConfigError("trainer.max_epochs, trainer.max_steps: one of them must end the run")
-    if trainer.devices > 1:
-        raise ConfigError(
-            "trainer.devices: must be 1; to use several devices, sweep with hydra/launcher=joblib"
-        )
-
-
-def parameter_names(path: Any) -> set[str]:
-    """Return the names of a class's or function's parameters, none where Python cannot tell."""
-    try:
-        return set(signature(cast("Callable[..., Any]", locate(path))).parameters)
-    except Exception:  # building the part names the mistake
-        return set()
+    ends = trainer.max_epochs, trainer.max_steps
+    if 0 in ends or ends == (-1, -1):
+        raise ConfigError("trainer.max_epochs, trainer.max_steps: above 0, or one of them -1")
 
 
 def inject(part: Any, known: Mapping[str, Any]) -> Any:
@@ -136,9 +110,11 @@ def inject(part: Any, known: Mapping[str, Any]) -> Any:
         return part
     filled = {key: inject(value, known) for key, value in part.items()}
     if "_target_" in part:
-        blank = {key for key, value in part.items() if value == "???"} & known.keys()
-        declared = known.keys() & parameter_names(part["_target_"]) - part.keys()
-        filled |= {key: known[key] for key in sorted(declared | blank)}
+        wanted = {key for key, value in part.items() if value == "???"}
+        with suppress(Exception):  # building the part names the mistake
+            target: Any = locate(part["_target_"])
+            wanted |= signature(target).parameters.keys() - part.keys()
+        filled |= {key: known[key] for key in sorted(wanted & known.keys())}
     return filled
 
 
@@ -179,11 +155,7 @@ def build(
 def parts_of(config: DictConfig, group: str, known: Mapping[str, Any]) -> dict[str, Any]:
     """Return the parts of a group that takes several choices, by name, see `part_of`."""
     parts = OmegaConf.select(config, group)
-    if parts is None:
-        return {}
-    if not isinstance(parts, DictConfig):
-        raise ConfigError(f"{group}: must be choices, {group}=[a,b]")
-    return {name: part_of(config, f"{group}.{name}", known) for name in map(str, parts)}
+    return {name: part_of(config, f"{group}.{name}", known) for name in map(str, parts or ())}
 
 
 def overrides_from_arguments(description: str | None, name: str = "train") -> list[str]:
@@ -196,16 +168,13 @@ def overrides_from_arguments(description: str | None, name: str = "train") -> li
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="change these keys")
     parser.add_argument("--config-dir", type=Path, help="one more folder like conf/")
     given = parser.parse_args()
-    if not given.config_dir:
-        return list(given.overrides)
-    return [f"hydra.searchpath=['file://{given.config_dir.absolute()}']", *given.overrides]
+    place = given.config_dir and given.config_dir.absolute()
+    return [*([f"hydra.searchpath=['file://{place}']"] if place else []), *given.overrides]
 
 
 def silence_warnings() -> None:
     """Silence warnings that no user can act on, here and in child processes."""
-    tree = "lightning.pytorch.utilities._pytree"  # Lightning 2.6 with torch >= 2.13
-    warnings.filterwarnings("ignore", module=tree)
-    in_jobs = f"ignore::UserWarning:multiprocessing.process,ignore:::{tree}"
+    in_jobs = "ignore::UserWarning:multiprocessing.process"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hand errors on to us instead of printing them
     os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [os.getenv("PYTHONWARNINGS"), in_jobs]))
 
@@ -215,7 +184,7 @@ def start(job: Callable[[], Any]) -> None:
     silence_warnings()
     with one_line_errors():
         for argument in sys.argv[1:]:
-            group, _, value = argument.lstrip("+").partition("=")
-            if value in ("null", "false") and (CONF / group).is_dir():
+            group, _, value = argument.partition("=")
+            if value == "null" and (CONF / group).is_dir():
                 raise ConfigError(f"{argument}: must be the name of a choice, or [a,b]")
         job()

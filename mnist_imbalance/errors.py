@@ -1,18 +1,14 @@
 """A user's mistakes, each in one line that names the config key."""
 
 import os
-import re
 import sys
 import traceback
 from collections.abc import Iterator
-from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
-from errno import ENAMETOOLONG
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
 STOPPED = "stopped; run the same command again to resume from the last finished epoch"
 SHOW_TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"
@@ -22,23 +18,14 @@ class ConfigError(ValueError):
     """A value that cannot work; the text is one line that names the config key."""
 
 
-def unknown_key(key: str) -> str:
-    """Return the error for a key that is not at the top of a config."""
-    hint = "; run the same command again to resume a run from its last checkpoint"
-    return f"{key}: there is no such key{hint if key == 'ckpt_path' else ''}"
-
-
 def as_config_error(error: ValidationError, prefix: str = "") -> ConfigError:
     """Return an error that names the key, the expectation and the value of every mistake."""
-
-    def text(mistake: ErrorDetails) -> str:
+    lines = []
+    for mistake in error.errors():
         key = prefix + ".".join(map(str, mistake["loc"]))
-        if mistake["type"] == "extra_forbidden":
-            return unknown_key(key)
         got = "" if mistake["type"] == "missing" else f", got {mistake['input']!r}"
-        return f"{key}: {mistake['msg']}{got}"
-
-    return ConfigError("; ".join(map(text, error.errors())))
+        lines.append(f"{key}: {mistake['msg']}{got}")
+    return ConfigError("; ".join(lines))
 
 
 @contextmanager
@@ -57,7 +44,7 @@ def naming(key: str) -> Iterator[None]:
         raise ConfigError(f"{key}: {text}") from error
 
 
-EXPECTED = (ConfigError, HydraException, OmegaConfBaseException, OSError, BrokenExecutor)
+EXPECTED = (ConfigError, HydraException, OmegaConfBaseException, OSError)
 LIBRARIES = {"hydra", "omegaconf", "yaml", "antlr4", "joblib", "lightning", "ray", "submitit"}
 
 
@@ -80,14 +67,6 @@ def one_line(error: BaseException) -> str:
         text = f"{group}: no choice {choice}; there are {', '.join(error.options)}"
     elif isinstance(error, OverrideParseException):
         text = f"{error.override}: {text}"
-    elif at_the_top := re.match(r"Could not override '(\w+)'", text):
-        text = unknown_key(at_the_top[1])
-    elif isinstance(error, HydraException) and isinstance(error.__cause__, OmegaConfBaseException):
-        text = f"{text} {error.__cause__}"
-    elif isinstance(error, BrokenExecutor):
-        text = "a job's process was killed, perhaps for memory; run the same command again"
-    elif isinstance(error, OSError) and error.errno == ENAMETOOLONG:
-        text = "a value is too long to name the run's folder; put it into a file below conf/"
     elif isinstance(error, OSError) and error.filename:
         text = f"runs_dir: {error.filename}: {error.strerror}"
     elif not isinstance(error, EXPECTED):

@@ -1,9 +1,6 @@
 """``python -m mnist_imbalance.train``: one run, or with ``-m`` a sweep of them."""
 
-import io
-import re
 import sys
-from contextlib import redirect_stdout, suppress
 from pathlib import Path
 
 import hydra
@@ -37,33 +34,21 @@ def job(config: DictConfig) -> None:
             remove_empty(folder.path, Path(settings.sweep.dir).absolute())
     title = f"{result.condition}, {result.model}, {result.optimizer}, {result.epochs} epochs"
     table = Table("label", "test accuracy %", title=f"{title}, seed {result.seed}", min_width=70)
-    for label, accuracy in enumerate(result.test.accuracy_per_label):
-        table.add_row(str(label), f"{100 * accuracy:.1f}")
-    table.add_section()
     groups = result.test.of_groups(result.groups) | {"all": result.test.accuracy}
-    for group, accuracy in groups.items():
-        table.add_row(group, f"{100 * accuracy:.1f}")
+    for name, accuracy in (*enumerate(result.test.accuracy_per_label), *groups.items()):
+        table.add_row(str(name), f"{100 * accuracy:.1f}")
     console.print(table)
     if finished:
         console.print("finished before, nothing trained")
-    if not folder.result_file.exists():
-        return console.print("a dry run, as trainer.fast_dev_run says: nothing is kept")
     console.print(f"run folder: {folder.path}", soft_wrap=True)
     if "tensorboard" in (config.logger or {}):
         experiment = f"{config.runs_dir}/{settings.runtime.choices['experiment']}"
         console.print(f"TensorBoard: tensorboard --logdir {experiment}", soft_wrap=True)
 
 
-def show_help() -> None:
-    """Show Hydra's help without the group that only the study has."""
-    with suppress(SystemExit), redirect_stdout(io.StringIO()) as shown:
-        job()
-    print(re.sub(r"(?m)^study: .*\n", "", shown.getvalue()))
-
-
 def main() -> None:
     """Run the command line."""
-    start(show_help if {"-h", "--help"} & {*sys.argv} else job)
+    start(job)
 
 
 if __name__ == "__main__":

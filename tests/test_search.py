@@ -200,7 +200,7 @@ MISTAKES = {  # what is written, and how its error begins
     f"search.space={{{KEY}: {{low: 1}}}}": f"search.space.{KEY}.high: Field required",
     f"search.space={{{KEY}: {{low: 5, high: 1}}}}": f"search.space.{KEY}: `low <= high` must hold",
     f"search.space={{{KEY}: {{low: 1, high: x}}}}": f"search.space.{KEY}.high: Input should be a",
-    f"search.space={{{KEY}: {{low: 1, high: 2, steps: 1}}}}": f"search.space.{KEY}.steps: there is",
+    f"search.space={{{KEY}: {{low: 1, high: 2, steps: 1}}}}": f"search.space.{KEY}.steps: Extra",
     "search.space={seed: [1]}": "search.space: no seed is better",
     "search.space={no.such: [1]}": "Could not override 'no.such'",
     "search.space={loss: [plain,bogus]}": "loss: no choice bogus; there are ",
@@ -210,7 +210,7 @@ MISTAKES = {  # what is written, and how its error begins
     "search.batch=0": "search.batch: Input should be greater than 0",
     "search.seeds=[]": "search.seeds: List should have at least 1 item",
     "search.name=../x": "search.name: String should match",
-    "+search.x=1": "search.x: there is no such key",
+    "+search.x=1": "search.x: Extra inputs are not permitted",
     "experiment=weight_sweep": "experiment: an overlay that sweeps cannot be searched",
     "hydra.mode=MULTIRUN": "hydra.mode: a search has no sweep of its own",
 }

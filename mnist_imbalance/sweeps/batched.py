@@ -36,7 +36,7 @@ from mnist_imbalance.records.result import Result, write_record
 from mnist_imbalance.sweeps.stacked import Stacked
 from mnist_imbalance.training import run as training
 from mnist_imbalance.training.callbacks import AtomicCheckpointIO, Origin
-from mnist_imbalance.training.classifier import Batch, Classifier, Staged, tally
+from mnist_imbalance.training.classifier import Batch, Classifier, tally
 from mnist_imbalance.training.folder import RunFolder, code, describe
 
 PARAMETER_GROUP = ("lr", "weight_decay")  # the optimizer's keys in which runs may differ
@@ -124,46 +124,46 @@ def parameter_group(classifier: Classifier) -> dict[str, float]:
     return {key: keys[key] for key in PARAMETER_GROUP if key in keys}
 
 
-class StackedClassifier(Staged):
+class StackedClassifier(Classifier):
     """R classifiers trained as one; each keeps its own scores and history.
 
     ``failures`` tells why a run's loss is not finite, by the run's number.
     """
 
+    model: Stacked
+    loss: Stacked
+
     def __init__(self, classifiers: Sequence[Classifier]) -> None:
-        super().__init__()
-        self.classifiers = list(classifiers)
-        self.failures: dict[int, str] = {}
         grouped = groupby(map(parameter_group, classifiers))  # a part of the stack for equal keys
-        self.groups, sizes = zip(*((keys, len([*runs])) for keys, runs in grouped), strict=True)
-        self.model = Stacked([classifier.model for classifier in classifiers], sizes)
-        self.loss = Stacked([classifier.loss for classifier in classifiers], sizes)
-        self._batches: dict[str, list[Batch]] = {"train": [], "val": [], "test": []}
+        keys, sizes = zip(*((keys, len([*runs])) for keys, runs in grouped), strict=True)
+        model = Stacked([classifier.model for classifier in classifiers], sizes)
+        loss = Stacked([classifier.loss for classifier in classifiers], sizes)
+        first = classifiers[0]
+        super().__init__(model, loss, first.make_optimizer, first.make_scheduler)
+        self.classifiers, self.keys = list(classifiers), keys
+        self.failures: dict[int, str] = {}
 
     def configure_optimizers(self) -> Any:
         """Return one elementwise optimizer with a parameter group for runs of equal keys."""
-        parts = zip(self.model.parts, self.loss.parts, self.groups, strict=True)
+        parts = zip(self.model.parts, self.loss.parts, self.keys, strict=True)
         parameters: Any = [
             {"params": [*model.parameters(), *loss.parameters()], **keys}
             for model, loss, keys in parts
         ]
-        return self.classifiers[0].optimized(parameters, self.trainer)
+        return self.optimized(parameters, self.trainer)
 
     def step(self, batch: Batch, split: str) -> Tensor:
         """Return the sum of the runs' losses for images in [0, 255]: each gradient is its own."""
         images, labels = batch
-        logits = self.model(images / 255)
-        self._batches[split].append((logits.detach(), labels))
-        losses: Tensor = self.loss(logits, labels)
-        return losses.sum()
+        return super().step((images / 255, labels), split).sum()
 
-    def start_epoch(self) -> None:
+    def start_epoch(self, done: float) -> None:
         """Pass the fraction of training that is done to losses that have ``start_epoch``."""
         for number, classifier in enumerate(self.classifiers):
             if hook := getattr(classifier.loss, "start_epoch", None):
                 in_stack = self.loss.tensors(number)
                 classifier.loss.load_state_dict(in_stack)
-                hook(self.fraction_done)
+                hook(done)
                 for name, tensor in classifier.loss.state_dict().items():
                     in_stack[name].copy_(tensor)
 
@@ -246,10 +246,11 @@ def record(run: Run, result: Result, part: training.Parts) -> None:
     with folder.begin(run.config, run.hydra):
         loggers = training.build_loggers(run.config, folder, 0)
         training.log_epochs(loggers, classifier.history, result.groups)
-        training.log_result(loggers, result, part.data)
+        training.log_result(loggers, result)
         write_record(folder.path, result, classifier.history, classifier.predictions)
     checkpoint = {
         "epoch": result.epochs - 1,
+        "global_step": result.steps,
         "pytorch-lightning_version": lightning.__version__,
         "state_dict": classifier.state_dict(),
         "hyper_parameters": dict(classifier.hparams),

@@ -5,19 +5,10 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from mnist_imbalance.data.seeds import derive
 from mnist_imbalance.errors import ConfigError
-
-
-class Bar(TQDMProgressBar):
-    """Lightning's bar, without the logger's version, which is the same for all runs."""
-
-    def get_metrics(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Return the values behind the bar."""
-        return {k: v for k, v in super().get_metrics(*args, **kwargs).items() if k != "v_num"}
 
 
 class Origin(lightning.Callback):
@@ -35,8 +26,7 @@ class Origin(lightning.Callback):
         for name, checksum in self.checksums.items():
             if state_dict[name] != checksum:
                 raise ConfigError(
-                    f"runs_dir: this run was begun with other {name}; delete its folder, or choose "
-                    "another runs_dir, and start it again"
+                    f"runs_dir: this run was begun with other {name}; choose another runs_dir"
                 )
 
 
@@ -65,25 +55,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         os.replace(f"{path}.part", path)
 
     def load_checkpoint(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Read a checkpoint of a whole epoch as one that the next epoch follows.
-
-        With ``max_steps``, Lightning would train the rest of an epoch that has none.
-        """
+        """Read a checkpoint of a whole epoch as one that the next epoch follows."""
         checkpoint: dict[str, Any] = super().load_checkpoint(*args, **kwargs)
         loop = checkpoint["loops"]["fit_loop"]
         batches = loop["epoch_loop.batch_progress"]
-        if batches["is_last_batch"]:
+        if batches["is_last_batch"]:  # with max_steps, Lightning would train the rest of the epoch
             batches["is_last_batch"] = False
             batches["current"] = dict.fromkeys(batches["current"], 0)
             for progress in loop["epoch_progress"].values():
                 progress["completed"] = progress["processed"]
         return checkpoint
-
-
-def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return the contents of a checkpoint, on the CPU."""
-    try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        return {"history": state["history"], **state}
-    except Exception as error:  # torch.load fails in many ways
-        raise ConfigError(f"runs_dir: {path} is damaged; delete it and restart the run") from error

@@ -1,7 +1,6 @@
 """The LightningModule: one step and one scoring for training, validation and test."""
 
 import math
-from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -21,7 +20,6 @@ from mnist_imbalance.errors import ConfigError, naming
 from mnist_imbalance.records.result import Groups, Scores
 
 Batch = tuple[Tensor, Tensor]  # images and labels
-History = Mapping[str, Mapping[int, Scores]]  # scores by split and epoch
 Metric = Callable[[Tensor, Tensor], Any]  # logits (N, C) and labels (N,) of a split → a number
 Part = Mapping[str, Any]  # a class or function by ``_target_``, with arguments, as in conf/
 SGD = partial(torch.optim.SGD, lr=0.001, momentum=0.9, weight_decay=0.0001)  # AI3607's
@@ -72,54 +70,7 @@ def score(metric: Metric, logits: Tensor, labels: Tensor) -> float | None:
     return value if math.isfinite(value) else None
 
 
-class Staged(lightning.LightningModule, ABC):
-    """The same step and the same scoring in training, validation and test."""
-
-    @abstractmethod
-    def step(self, batch: Batch, split: str) -> Tensor:
-        """Return the loss of a batch of "train", "val" or "test"."""
-
-    @abstractmethod
-    def summarize(self, split: str) -> None:
-        """Score all batches since the last summary of this split."""
-
-    @abstractmethod
-    def start_epoch(self) -> None:
-        """Pass the fraction of training that is done to a loss that has ``start_epoch``."""
-
-    @property
-    def fraction_done(self) -> float:
-        """The fraction of training's optimizer steps that are done, in [0, 1)."""
-        return self.trainer.global_step / self.trainer.estimated_stepping_batches
-
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return one batch's loss, to be minimized."""
-        if batch_idx == 0:
-            self.start_epoch()
-        return self.step(batch, "train")
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """One batch of held-out images."""
-        self.step(batch, "val")
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """One batch of test images."""
-        self.step(batch, "test")
-
-    def on_train_epoch_end(self) -> None:
-        """Score the epoch's training batches."""
-        self.summarize("train")
-
-    def on_validation_epoch_end(self) -> None:
-        """Score the held-out images."""
-        self.summarize("val")
-
-    def on_test_epoch_end(self) -> None:
-        """Score the test set."""
-        self.summarize("test")
-
-
-class Classifier(Staged):
+class Classifier(lightning.LightningModule):
     """Any model with any loss: images (N, C, H, W) → logits (N, K) → loss.
 
     A part is an object, or its config with ``_target_`` as in ``conf/``. Configs are saved as
@@ -127,20 +78,16 @@ class Classifier(Staged):
 
     Args:
         model: Maps images to logits.
-        loss: Maps logits and labels (N,) to a scalar; None is cross-entropy. If it has a method
-            ``start_epoch``, each epoch begins with it: it gets the fraction of training that is
-            done, in [0, 1), and may change buffers only.
+        loss: Maps logits and labels (N,) to a scalar; None is cross-entropy.
         optimizer: Maps the parameters to an optimizer; None is AI3607's SGD.
         scheduler: Maps the optimizer to a scheduler, which is stepped after each batch; a config
             gets the number of all steps as ``T_max`` or ``total_steps``.
-        mix: Maps a training batch to a mixed one, see `methods.mixes`; the loss is λ times the
-            loss of the first and 1 − λ times the loss of the second labels.
+        mix: Maps a training batch to a mixed one, see `methods.mixes`.
         metrics: More scores, each from a split's logits (N, K) and labels (N,), by name.
         groups: The labels of each group whose accuracy is logged.
 
     Attributes:
-        scores: The last whole pass over "train", "val" and "test". Training batches are scored
-            when they are trained on, mixed ones by their first labels.
+        scores: The last whole pass over "train" (before each step), "val" and "test".
         predictions: The labels predicted in that pass, (N,) uint8.
         history: While training, the scores of "train" and "val" by epoch.
     """
@@ -156,9 +103,9 @@ class Classifier(Staged):
         groups: Groups | None = None,
     ) -> None:
         super().__init__()
-        parts: dict[str, Any] = {"model": model, "loss": loss, "optimizer": optimizer}
-        parts |= {"scheduler": scheduler, "mix": mix}
-        configs = {name: part for name, part in parts.items() if isinstance(part, Mapping)}
+        names = ("model", "loss", "optimizer", "scheduler", "mix")
+        parts = zip(names, (model, loss, optimizer, scheduler, mix), strict=True)
+        configs: dict[str, Any] = {name: part for name, part in parts if isinstance(part, Mapping)}
         self.groups: Groups = {name: list(labels) for name, labels in (groups or {}).items()}
         if all(isinstance(metric, Mapping) for metric in (metrics or {}).values()):
             configs["metrics"] = dict(metrics or {})
@@ -198,10 +145,36 @@ class Classifier(Staged):
             scheduler = build_part(part, "scheduler", Callable)(optimizer)
         return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
 
-    def start_epoch(self) -> None:
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return one batch's loss, to be minimized."""
+        if batch_idx == 0:
+            self.start_epoch(self.trainer.global_step / self.trainer.estimated_stepping_batches)
+        return self.step(batch, "train")
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """One batch of held-out images."""
+        self.step(batch, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """One batch of test images."""
+        self.step(batch, "test")
+
+    def on_train_epoch_end(self) -> None:
+        """Score the epoch's training batches."""
+        self.summarize("train")
+
+    def on_validation_epoch_end(self) -> None:
+        """Score the held-out images."""
+        self.summarize("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Score the test set."""
+        self.summarize("test")
+
+    def start_epoch(self, done: float) -> None:
         """Pass the fraction of training that is done to a loss that has ``start_epoch``."""
         if hook := getattr(self.loss, "start_epoch", None):
-            hook(self.fraction_done)
+            hook(done)
 
     def step(self, batch: Batch, split: str) -> Tensor:
         """Return the loss of a batch, and keep its logits for the scores."""
@@ -234,10 +207,8 @@ class Classifier(Staged):
         """Keep the scores and predictions of a whole pass over a split; refuse an infinite loss."""
         epoch = trainer.current_epoch
         if not math.isfinite(scores.loss):
-            raise ConfigError(
-                f"optimizer.lr: the {split} loss is {scores.loss} in epoch {epoch}; "
-                "a smaller rate, or smaller loss weights, may keep it finite"
-            )
+            infinite = f"the {split} loss is {scores.loss} in epoch {epoch}"
+            raise ConfigError(f"optimizer.lr: {infinite}; try a smaller rate or smaller weights")
         self.scores[split] = scores
         self.predictions[split] = predicted
         if trainer.state.fn == TrainerFn.FITTING:
@@ -274,9 +245,8 @@ class Classifier(Staged):
             for name, metric in self.metrics.items():
                 with naming(f"metrics.{name}"):
                     score(metric, logits, labels)
-            if self.mix:
-                with naming("mix"):
-                    images, _, others, share = self.mix(images, labels)
-                    float(share * loss + (1 - share) * self.loss(self(images), others))
+            with naming("mix"):
+                self.step((images, labels), "train")
+        self._batches["train"].clear()
         self.train()
         self.optimized(self.parameters(), None)

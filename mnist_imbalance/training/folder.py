@@ -1,15 +1,15 @@
 """A run folder: its lock, config and checkpoint; and the code and machine that made it."""
 
 import hashlib
-import json
 import platform
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import lightning
 import torch
@@ -22,7 +22,6 @@ import mnist_imbalance
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.records.identity import determining
 from mnist_imbalance.records.result import Result, read_record, write_whole
-from mnist_imbalance.training.callbacks import read_checkpoint
 
 PACKAGE = Path(mnist_imbalance.__file__).parent
 TRAINS = ("data", "models", "methods", "training")  # folders with the code that trains
@@ -41,16 +40,15 @@ class RunFolder:
     def lock(self) -> Iterator[None]:
         """Keep other processes out of the folder."""
         self.path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.path / ".lock")
+        file = self.path / ".lock"
         try:
-            lock.acquire(timeout=0)
+            with FileLock(file, timeout=0):
+                try:
+                    yield
+                finally:
+                    file.unlink(missing_ok=True)
         except Timeout as error:
             raise ConfigError(f"runs_dir: another process is at work in {self.path}") from error
-        try:
-            yield
-        finally:
-            (self.path / ".lock").unlink(missing_ok=True)
-            lock.release()
 
     def result(self) -> Result | None:
         """Read ``result.json``; None if the run is not complete."""
@@ -63,16 +61,10 @@ class RunFolder:
             return None
         recorded = result.config if result else determining(self.config())
         values = determining(config)
-        differing = sorted(
-            key
-            for key in values.keys() | recorded.keys()
-            if json.dumps(values.get(key)) != json.dumps(recorded.get(key))  # 1 and 1.0 differ
-        )
-        if differing:
-            raise ConfigError(
-                f"runs_dir: {self.path} holds a run with other values of {', '.join(differing)}; "
-                "delete that folder or choose another runs_dir"
-            )
+        keys = sorted(values.keys() | recorded.keys())
+        if differing := [key for key in keys if values.get(key) != recorded.get(key)]:
+            other = f"{self.path} holds a run with other values of {', '.join(differing)}"
+            raise ConfigError(f"runs_dir: {other}; delete it or choose another runs_dir")
         return result
 
     def config(self) -> DictConfig:
@@ -82,26 +74,34 @@ class RunFolder:
     @contextmanager
     def begin(self, config: DictConfig, hydra: HydraConf) -> Iterator[None]:
         """Write ``.hydra/``; remove all new files if the run fails before its first checkpoint."""
-        before = set(self.path.iterdir())
+        before = {*self.path.iterdir()}
         for name, values in (("hydra", hydra), ("overrides", hydra.overrides.task)):
             write_whole(self.config_file.with_name(f"{name}.yaml"), OmegaConf.to_yaml(values))
         write_whole(self.config_file, OmegaConf.to_yaml(config))
         try:
             yield
         except Exception:
-            new = () if self.last_checkpoint.exists() else set(self.path.iterdir()) - before
-            for place in new:
-                shutil.rmtree(place) if place.is_dir() else place.unlink()
+            if not self.last_checkpoint.exists():
+                for place in {*self.path.iterdir()} - before:
+                    shutil.rmtree(place) if place.is_dir() else place.unlink()
             raise
 
     def epochs_done(self) -> int:
         """Return the number of epochs before the last checkpoint; 0 without one."""
         if not self.last_checkpoint.exists():
             return 0
-        state = read_checkpoint(self.last_checkpoint)
-        if not state.get("optimizer_states"):
-            raise ConfigError(f"runs_dir: no training can resume from {self.last_checkpoint}")
-        return int(state["epoch"]) + 1
+        return int(read_checkpoint(self.last_checkpoint, needed="loops")["epoch"]) + 1
+
+
+def read_checkpoint(path: Path, needed: str = "history") -> dict[str, Any]:
+    """Return the contents of a checkpoint, on the CPU; training resumes from one with "loops"."""
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        return {needed: state[needed], **state}
+    except Exception as error:  # torch.load fails in many ways
+        raise ConfigError(
+            f"runs_dir: {path} is missing or damaged; delete it, run again"
+        ) from error
 
 
 def describe(device: torch.device) -> str:
@@ -109,9 +109,8 @@ def describe(device: torch.device) -> str:
     if device.type == "cuda":
         return f"cuda, {torch.cuda.get_device_name(device)}"
     info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    processor = next(named, platform.processor() or platform.machine())
+    named = info.exists() and re.search(r"model name\s*: (.+)", info.read_text(encoding="utf-8"))
+    processor = named[1] if named else platform.processor() or platform.machine()
     return f"{device.type}, {processor}, {torch.get_num_threads()} of its cores"
 
 
@@ -126,29 +125,17 @@ def code() -> str:
 
 @cache
 def commit() -> str:
-    """Return the git commit of the code, with "+" if it was changed since; "" without git."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(PACKAGE.parent), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        if not git("ls-files", "--", f"{PACKAGE.name}/__init__.py"):
-            return ""
-        changed = git("status", "--porcelain", "--", PACKAGE.name, "conf", "hydra_plugins")
-        return git("rev-parse", "HEAD") + ("+" if changed else "")
-    except (OSError, subprocess.CalledProcessError):
-        return ""
+    """Return the git commit of the code, with "+" if files were changed since; "" without git."""
+    if not (PACKAGE.parent / ".git").exists() or not shutil.which("git"):
+        return ""  # installed, perhaps below another repository
+    command = ["git", "-C", str(PACKAGE.parent), "describe", "--always", "--abbrev=40"]
+    command += ["--exclude=*", "--dirty=+"]
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip()
 
 
 def versions() -> dict[str, str]:
     """Return the versions that a run's numbers depend on, by name."""
-    known = {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-        "lightning": lightning.__version__,
-        "mnist_imbalance": mnist_imbalance.__version__,
-        "code": code(),
-    }
+    libraries = (torch, torchvision, lightning, mnist_imbalance)
+    known = {library.__name__: library.__version__ for library in libraries}
+    known |= {"python": platform.python_version(), "code": code()}
     return known | ({"git": commit()} if commit() else {})
