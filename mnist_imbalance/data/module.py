@@ -1,7 +1,6 @@
 """The LightningDataModule: a source → validation split → imbalance → copies → batches."""
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,38 +12,25 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from mnist_imbalance.data.copies import Copy, Transform, expand, transform_each
-from mnist_imbalance.data.imbalance import (
-    Profile,
-    hold_out,
-    kept_counts,
-    scored_groups,
-    shot_groups,
-)
+from mnist_imbalance.data.imbalance import Profile, by_label, kept_counts, label_groups, rare_labels
 from mnist_imbalance.data.samplers import shuffle
 from mnist_imbalance.data.seeds import Seed, generator
 from mnist_imbalance.data.sources import Batch, Images, read_torchvision
 from mnist_imbalance.errors import ConfigError, naming
 
-MNIST = partial(read_torchvision, name="MNIST")
 UNCHANGED = Copy(angle=0, noise=0)
 
 
-class Slices(Sampler[int]):
-    """Batches that are slices of an epoch's tensors: sampler and dataset of their loader in one.
+class Slices(Sampler[Batch]):
+    """Batches that are slices of an epoch's tensors, from a sampler that is its own data set.
 
-    Lightning sets a sampler's epoch, so that a resumed run draws the same order; without Lightning
-    every pass is the next epoch.
+    ``draw`` maps an epoch to its images and labels, so many, in order; ``dim`` is the one to be
+    sliced. Lightning sets a sampler's epoch, so that a resumed run draws the same order; without
+    Lightning every pass is the next epoch.
     """
 
-    def __init__(
-        self,
-        draw: Callable[[int], Batch],  # epoch → its images and labels, in order
-        images: int,  # in an epoch
-        size: int,  # of a batch
-        dim: int = 0,  # of the tensors, to be sliced
-    ) -> None:
-        self.draw, self.images, self.size, self.dim = draw, images, size, dim
-        self.epoch = 0
+    def __init__(self, draw: Callable[[int], Batch], images: int, size: int, dim: int = 0) -> None:
+        self.draw, self.images, self.size, self.dim, self.epoch = draw, images, size, dim, 0
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch of the next pass."""
@@ -53,19 +39,17 @@ class Slices(Sampler[int]):
     def __len__(self) -> int:
         return -(-self.images // self.size)
 
-    def __iter__(self) -> Iterator[int]:
-        cut = (torch.split(tensor, self.size, self.dim) for tensor in self.draw(self.epoch))
-        self.slices = list(zip(*cut, strict=True))
+    def __iter__(self) -> Iterator[Batch]:
+        parts = [tensor.split(self.size, self.dim) for tensor in self.draw(self.epoch)]
         self.epoch += 1
-        yield from range(len(self.slices))
+        yield from zip(*parts, strict=True)
 
-    def __getitem__(self, number: int) -> Batch:
-        return self.slices[number]
+    def __getitem__(self, batch: Batch) -> Batch:
+        return batch
 
     def loader(self) -> DataLoader[Any]:
         """Return the loader of these batches."""
-        dataset: Any = self  # has the two methods that a DataLoader calls
-        return DataLoader(dataset, batch_size=None, sampler=self)
+        return DataLoader(self, batch_size=None, sampler=self)  # type: ignore[arg-type]
 
 
 class MNISTData(lightning.LightningDataModule):
@@ -92,13 +76,13 @@ class MNISTData(lightning.LightningDataModule):
         val_per_label: PositiveInt = 500,  # training images held out for validation
         minority: Sequence[NonNegativeInt] | PositiveInt = (),  # or how many of them seed draws
         keep: Profile = 1.0,  # of the minority's other images, or more: see Profile
-        shots: tuple[PositiveInt, PositiveInt] | None = None,  # score as in `shot_groups`
+        shots: tuple[PositiveInt, PositiveInt] | None = None,  # see `label_groups`
         copies: Annotated[Sequence[Copy], Field(min_length=1)] = (UNCHANGED,),  # of a kept image
         copied: Literal["minority", "all"] = "minority",  # labels
         fill: bool = False,  # repeat copies until copied labels have about as many as others
         redraw: bool = False,  # the copies' noise in every epoch
         batch_size: PositiveInt = 128,
-        source: Callable[[Path], Images] = MNIST,
+        source: Callable[[Path], Images] = read_torchvision,
         sampler: Callable[..., Tensor] = shuffle,
         transforms: Sequence[Transform] = (),  # of each training image in each epoch, in turn
     ) -> None:
@@ -117,27 +101,26 @@ class MNISTData(lightning.LightningDataModule):
             return
         with naming("data.source"):
             images = self.source(self.dir)
-        images.check()
         pixels, labels = images.train
-        self.num_classes = images.num_classes
+        size = self.num_classes = images.num_classes
         self.image_shape = tuple(pixels.shape[1:])
-        self.minority = self._choose_minority()
         self.sha256 = images.checksum()
+        self.minority = rare_labels(self.wanted, size, self.seed)
+        loses = isinstance(self.keep, float) and self.keep < 1
+        if not self.minority and (loses or (len(self.copies) > 1 and self.copied == "minority")):
+            raise ConfigError("data.minority: must name labels, which lose images or are copied")
 
-        chance = generator("hold-out", self.seed)
-        train, val = hold_out(labels, self.val_per_label, self.num_classes, chance)
+        chance, held_out = generator("hold-out", self.seed), self.val_per_label
+        drawn = [own[torch.randperm(len(own), generator=chance)] for own in by_label(labels, size)]
+        train, val = [own[held_out:] for own in drawn], [own[:held_out] for own in drawn]
         with naming("data.keep"):
-            kept = kept_counts(self.keep, self.minority, [len(own) for own in train])
-        self.groups = (
-            shot_groups(kept, *self.shots)
-            if self.shots
-            else scored_groups(self.minority, self.num_classes)
-        )
+            kept = kept_counts(self.keep, self.minority, [*map(len, train)])
+        self.groups = label_groups(self.minority, kept, self.shots)
         chosen = torch.cat([own[:count] for own, count in zip(train, kept, strict=True)])
         self.kept = pixels[chosen], labels[chosen]
-        self.train, self._noise_epoch = self._expand(epoch=0), 0
-        held_out = torch.cat(val)
-        self.val, self.test = (pixels[held_out], labels[held_out]), images.test
+        self.train = self._expand(epoch=0)
+        chosen = torch.cat(val)
+        self.val, self.test = (pixels[chosen], labels[chosen]), images.test
         with naming("data.sampler"):
             first = self.train[0][self.order(0)[: self.batch_size]]
         transform_each(first, self.transforms, generator("transforms", self.order_seed, 0))
@@ -149,33 +132,13 @@ class MNISTData(lightning.LightningDataModule):
             "validation": self.val[1],
             "test": self.test[1],
         }
-        size = self.num_classes
         self.counts = {name: own.bincount(minlength=size).tolist() for name, own in steps.items()}
         self.class_counts = self.counts["with copies"]
-
-    def _choose_minority(self) -> list[int]:
-        """Return the labels that lose images, which must exist where images are lost or copied."""
-        if isinstance(self.wanted, int):
-            if self.wanted >= self.num_classes:
-                raise ConfigError(
-                    f"data.minority: must be below {self.num_classes}, the labels there are"
-                )
-            drawn = torch.randperm(self.num_classes, generator=generator("minority", self.seed))
-            return sorted(drawn[: self.wanted].tolist())
-        minority = sorted(set(self.wanted))
-        if unknown := [label for label in minority if label >= self.num_classes]:
-            raise ConfigError(f"data.minority: there is no label {unknown[0]}")
-        if not minority and isinstance(self.keep, int | float) and self.keep < 1:
-            raise ConfigError("data.keep: no label could lose images; data.minority names some")
-        if not minority and len(self.copies) > 1 and self.copied == "minority":
-            raise ConfigError("data.copies: no label is copied; data.minority names some")
-        return minority
 
     def _expand(self, epoch: int) -> Batch:
         """Return the kept images and their copies, with an epoch's noise."""
         images, labels = self.kept
-        copied = torch.isin(labels, torch.tensor(self.minority))
-        copied |= self.copied == "all"
+        copied = torch.isin(labels, torch.tensor(self.minority)) | (self.copied == "all")
         copies = [*self.copies]
         if self.fill and copied.any() and not copied.all():
             others, own = (
@@ -193,17 +156,15 @@ class MNISTData(lightning.LightningDataModule):
 
     def order(self, epoch: int) -> Tensor:
         """Return the indices of an epoch's training images, in order, (M,) on the CPU."""
-        draw = getattr(self.sampler, "func", self.sampler)
-        extra = {"epoch": epoch} if "epoch" in signature(draw).parameters else {}
+        extra = {"epoch": epoch} if "epoch" in signature(self.sampler).parameters else {}
         chance = generator("order", self.order_seed, epoch)
         return self.sampler(self.train[1].cpu(), generator=chance, **extra)
 
     def drawn(self, epoch: int) -> Batch:
         """Return all training images and labels, with an epoch's noise, before they are ordered."""
-        if self.redraw and epoch != self._noise_epoch:
-            device = self.train[1].device
-            images, labels = self._expand(epoch)
-            self.train, self._noise_epoch = (images.to(device), labels.to(device)), epoch
+        if self.redraw:
+            device, (images, labels) = self.train[1].device, self._expand(epoch)
+            self.train = images.to(device), labels.to(device)
         return self.train
 
     def epoch(self, number: int) -> Batch:
@@ -236,10 +197,7 @@ class MNISTData(lightning.LightningDataModule):
         return images / 255, labels
 
     def sample(self) -> Tensor:
-        """Return an image of each label that loses images, or of all, in all its copies.
-
-        As AI3607's Figure 3, (copies, labels, C, H, W) uint8.
-        """
+        """Return images of the minority, or all, (copies, labels, C, H, W) (AI3607, Figure 3)."""
         images, labels = self.train
         kept, copies = self.counts["subsampled"], len(self.copies)
         chosen = self.minority or range(self.num_classes)

@@ -4,9 +4,11 @@ All chance comes from the epoch's ``generator``, and M depends on the labels alo
 parameter ``epoch`` gets the epoch's number, from 0.
 """
 
+from math import ceil
+
 import torch
 from pydantic import FiniteFloat, PositiveInt, validate_call
-from torch import Tensor
+from torch import Generator, Tensor
 
 from mnist_imbalance.data.seeds import Seed
 from mnist_imbalance.data.seeds import generator as derived
@@ -14,12 +16,12 @@ from mnist_imbalance.data.seeds import generator as derived
 checked = validate_call(config={"arbitrary_types_allowed": True})
 
 
-def shuffle(labels: Tensor, *, generator: torch.Generator) -> Tensor:
+def shuffle(labels: Tensor, *, generator: Generator) -> Tensor:
     """Return every image once, in random order."""
     return torch.randperm(len(labels), generator=generator)
 
 
-def draw(chances: Tensor, labels: Tensor, images: int, generator: torch.Generator) -> Tensor:
+def draw(chances: Tensor, labels: Tensor, images: int, generator: Generator) -> Tensor:
     """Draw indices with replacement, each label with its chance, (C,), up to a common factor."""
     weights = (chances / labels.bincount(minlength=len(chances)).clamp(min=1))[labels]
     return torch.multinomial(weights, images, replacement=True, generator=generator)
@@ -27,11 +29,7 @@ def draw(chances: Tensor, labels: Tensor, images: int, generator: torch.Generato
 
 @checked
 def by_frequency(
-    labels: Tensor,
-    *,
-    power: FiniteFloat,
-    images: PositiveInt | None = None,
-    generator: torch.Generator,
+    labels: Tensor, *, power: FiniteFloat, images: PositiveInt | None = None, generator: Generator
 ) -> Tensor:
     """Draw labels in proportion to a power of their images, ``images`` times or once an image.
 
@@ -47,9 +45,9 @@ def progressive(
     *,
     epochs: int,
     epoch: int,
-    generator: torch.Generator,
+    generator: Generator,
     steps: int = -1,
-    batch_size: PositiveInt = 1,
+    batch_size: int = 1,
 ) -> Tensor:
     """Draw images alike in the first epoch, and labels alike in the last.
 
@@ -57,9 +55,8 @@ def progressive(
     ``epochs`` or ``steps``, whichever is earlier; -1 is no end.
     """
     counts = labels.bincount()
-    per_epoch = -(-len(labels) // batch_size)
-    lengths = [epochs, -(-steps // per_epoch)] if steps > 0 else [epochs]
-    last = min(length for length in lengths if length > 0) - 1
+    per_epoch = ceil(len(labels) / batch_size)
+    last = min(end for end in (epochs, ceil(steps / per_epoch)) if end > 0) - 1
     done = min(epoch / last, 1) if last else 0
     present = counts > 0
     chances = (1 - done) * counts / len(labels) + done * present / present.sum()
@@ -67,7 +64,7 @@ def progressive(
 
 
 @checked
-def under_sampled(labels: Tensor, *, seed: Seed, generator: torch.Generator) -> Tensor:
+def under_sampled(labels: Tensor, *, seed: Seed, generator: Generator) -> Tensor:
     """Return as many images of every label as the rarest has, repeated to a whole epoch.
 
     ``seed`` chooses the images, the generator orders them.
@@ -76,6 +73,6 @@ def under_sampled(labels: Tensor, *, seed: Seed, generator: torch.Generator) -> 
     fewest = int(counts[counts > 0].min())
     drawn = torch.randperm(len(labels), generator=derived("under-sampling", seed))
     kept = torch.cat([drawn[labels[drawn] == label][:fewest] for label in labels.unique()])
-    passes = -(-len(labels) // len(kept))
+    passes = ceil(len(labels) / len(kept))
     order = [kept[torch.randperm(len(kept), generator=generator)] for _ in range(passes)]
     return torch.cat(order)[: len(labels)]

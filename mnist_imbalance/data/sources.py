@@ -1,7 +1,6 @@
 """Where images come from: torchvision's data sets, scikit-learn's digits, folders of images."""
 
 import hashlib
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -16,11 +15,9 @@ from torchvision import datasets
 from torchvision.transforms import v2
 
 from mnist_imbalance.data.imbalance import by_label
-from mnist_imbalance.errors import ConfigError
+from mnist_imbalance.errors import ConfigError, naming
 
 Batch = tuple[Tensor, Tensor]  # images and labels
-# torchvision's errors about files that are missing or not whole
-UNREADABLE = (RuntimeError, ValueError, AssertionError, EOFError, LookupError, TypeError, OSError)
 
 
 @dataclass(frozen=True)
@@ -31,6 +28,11 @@ class Images:
     test: Batch
     num_classes: int
 
+    def __post_init__(self) -> None:
+        for _, labels in (self.train, self.test):
+            if not 0 <= labels.min() <= labels.max() < self.num_classes <= 256:
+                raise ConfigError(f"data.source: labels must be below {self.num_classes} (or 256)")
+
     def checksum(self) -> str:
         """Return the sha256, in hex, of all images and labels."""
         digest = hashlib.sha256()
@@ -38,46 +40,31 @@ class Images:
             digest.update(tensor.contiguous().numpy().data)
         return digest.hexdigest()
 
-    def check(self) -> None:
-        """Refuse labels that are not among the classes, with a `ConfigError`."""
-        for _, labels in (self.train, self.test):
-            if not 0 <= labels.min() <= labels.max() < self.num_classes <= 256:
-                raise ConfigError(
-                    f"data.source: labels from {labels.min()} to {labels.max()}, but "
-                    f"{self.num_classes} classes; there must be as many, 256 at most"
-                )
 
-
-def download(kind: Callable[..., Any], name: str, folder: Path, files: str) -> Any:
-    """Return a data set of torchvision's, of which one process at a time downloads missing files.
-
-    Raises:
-        ConfigError: The files in the folder are missing or damaged and cannot be downloaded.
-    """
-    with suppress(*UNREADABLE):
+def load(dir: Path, name: str, **split: Any) -> Any:
+    """Return a data set of torchvision's, which one process at a time downloads if it must."""
+    kind = partial(getattr(datasets, name), dir, **split)
+    with suppress(Exception):
         return kind()
-    lock = folder / ".download.lock"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(lock):
-            with suppress(*UNREADABLE):
-                return kind()  # downloaded by another process meanwhile
-            for archive in folder.glob("*-ubyte.gz"):
+        dir.mkdir(parents=True, exist_ok=True)
+        with FileLock(dir / ".download.lock"):
+            for archive in dir.glob(f"{name}/raw/*-ubyte.gz"):
                 archive.with_suffix("").unlink(missing_ok=True)  # perhaps half-unpacked
             return kind(download=True)
-    except UNREADABLE as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(":")
+    except Exception as error:
         raise ConfigError(
-            f"data.dir: no whole {name} files in {folder.absolute()}, and torchvision cannot get "
-            f"them ({reason}); put there {files}"
+            f"data.dir: no whole {name} files in {dir.absolute()}, as torchvision lays them, and "
+            f"it cannot get them: {str(error).partition(':')[0]}"
         ) from error
-    finally:
-        with suppress(OSError):
-            lock.unlink()
 
 
-def read_split(dir: Path, name: str, folder: Path, files: str) -> Images:
-    """Return a data set of torchvision's, whose files are in a folder."""
+@validate_call
+def read_torchvision(dir: Path, name: str = "MNIST", first: PositiveInt | None = None) -> Images:
+    """Return a data set of torchvision's, or the ``first`` images of each label alone.
+
+    EMNIST is its balanced split, and QMNIST has the images of MNIST's test set.
+    """
     parts = []
     for train in (True, False):
         split: dict[str, Any] = {"train": train}
@@ -85,40 +72,19 @@ def read_split(dir: Path, name: str, folder: Path, files: str) -> Images:
             split["split"] = "balanced"
         if name == "QMNIST":
             split = {"what": "train" if train else "test10k"}
-        data = download(partial(getattr(datasets, name), dir, **split), name, folder, files)
+        data = load(dir, name, **split)
         images = torch.as_tensor(data.data, dtype=torch.uint8)
         images = images.unsqueeze(1) if images.ndim == 3 else images.movedim(-1, 1)
         images = images.transpose(2, 3) if name == "EMNIST" else images
         labels = torch.as_tensor(data.targets, dtype=torch.int64)
         labels = labels if labels.ndim == 1 else labels[:, 0]  # QMNIST has more columns
-        parts.append((images.contiguous(), labels.contiguous()))
+        chosen = torch.cat([own[:first] for own in by_label(labels)]).sort().values
+        parts.append((images[chosen].contiguous(), labels[chosen]))
     classes = len(getattr(data, "classes", ())) or int(parts[0][1].max()) + 1
     return Images(parts[0], parts[1], classes)
 
 
-def first_images(images: Tensor, labels: Tensor, number: int) -> Batch:
-    """Return the first images of each label and their labels, in the order of the data set."""
-    chosen = torch.cat([own[:number] for own in by_label(labels)]).sort().values
-    return images[chosen], labels[chosen]
-
-
-@validate_call
-def read_torchvision(
-    dir: Path, name: Literal["MNIST", "FashionMNIST", "KMNIST"], first: PositiveInt | None = None
-) -> Images:
-    """Return a data set that has MNIST's layout, or the ``first`` images of each label alone."""
-    archives = ", ".join(archive for archive, _ in getattr(datasets, name).resources)
-    images = read_split(dir, name, dir / name / "raw", archives)
-    if first is None:
-        return images
-    train, test = (first_images(*part, first) for part in (images.train, images.test))
-    return Images(train, test, images.num_classes)
-
-
-@validate_call
-def read(dir: Path, name: Literal["EMNIST", "QMNIST", "USPS", "CIFAR10", "CIFAR100"]) -> Images:
-    """Return EMNIST's balanced split, QMNIST with MNIST's test images, or another data set."""
-    return read_split(dir, name, dir, f"the files that torchvision.datasets.{name} downloads")
+read = read_torchvision  # the name in hashes of EMNIST, QMNIST, USPS and CIFAR
 
 
 def read_digits(dir: Path) -> Images:
@@ -131,8 +97,8 @@ def read_digits(dir: Path) -> Images:
     digits = load_digits()
     images = torch.tensor(digits.images * (255 / 16)).round().to(torch.uint8).unsqueeze(1)
     labels = torch.tensor(digits.target)
-    in_test = torch.zeros(len(labels), dtype=torch.bool)
-    in_test[torch.cat([own[-(len(own) // 5) :] for own in by_label(labels)])] = True
+    last = torch.cat([own[-(len(own) // 5) :] for own in by_label(labels)])
+    in_test = torch.isin(torch.arange(len(labels)), last)
     train, test = ((images[part], labels[part]) for part in (~in_test, in_test))
     return Images(train, test, len(digits.target_names))
 
@@ -146,13 +112,10 @@ def read_folder(dir: Path, size: PositiveInt = 28, colours: Literal[1, 3] = 1) -
     """
     channels = v2.Grayscale() if colours == 1 else v2.RGB()
     steps = [v2.PILToTensor(), channels, v2.Resize(size, antialias=True), v2.CenterCrop(size)]
-    try:
-        read = partial(datasets.ImageFolder, transform=v2.Compose(steps))
-        train, test = (read(str(dir / split)) for split in ("train", "test"))
-    except FileNotFoundError as error:
-        raise ConfigError(f"data.dir: {' '.join(str(error).split())}") from error
-    if train.classes != test.classes:
+    with naming("data.dir"):
+        sets = [datasets.ImageFolder(dir / part, v2.Compose(steps)) for part in ("train", "test")]
+    if sets[0].classes != sets[1].classes:
         raise ConfigError(f"data.dir: {dir / 'test'} has other labels than {dir / 'train'}")
-    parts = [zip(*split, strict=True) for split in (train, test)]
-    batches = [(torch.stack(images), torch.tensor(labels)) for images, labels in parts]
-    return Images(batches[0], batches[1], len(train.classes))
+    columns = (zip(*images, strict=True) for images in sets)
+    train, test = ((torch.stack(images), torch.tensor(labels)) for images, labels in columns)
+    return Images(train, test, len(sets[0].classes))

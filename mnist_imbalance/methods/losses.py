@@ -6,29 +6,23 @@ below compute these from ``class_counts``, the training images of each label (do
 
 from collections.abc import Sequence
 from math import pi
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Unpack
 
 import torch
-from pydantic import Field, FiniteFloat, NonNegativeInt, PositiveInt, validate_call
+from pydantic import Field, FiniteFloat, PositiveInt, validate_call, with_config
 from torch import Tensor, nn
 from torch.nn import functional
+from typing_extensions import TypedDict
 
 from mnist_imbalance.errors import ConfigError
 
+Number = Tensor | float  # one for each label, (C,), or one for all
 Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Normalize = Literal["weight_sum", "count"]  # divide a batch's sum by its weights or its images
 Counts = Sequence[PositiveInt]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Exponent = Annotated[FiniteFloat, Field(ge=0)]
 NEUTRAL = {"weights": 1.0, "scales": 1.0, "offsets": 0.0, "margins": 0.0, "smoothing": 0.0}
-
-
-def check_number(weights: Sequence[float], num_classes: int) -> None:
-    """Refuse more or fewer weights than labels, with a `ConfigError`."""
-    if len(weights) != num_classes:
-        raise ConfigError(
-            f"loss.weights: there must be {num_classes}, one for each label, got {len(weights)}"
-        )
 
 
 class WeightedCrossEntropy(nn.Module):
@@ -38,15 +32,8 @@ class WeightedCrossEntropy(nn.Module):
     """
 
     @validate_call
-    def __init__(
-        self,
-        weights: Sequence[Weight],
-        normalize: Normalize = "weight_sum",
-        num_classes: PositiveInt | None = None,  # to check the number of weights
-    ) -> None:
+    def __init__(self, weights: Sequence[Weight], normalize: Normalize = "weight_sum") -> None:
         super().__init__()
-        if num_classes is not None:
-            check_number(weights, num_classes)
         self.weights: Tensor
         self.register_buffer("weights", torch.tensor(weights))
         self.normalize = normalize
@@ -63,14 +50,9 @@ class MinorityWeightedCrossEntropy(WeightedCrossEntropy):
 
     @validate_call
     def __init__(
-        self,
-        minority_weight: Weight,
-        minority: Sequence[NonNegativeInt],
-        num_classes: PositiveInt,
-        normalize: Normalize = "weight_sum",
+        self, minority_weight: Weight, minority: list[int], num_classes: int, normalize: Normalize
     ) -> None:
-        labels = range(num_classes)
-        weights = [minority_weight if label in minority else 1.0 for label in labels]
+        weights = [minority_weight if n in minority else 1.0 for n in range(num_classes)]
         super().__init__(weights, normalize)
 
 
@@ -93,22 +75,18 @@ class AdjustedCrossEntropy(nn.Module):
         self,
         num_classes: int,  # C
         *,
-        gamma: float = 0.0,
         normalize: Normalize = "count",
         deferred: float = 0.0,  # fraction of training that begins with plain cross-entropy
         kept: Sequence[str] = (),  # numbers that hold from the beginning all the same
-        **numbers: Tensor,  # weights w, scales Δ, offsets ι, margins m and smoothing ε, each (C,)
+        **numbers: Number,  # w, Δ, ι, m, ε and γ, by the names above
     ) -> None:
         super().__init__()
-        if unknown := numbers.keys() - NEUTRAL.keys():
-            raise TypeError(f"no numbers of the formula: {', '.join(unknown)}")
-        self.normalize, self.deferred = normalize, deferred
+        self.normalize, self.deferred, self.later = normalize, deferred, dict[str, Tensor]()
         plain = {name: torch.full((num_classes,), number) for name, number in NEUTRAL.items()}
         plain["gamma"] = torch.tensor(0.0)
-        numbers["gamma"] = torch.tensor(gamma)
-        self.later = plain | {name: number.float() for name, number in numbers.items()}
-        for name, number in self.later.items():
-            now = number if not deferred or name in kept else plain[name]
+        for name, number in (plain | numbers).items():
+            self.later[name] = torch.as_tensor(number).float().expand_as(plain[name])
+            now = plain[name] if deferred and name not in kept else self.later[name]
             self.register_buffer(name, now.clone())
 
     def start_epoch(self, done: float) -> None:
@@ -129,6 +107,14 @@ class AdjustedCrossEntropy(nn.Module):
         return total / (weights.sum() if self.normalize == "weight_sum" else len(labels))
 
 
+@with_config(extra="forbid")
+class Options(TypedDict, total=False):
+    """What every loss of this formula takes, see `AdjustedCrossEntropy`."""
+
+    normalize: Normalize
+    deferred: Fraction
+
+
 def frequencies(class_counts: Sequence[int]) -> Tensor:
     """Return each label's share of the images, (C,)."""
     counts = torch.tensor(class_counts, dtype=torch.float64)
@@ -137,47 +123,31 @@ def frequencies(class_counts: Sequence[int]) -> Tensor:
 
 def effective_weights(class_counts: Sequence[int], beta: float) -> Tensor:
     """Return w ∝ (1 − β) / (1 − β^n), scaled to a mean of 1 (Cui et al., 2019)."""
-    counts = torch.tensor(class_counts, dtype=torch.float64)
-    weights = (1 - beta) / (1 - beta**counts)
+    weights = (1 - beta) / (1 - beta ** torch.tensor(class_counts, dtype=torch.float64))
     return weights / weights.mean()
 
 
 @validate_call
 def focal(
-    num_classes: PositiveInt,
+    class_counts: Counts,
     gamma: Exponent = 2,
     weights: Sequence[Weight] | None = None,
-    normalize: Normalize = "count",
-    deferred: Fraction = 0,
-    class_counts: Sequence[NonNegativeInt] = (),
     beta: Fraction = 0,
+    **options: Unpack[Options],
 ) -> AdjustedCrossEntropy:
     """Return the focal loss, −w_y (1 − p_y)^γ log p_y: correct images count less.
 
     Lin et al., 2017, "Focal loss for dense object detection", equations 4 and 5, with softmax as in
-    Cao et al.'s code, where Lin et al. have a sigmoid; ``weights`` is their α. With β the weights
-    are those of `class_balanced` (Cui et al., 2019).
+    Cao et al.'s code, where Lin et al. have a sigmoid; ``weights`` is their α. With β these are
+    multiplied by the weights of `class_balanced` (Cui et al., 2019).
     """
-    if weights is not None:
-        check_number(weights, num_classes)
-    if weights and beta:
-        raise ConfigError("loss.weights, loss.beta: give one of them")
-    given = torch.tensor(weights or [1.0] * num_classes)
-    return AdjustedCrossEntropy(
-        num_classes,
-        weights=effective_weights(class_counts, beta) if beta else given,
-        gamma=gamma,
-        normalize=normalize,
-        deferred=deferred,
-    )
+    numbers = effective_weights(class_counts, beta) * torch.tensor(weights or 1.0)
+    return AdjustedCrossEntropy(len(class_counts), weights=numbers, gamma=gamma, **options)
 
 
 @validate_call
 def class_balanced(
-    class_counts: Counts,
-    beta: Fraction = 0.9999,
-    normalize: Normalize = "count",
-    deferred: Fraction = 0,
+    class_counts: Counts, beta: Fraction = 0.9999, **options: Unpack[Options]
 ) -> AdjustedCrossEntropy:
     """Return cross-entropy weighted by w ∝ (1 − β) / (1 − β^n); β = 0 is plain.
 
@@ -185,17 +155,12 @@ def class_balanced(
     the re-weighting of Cao et al.'s code; their paper has w ∝ 1 / n.
     """
     weights = effective_weights(class_counts, beta)
-    return AdjustedCrossEntropy(
-        len(class_counts), weights=weights, normalize=normalize, deferred=deferred
-    )
+    return AdjustedCrossEntropy(len(class_counts), weights=weights, **options)
 
 
 @validate_call
 def inverse_frequency(
-    class_counts: Counts,
-    power: Exponent = 1,
-    normalize: Normalize = "count",
-    deferred: Fraction = 0,
+    class_counts: Counts, power: Exponent = 1, **options: Unpack[Options]
 ) -> AdjustedCrossEntropy:
     """Return cross-entropy weighted by w ∝ n^−power, scaled to a mean of 1; power 0 is plain.
 
@@ -203,10 +168,7 @@ def inverse_frequency(
     2023).
     """
     weights = frequencies(class_counts) ** -power
-    weights = weights / weights.mean()
-    return AdjustedCrossEntropy(
-        len(class_counts), weights=weights, normalize=normalize, deferred=deferred
-    )
+    return AdjustedCrossEntropy(len(class_counts), weights=weights / weights.mean(), **options)
 
 
 @validate_call
@@ -216,8 +178,7 @@ def ldam(
     max_margin: Exponent = 0.5,
     scale: Weight = 30,
     beta: Fraction = 0,
-    normalize: Normalize = "count",
-    deferred: Fraction = 0,
+    **options: Unpack[Options],
 ) -> AdjustedCrossEntropy:
     """Return the label-distribution-aware margin loss, −w_y log softmax(s (cos − m_y 1_y))_y.
 
@@ -232,37 +193,31 @@ def ldam(
         len(class_counts),
         weights=effective_weights(class_counts, beta),
         margins=scale * max_margin * margins / margins.max(),
-        normalize=normalize,
-        deferred=deferred,
         kept=("margins",),
+        **options,
     )
 
 
 @validate_call
 def vs(
-    class_counts: Counts, gamma: Exponent = 0.3, tau: Exponent = 1, deferred: Fraction = 0
+    class_counts: Counts, gamma: Exponent = 0.3, tau: Exponent = 1, **options: Unpack[Options]
 ) -> AdjustedCrossEntropy:
     """Return the vector-scaling loss, −log softmax(Δ ⊙ z + ι)_y, Δ = (n / n_max)^γ, ι = τ log π.
 
     π is each label's share of the images. Kini et al., 2021, "Label-imbalanced and group-sensitive
-    classification under overparameterization". With τ = 0, class-dependent temperatures (Ye et al.,
-    2020, "Identifying and compensating for feature deviation in imbalanced deep learning"); with
-    γ = 0, logit adjustment (Menon et al., 2021, "Long-tail learning via logit adjustment"), which
-    for τ = 1 is balanced softmax (Ren et al., 2020, "Balanced meta-softmax for long-tailed visual
-    recognition").
+    classification under overparameterization". τ = 0 gives class-dependent temperatures (Ye et al.,
+    2020, "Identifying and compensating for feature deviation in imbalanced deep learning"), γ = 0
+    logit adjustment (Menon et al., 2021, "Long-tail learning via logit adjustment"), with τ = 1
+    balanced softmax (Ren et al., 2020, "Balanced meta-softmax for long-tailed visual recognition").
     """
     shares = frequencies(class_counts)
-    return AdjustedCrossEntropy(
-        len(class_counts),
-        scales=(shares / shares.max()) ** gamma,
-        offsets=tau * shares.log(),
-        deferred=deferred,
-    )
+    scales, offsets = (shares / shares.max()) ** gamma, tau * shares.log()
+    return AdjustedCrossEntropy(len(class_counts), scales=scales, offsets=offsets, **options)
 
 
 @validate_call
 def label_aware_smoothing(
-    class_counts: Counts, most: Fraction = 0.4, least: Fraction = 0.1, deferred: Fraction = 0
+    class_counts: Counts, most: Fraction = 0.4, least: Fraction = 0.1, **options: Unpack[Options]
 ) -> AdjustedCrossEntropy:
     """Return cross-entropy that smooths the targets of frequent labels more.
 
@@ -270,14 +225,11 @@ def label_aware_smoothing(
     ε = least + (most − least) sin(π/2 · (n − n_min) / (n_max − n_min)). As in PyTorch, ε is spread
     over all labels, the own one included.
     """
-    if most < least:
-        raise ConfigError(f"loss.most: must be at least loss.least, {least}, got {most}")
     counts = torch.tensor(class_counts, dtype=torch.float64)
-    span = (counts.max() - counts.min()).clamp(min=1)
-    rise = ((counts - counts.min()) / span * pi / 2).sin()
-    return AdjustedCrossEntropy(
-        len(class_counts), smoothing=least + (most - least) * rise, deferred=deferred
-    )
+    above = counts - counts.min()
+    rise = (above / above.max().clamp(min=1) * pi / 2).sin()
+    smoothing = least + (most - least) * rise
+    return AdjustedCrossEntropy(len(class_counts), smoothing=smoothing, **options)
 
 
 class GroupDRO(nn.Module):

@@ -36,19 +36,16 @@ def worst_label(logits: Tensor, labels: Tensor) -> Tensor:
 def auroc(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the mean area under the curve, in [0, 1], of the labels that have images."""
     present = labels.unique()
-    if len(present) == 1:
-        return torch.tensor(torch.nan)
     p = logits.softmax(dim=1)
-    areas = [binary_auroc(p[:, label], (labels == label).long()) for label in present]
-    return torch.stack(areas).mean()
+    several = present if len(present) > 1 else []  # one label alone has no area: nan
+    return torch.tensor([binary_auroc(p[:, y], (labels == y).long()) for y in several]).mean()
 
 
 def part(logits: Tensor, labels: Tensor, minority: Sequence[int], of: Of) -> tuple[Tensor, Tensor]:
     """Return the logits and labels of all images, of the minority's or of the majority's."""
     if of == "all":
         return logits, labels
-    rare = torch.isin(labels, torch.tensor(minority, dtype=labels.dtype, device=labels.device))
-    chosen = rare if of == "minority" else ~rare
+    chosen = torch.isin(labels, labels.new_tensor(minority), invert=of == "majority")
     return logits[chosen], labels[chosen]
 
 
@@ -63,6 +60,4 @@ def ece(logits: Tensor, labels: Tensor, minority: Sequence[int] = (), of: Of = "
     Naeini et al., 2015; Guo et al., 2017, "On calibration of modern neural networks".
     """
     logits, labels = part(logits, labels, minority, of)
-    if not len(labels):
-        return torch.tensor(torch.nan)
     return multiclass_calibration_error(logits.softmax(dim=1), labels, logits.shape[1], n_bins=15)

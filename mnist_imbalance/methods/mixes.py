@@ -2,20 +2,23 @@
 
 A mix maps images (N, C, H, W) in [0, 1] and labels (N,) to mixed images, their first and second
 labels (N,), and λ in [0, 1], the first labels' share of the loss. It draws from PyTorch's global
-CPU generator, which is seeded for every epoch, and is given what it declares, as a loss is.
+CPU generator, which is seeded for every epoch.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Annotated
 
 import torch
-from pydantic import Field, FiniteFloat, NonNegativeInt, validate_call
+from pydantic import Field, FiniteFloat, validate_call
 from torch import Tensor, nn
 from torch.distributions import Beta
 
+from mnist_imbalance.data.imbalance import Ratio
+
 Mixed = tuple[Tensor, Tensor, Tensor, float]  # images, first labels, second labels, λ
-Mix = Callable[[Tensor, Tensor], Mixed]
 Alpha = Annotated[FiniteFloat, Field(ge=0.01)]  # below, both draws of gamma may underflow
+
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Mixup(nn.Module):
@@ -41,8 +44,8 @@ class CutMix(Mixup):
     """A box of each image is replaced by its partner's; λ is the remaining share of the area.
 
     Yun et al., 2019, "CutMix: Regularization strategy to train strong classifiers with localizable
-    features": the box has the image's shape, a share 1 − λ of its area and a uniform centre; it is
-    cut at the image's edges, and λ is what remains then.
+    features": the box has the image's shape, a uniform centre and, before it is cut at the image's
+    edges, a share 1 − λ of its area.
     """
 
     def forward(self, images: Tensor, labels: Tensor) -> Mixed:
@@ -60,7 +63,7 @@ class CutMix(Mixup):
         return mixed, labels, labels[partner], share
 
 
-class Remix(nn.Module):
+class Remix(Mixup):
     """Mixup in which a pair of a frequent and a rare label may have the rare label alone.
 
     Chou et al., 2020, "Remix: Rebalanced mixup", section 3: for an image of label i mixed with one
@@ -71,15 +74,8 @@ class Remix(nn.Module):
     much_more: Tensor
 
     @validate_call
-    def __init__(
-        self,
-        class_counts: Sequence[NonNegativeInt],
-        alpha: Alpha,
-        kappa: Annotated[FiniteFloat, Field(ge=1)],
-        tau: Annotated[float, Field(ge=0, le=1)],
-    ) -> None:
-        super().__init__()
-        self.mixup = Mixup(alpha)
+    def __init__(self, class_counts: Sequence[int], alpha: Alpha, kappa: Ratio, tau: Share) -> None:
+        super().__init__(alpha)
         self.tau = tau
         counts = torch.tensor(class_counts, dtype=torch.float64)
         much_more = counts.unsqueeze(1) >= kappa * counts  # (C, C): label i against label j
@@ -87,10 +83,7 @@ class Remix(nn.Module):
 
     def forward(self, images: Tensor, labels: Tensor) -> Mixed:
         """Mix images (N, C, H, W) and labels (N,)."""
-        mixed, own, others, share = self.mixup(images, labels)
-        first, second = own, others
-        if share < self.tau:
-            first = torch.where(self.much_more[own, others], others, own)
-        if 1 - share < self.tau:
-            second = torch.where(self.much_more[others, own], own, others)
+        mixed, own, others, share = super().forward(images, labels)
+        first = torch.where(self.much_more[own, others] & (share < self.tau), others, own)
+        second = torch.where(self.much_more[others, own] & (1 - share < self.tau), own, others)
         return mixed, first, second, share

@@ -6,15 +6,14 @@ import torch
 from pydantic import PositiveInt, validate_call
 from torch import nn
 
-from mnist_imbalance.errors import ConfigError
-from mnist_imbalance.models.heads import Head, Scale, last_linear
+from mnist_imbalance.models import Head, Scale, last_linear
 
 
 class LeNet5(nn.Sequential):
     """LeNet-5 with ReLU and max-pooling (LeCun et al., 1998; AI3607, section 6).
 
-    Images (N, C, H, W) in [0, 1] → logits (N, K); 61,706 parameters for (N, 1, 28, 28) and ten
-    labels. A ``cosine`` head has no bias.
+    Images (N, C, H, W) in [0, 1], of 12 × 12 pixels at least → logits (N, K); 61,706 parameters for
+    (N, 1, 28, 28) and ten labels. A ``cosine`` head has no bias.
     """
 
     @validate_call
@@ -28,10 +27,6 @@ class LeNet5(nn.Sequential):
         scale: Scale = 30,  # of the cosines
     ) -> None:
         colours, height, width = image_shape
-        if min(height, width) < 12:
-            raise ConfigError(
-                f"model: LeNet-5 needs images of 12 × 12 pixels, got {height} × {width}"
-            )
         pooled = ((height // 2 - 4) // 2) * ((width // 2 - 4) // 2)
         super().__init__(
             nn.Conv2d(colours, channels[0], kernel_size=5, padding=2),

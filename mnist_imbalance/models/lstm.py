@@ -6,7 +6,7 @@ from pydantic import FiniteFloat, PositiveInt, validate_call
 from torch import Tensor, nn
 
 from mnist_imbalance.errors import ConfigError
-from mnist_imbalance.models.heads import Head, Scale, last_linear
+from mnist_imbalance.models import Head, Scale, last_linear
 
 
 class RowLSTM(nn.Module):
@@ -30,10 +30,7 @@ class RowLSTM(nn.Module):
     ) -> None:
         super().__init__()
         if head == "cosine" and (output_relu or output_bias is not None):
-            raise ConfigError(
-                "model.head: cosine has no bias and no ReLU; add model.output_bias=null "
-                "model.output_relu=false"
-            )
+            raise ConfigError("model.head: cosine needs output_bias=null output_relu=false")
         channels, rows, columns = image_shape
         self.lstm = nn.LSTM(channels * columns, hidden_size, batch_first=True)
         output = last_linear(head, 512, num_classes, scale)
@@ -43,13 +40,8 @@ class RowLSTM(nn.Module):
             nn.Linear(rows, 512), nn.ReLU(), output, nn.ReLU() if output_relu else nn.Identity()
         )
 
-    def feature(self, images: Tensor) -> Tensor:
-        """Return the last hidden unit's output at each row, (N, H)."""
-        output, _ = self.lstm(images.transpose(1, 2).flatten(2))
-        last_unit: Tensor = output[:, :, -1]
-        return last_unit
-
     def forward(self, images: Tensor) -> Tensor:
-        """Map images (N, C, H, W) to logits (N, K)."""
-        logits: Tensor = self.head(self.feature(images))
+        """Map images (N, C, H, W) to logits (N, K) by the last hidden unit's output at each row."""
+        output, _ = self.lstm(images.transpose(1, 2).flatten(2))
+        logits: Tensor = self.head(output[:, :, -1])
         return logits

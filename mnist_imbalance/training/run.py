@@ -87,7 +87,7 @@ def adjust(model: nn.Module, data: MNISTData, posthoc: Posthoc) -> nn.Module:
     """Return a trained model after ``posthoc``, on the CPU."""
     data.to(torch.device("cpu"))
     with naming("posthoc"):
-        adjusted = posthoc(model, data)
+        adjusted = posthoc(copy.deepcopy(model).eval(), data)
         if not isinstance(adjusted, nn.Module):
             raise TypeError(f"must return a Module, returns a {type(adjusted).__name__}")
         return adjusted
