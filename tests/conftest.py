@@ -2,7 +2,6 @@ import gc
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from omegaconf import DictConfig
 
-from mnist_imbalance import train
 from mnist_imbalance.config import CONF, compose_with, take_apart
 
 if TYPE_CHECKING:
@@ -80,21 +78,6 @@ def own_conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(CONF, conf)
     monkeypatch.setattr("mnist_imbalance.config.CONF", conf)
     return conf
-
-
-@pytest.fixture
-def train_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Path]:
-    """The training command line in this process, its runs below tmp_path."""
-
-    def run(*overrides: str) -> Path:
-        runs = tmp_path / "runs"
-        monkeypatch.setattr(sys, "argv", ["train", *overrides, f"runs_dir={runs}"])
-        train.main()
-        results = list(runs.rglob("seed=*"))
-        assert len(results) == 1
-        return results[0]
-
-    return run
 
 
 @pytest.fixture(scope="module")

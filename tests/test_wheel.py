@@ -59,26 +59,12 @@ def shell(programs: Path, tmp_path: Path) -> Shell:
     return run
 
 
-@pytest.mark.parametrize("command", [["mnist-imbalance", "train"], ["python", "-m"]])
-def test_a_run_lies_below_the_current_folder(
-    shell: Shell, tmp_path: Path, command: list[str]
-) -> None:
-    module = ["mnist_imbalance.train"] if command[-1] == "-m" else []
-    done = shell(*command, *module, *SHORT)
+def test_a_run_lies_below_the_current_folder(shell: Shell, tmp_path: Path) -> None:
+    done = shell("mnist-imbalance", "train", *SHORT)
     assert done.returncode == 0, done.stderr
-    runs, _ = read([tmp_path])
-    [folder] = runs["folder"]
+    [folder] = read([tmp_path])[0]["folder"]
     assert Path(folder).is_relative_to(tmp_path / "runs" / "default")
     assert {path.name for path in tmp_path.iterdir()} == {"runs"}
-
-
-def test_a_sweep_of_a_users_own_conf(shell: Shell, tmp_path: Path) -> None:
-    (tmp_path / "mine" / "loss").mkdir(parents=True)
-    (tmp_path / "mine" / "loss" / "smooth.yaml").write_text(LOSS)
-    sweep = ["-m", "loss=smooth", "seed=0,1", "hydra/launcher=joblib"]
-    done = shell("mnist-imbalance", "train", "--config-dir", "mine", *sweep, *SHORT)
-    assert done.returncode == 0, done.stderr
-    assert read([tmp_path])[0]["condition"].tolist() == ["smooth, data/source=debug"] * 2
 
 
 def test_a_study_of_a_users_own_conf_and_its_report(shell: Shell, tmp_path: Path) -> None:
@@ -113,9 +99,6 @@ def test_what_cannot_be_downloaded_is_told_by_name(shell: Shell, tmp_path: Path)
     [
         ("mnist-imbalance ", ["train", "study", "search", "report", "counts", "adjust", "records"]),
         ("mnist-imbalance train model=", ["model=cnn", "model=lstm", "model=lstm_no_relu"]),
-        ("mnist-imbalance train model=cnn data/prof", ["data/profile="]),
-        ("mnist-imbalance train optimizer.weight", ["optimizer.weight_decay="]),
-        ("mnist-imbalance study study=q", ["study=quick"]),
         ("mnist-imbalance search search.bu", ["search.budget="]),
     ],
 )
