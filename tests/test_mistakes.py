@@ -62,6 +62,7 @@ MISTAKES = {  # overrides → how the error begins
     "+callbacks.x=1": "callbacks.x: must be a part with its _target_, got 1",
     "+logger.x._target_=builtins.dict": "logger.x: must be a Logger, is a dict",
     "logger=mlflow logger.mlflow.tracking_uri=http://localhost:1": "logger.mlflow: ",
+    "+posthoc._target_=builtins.print +posthoc._partial_=true": "posthoc: must return a Module",
     "posthoc=crt": "model.output_relu: must be false for posthoc=crt",
     "data.copies=[" + ",".join(["{angle: 1, noise: 0.1}"] * 20) + "]": "runs_dir: ",
     "optimizer.lr=1e9": "optimizer.lr: the val loss is nan in epoch 0",
