@@ -52,33 +52,22 @@ def run(
     labels = len(test)
     row = {
         **{"config_hash": f"{next(KEYS):064}", "condition": condition, "model": model},
-        **{"data": "", "loss": condition.split(", ")[0], "optimizer": optimizer, "seed": seed},
-        **{"data_seed": data_seed, "epochs": epochs},
-        "steps": values.get("trainer.max_steps", epochs * per_epoch),
+        **{"loss": "", "optimizer": optimizer, "seed": seed, "data_seed": data_seed},
+        **{"epochs": epochs, "steps": values.get("trainer.max_steps", epochs * per_epoch)},
         **{"train_counts": [per_epoch * 128 // labels] * labels, "groups": GROUPS},
-        **{"seconds": 100.0, "test_seconds": 1.0, "device": "cpu", "threads": 1},
-        **{"versions": {"torch": "2"}, "config": values, "folder": "", "file": ""},
+        **{"seconds": 100.0, "device": "cpu", "threads": 1, "versions": {}, "config": values},
     }
     for split, accuracies in (("train", test), ("val", val or test), ("test", test)):
-        row |= {f"{split}_confusion": confusion(accuracies), f"{split}_loss": 0.5}
-        row |= {f"{split}_positive": [IMAGES] * labels, f"{split}_metrics": {}}
-        row |= {f"{split}_positive_of_own": [IMAGES] * labels}
+        row |= {f"{split}_confusion": confusion(accuracies), f"{split}_metrics": {}}
+        row |= {f"{split}_positive": None, f"{split}_positive_of_own": [IMAGES] * labels}
     return row | others
 
 
-def weighted(
-    weight: float,
-    seed: int,
-    test: Sequence[float],
-    val: Sequence[float] | None = None,
-    normalize: str = "weight_sum",
-    **others: Any,
-) -> dict[str, Any]:
+def weighted(weight: float, *args: Any, **others: Any) -> dict[str, Any]:
     """A run of the weight sweep."""
     condition = "weighted" if weight == 7 else f"weighted, loss.minority_weight={weight}"
-    condition += ", loss.normalize=count" * (normalize == "count")
-    config = {"loss.minority_weight": weight, "loss.normalize": normalize, "loss._target_": "w"}
-    return run(condition, seed, test, val, **{"config": config} | others)
+    config = {"loss.minority_weight": weight, "loss.normalize": "weight_sum"}
+    return run(condition, *args, config=config, **others)
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ from mnist_imbalance.records.result import read_record
 PAGE = (REPOSITORY / "docs" / "extend.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL))
 FILE = re.compile(r"`((?:conf|mnist_imbalance)/[\w/]+\.\w+)`:\n\n```\w+\n(.*?)```", re.DOTALL)
-COMMAND = re.compile(r"```bash\n(.*?)```", re.DOTALL)
 # commands of one module each, each in a folder of its own; a process each would take minutes
 ONE_BY_ONE = """
 import os, runpy, shlex, sys
@@ -40,7 +39,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for section, text in SECTIONS.items():
         (place / section / "results").mkdir(parents=True)
         (place / section / "data").symlink_to(REPOSITORY / "data")
-        [command] = COMMAND.findall(text)
+        [command] = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
         commands += [str(place / section), command]
     done = subprocess.run(
         [sys.executable, "-c", ONE_BY_ONE, *commands],

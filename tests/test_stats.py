@@ -1,4 +1,8 @@
-"""Estimates and verdicts by hand, by other libraries, and on edges."""
+"""Estimates and verdicts by hand, by other libraries, on edges, and over simulated studies.
+
+Over studies whose truth is known, the rate of errors may exceed its nominal level by three binomial
+standard errors of the simulation.
+"""
 
 import math
 import warnings
@@ -7,26 +11,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from numpy.typing import NDArray
-from scipy import stats as scipy_stats
+import scipy.stats
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import DescrStatsW
 
-from mnist_imbalance.report.stats import (
-    components,
-    corrected,
-    estimate,
-    fieller,
-    holm,
-    judge,
-    over_seeds_and_images,
-    paired_images,
-    seeds_needed,
-    seeds_to_decide,
-)
-
-Values = NDArray[np.float64]
+from mnist_imbalance.report import stats
+from mnist_imbalance.report.stats import Judgement, estimate, judge
 
 
 def test_students_interval_and_that_of_one_new_run() -> None:
@@ -39,15 +30,14 @@ def test_students_interval_and_that_of_one_new_run() -> None:
     assert estimate([0.5, 0.5]) == (2, 0.5, 0.5, 0.5)
 
 
-def comparisons(*means: float) -> Values:
+def comparisons(*means: float) -> Any:
     """Five seeds with a spread of sqrt(2.5), so that the t-interval of each is ± 1.963."""
-    spread: Values = np.arange(-2.0, 3.0)[:, None]
-    return spread + np.array(means, dtype=np.float64)
+    return np.arange(-2.0, 3.0)[:, None] + np.array(means)
 
 
 def test_one_comparison_is_students_t_test() -> None:
     result = judge(comparisons(3))
-    expected = scipy_stats.ttest_1samp(comparisons(3)[:, 0], 0, alternative="greater").pvalue
+    expected = scipy.stats.ttest_1samp(comparisons(3)[:, 0], 0, alternative="greater").pvalue
     assert (result.n, result.effect, result.verdict) == (5, 3, "holds")
     assert (result.p_holds, result.p) == pytest.approx((expected, 2 * expected))
     assert math.isnan(result.p_within)
@@ -58,36 +48,26 @@ def test_one_comparison_is_students_t_test() -> None:
     assert judge(missing) == pytest.approx(result, nan_ok=True)
 
 
-@pytest.mark.parametrize(
-    ("means", "margin", "verdict"),
-    [
+def test_the_first_rule_that_applies_decides_by_the_least_certain_comparison() -> None:
+    for means, margin, verdict in (
         ((3, 4), None, "holds"),
         ((2,), 9, "holds"),  # though also within the margin
-        ((-3,), None, "contradicted"),
         ((-2.2,), None, "contradicted"),
         ((-2.2, 0, 9), None, "undecided"),  # corrected for three comparisons
         ((-5, 9, 9), None, "contradicted"),
         ((0, 0.5), 2.5, "no difference"),
         ((0, -0.6), 2.5, "undecided"),  # one interval leaves the margin
         ((0, 0.5), None, "undecided"),
-    ],
-)
-def test_the_first_rule_that_applies_decides(
-    means: tuple[float, ...], margin: float | None, verdict: str
-) -> None:
-    result = judge(comparisons(*means), margin)
-    assert result.verdict == verdict
-    one_sided = [judge(comparisons(mean)).p_contradicted for mean in means]
-    holm = multipletests(one_sided, method="holm")[1]
-    assert result.p_contradicted == pytest.approx(holm.min())
-
-
-def test_the_least_certain_comparison_decides() -> None:
+    ):
+        result = judge(comparisons(*means), margin)
+        assert result.verdict == verdict
+        one_sided = [judge(comparisons(mean)).p_contradicted for mean in means]
+        holm = multipletests(one_sided, method="holm")[1]
+        assert result.p_contradicted == pytest.approx(holm.min())
     effects = comparisons(1, 1.5, 9)
     effects[:, 0] = 1 + (effects[:, 0] - 1) / 100  # small, and surely above zero
     result = judge(effects)
     assert (result.verdict, result.deciding, result.effect) == ("undecided", 1, 1.5)
-    assert result.p_holds == judge(comparisons(1.5)).p_holds
     assert result.low < 0 < result.high
 
 
@@ -101,52 +81,32 @@ def test_seeds_that_are_all_equal() -> None:
         assert (constant.verdict, constant.p_within) == ("undecided", 0.5)
 
 
-@pytest.mark.parametrize(
-    ("effects", "n", "effect", "deciding"),
-    [
-        *(([], 0, math.nan, 0), ([0.5], 1, 0.5, 0)),
-        *(([[0.5, 0.2]], 1, 0.2, 1), ([[0.5, math.nan]], 0, math.nan, 0)),
-    ],
-)
-def test_too_few_runs_decide_nothing(
-    effects: list[Any], n: int, effect: float, deciding: int
-) -> None:
-    result = judge(np.array(effects), margin=1)
-    assert (result.n, result.verdict, result.deciding) == (n, "undecided", deciding)
-    assert (result.effect, result.p) == pytest.approx((effect, math.nan), nan_ok=True)
-
-
-def row(p_holds: float, p_contradicted: float, p_within: float = math.nan) -> dict[str, Any]:
-    p = 2 * min(p_holds, p_contradicted)
-    values = {"p": p, "p_holds": p_holds, "p_contradicted": p_contradicted, "p_within": p_within}
-    return values | {"family": 1, "verdict": "undecided"}
+def test_too_few_runs_decide_nothing() -> None:
+    few = {(): (0, math.nan, 0), (0.5,): (1, 0.5, 0), ((0.5, 0.2),): (1, 0.2, 1)}
+    few |= {((0.5, math.nan),): (0, math.nan, 0)}
+    for effects, (n, effect, deciding) in few.items():
+        result = judge(np.array(effects), margin=1)
+        assert (result.n, result.verdict, result.deciding) == (n, "undecided", deciding)
+        assert (result.effect, result.p) == pytest.approx((effect, math.nan), nan_ok=True)
 
 
 def test_a_family_is_corrected_by_holm() -> None:
-    family = [row(0.001, 0.999), row(0.98, 0.02), row(0.010, 0.99), row(0.6, 0.4)]
-    family.insert(1, row(math.nan, math.nan))
-    other = row(0.98, 0.02) | {"family": 2}
-    found = corrected([*family, other], ["family"], ["corrected", "p_corrected"])
+    ways = [(0.001, 0.999), (math.nan, math.nan), (0.98, 0.02), (0.010, 0.99), (0.6, 0.4)]
+    rows = [
+        {"family": family, "verdict": "undecided", "p": 2 * min(up, down)}
+        | {"p_holds": up, "p_contradicted": down, "p_within": math.nan}
+        for family, (up, down) in (*((1, way) for way in ways), (2, ways[2]))
+    ]
+    found = stats.corrected(rows, ["family"], ["corrected", "p_corrected"])
     # two-sided .002, .04, .02 and .8: times 4, 2 and 3 of four claims; the last at most 1
     expected = [0.008, math.nan, 0.08, 0.06, 0.8, 0.04]
     assert found.p_corrected.to_numpy() == pytest.approx(expected, nan_ok=True)
     assert [*found.corrected] == ["holds", *["undecided"] * 4, "contradicted"]
-    p_values = [0.002, 0.04, 0.02, 0.8]
-    expected = multipletests(p_values, method="holm")[1]
-    assert holm(pd.Series(p_values)).to_numpy() == pytest.approx(expected)
-    assert [*corrected([], ["family"], ["n", "corrected"])] == ["n", "corrected"]
-
-
-def test_a_claim_of_another_direction_is_no_equality() -> None:
-    holding, others = judge(comparisons(2.2), margin=9), [judge(comparisons(0.1), margin=0.3)] * 24
-    for verdict, expected in (("holds", "undecided"), ("undecided", "no difference")):
-        family = [holding._replace(verdict=verdict), *others]
-        rows = [judgement._asdict() | {"family": 1} for judgement in family]
-        assert corrected(rows, ["family"], ["corrected"]).corrected[0] == expected
+    assert [*stats.corrected([], ["family"], ["n", "corrected"])] == ["n", "corrected"]
 
 
 def ratio(gained: list[float], lost: list[float]) -> tuple[float, ...]:
-    return fieller(pd.Series(gained, dtype=float), pd.Series(lost, dtype=float))
+    return stats.fieller(pd.Series(gained, dtype=float), pd.Series(lost, dtype=float))
 
 
 def test_fieller_by_hand() -> None:
@@ -169,37 +129,43 @@ def test_planted_components_are_recovered_as_by_the_analysis_of_variance() -> No
     rest = square - square.mean(axis=1, keepdims=True) - square.mean(axis=0) + square.mean()
     rest = (rest**2).sum() / 25
     expected = [square.mean(axis=axis).var(ddof=1) - rest / 6 for axis in (1, 0)]
-    assert components(square) == pytest.approx([*expected, rest], rel=0.001)
-    assert components(np.ones((3, 3))).tolist() == [0, 0, 0]
-    none = components(0.9 + by_row + random.normal(0, 0.005, (6, 6)) * [[1, -1] * 3])
+    assert stats.components(square) == pytest.approx([*expected, rest], rel=0.001)
+    assert stats.components(np.ones((3, 3))).tolist() == [0, 0, 0]
+    none = stats.components(0.9 + by_row + random.normal(0, 0.005, (6, 6)) * [[1, -1] * 3])
     assert none[1] < 0.05 * none[0]
-    nothing_left = components(by_row + by_column)
+    nothing_left = stats.components(by_row + by_column)
     assert nothing_left[2] < 1e-6 * nothing_left[0]
 
 
 def test_seeds_for_a_power_of_four_fifths() -> None:
     spread_1 = [-math.sqrt(0.5), math.sqrt(0.5), math.nan]
-    assert seeds_needed(spread_1, 1) == 10  # as in textbooks' tables: 0.803, and 0.763 with 9
-    assert seeds_needed(spread_1, -0.5) == 34
-    assert [seeds_needed(spread_1, huge) for huge in (5, 100, 1e8)] == [3] * 3
-    assert seeds_needed([0.5, 0.5], 1) == 3
-    few = [seeds_needed(spread_1, 0.08), seeds_needed([0.5], 1), seeds_needed([0.5, 0.6], 0)]
+    assert stats.seeds_needed(spread_1, 1) == 10  # as in textbooks' tables: 0.803, and 0.763 with 9
+    assert stats.seeds_needed(spread_1, -0.5) == 34
+    assert [stats.seeds_needed(spread_1, huge) for huge in (5, 100, 1e8)] == [3] * 3
+    assert stats.seeds_needed([0.5, 0.5], 1) == 3
+    few = [
+        stats.seeds_needed(spread_1, 0.08),
+        stats.seeds_needed([0.5], 1),
+        stats.seeds_needed([0.5, 0.6], 0),
+    ]
     assert np.isnan(few).all()
 
 
 def test_the_seeds_that_would_decide() -> None:
     for means, choose in (((0.5, 1), max), ((-0.5, -1, 9), min)):
         effects = pd.DataFrame(comparisons(*means) / 2)
-        needed = [seeds_needed(effects[column], mean / 2) for column, mean in enumerate(means)]
-        assert seeds_to_decide(effects, judge(effects)) == choose(needed[:2])
-    assert math.isnan(seeds_to_decide(effects + 9, judge(effects + 9)))
+        needed = [
+            stats.seeds_needed(effects[column], mean / 2) for column, mean in enumerate(means)
+        ]
+        assert stats.seeds_to_decide(effects, judge(effects)) == choose(needed[:2])
+    assert math.isnan(stats.seeds_to_decide(effects + 9, judge(effects + 9)))
     clear = pd.DataFrame(comparisons(1.9))
-    assert seeds_to_decide(clear, judge(clear)) > 5  # more than there are
+    assert stats.seeds_to_decide(clear, judge(clear)) > 5  # more than there are
 
 
-def right(*seeds: str) -> NDArray[np.bool_]:
+def right(*seeds: str) -> Any:
     """Networks by their images: 1 for a correct one."""
-    return np.array([[image == "1" for image in seed] for seed in seeds])
+    return np.array([list(seed) for seed in seeds]) == "1"
 
 
 def test_images_by_mcnemar_whose_seeds_count_as_one() -> None:
@@ -207,30 +173,135 @@ def test_images_by_mcnemar_whose_seeds_count_as_one() -> None:
     one, other = random.random((1, 300)) < 0.9, random.random((1, 300)) < 0.8
     table = [[(one & other).sum(), (one & ~other).sum()], [(~one & other).sum(), 0]]
     expected = mcnemar(table, exact=False, correction=False).pvalue
-    assert paired_images(one, other) == pytest.approx((table[0][1], table[1][0], expected))
+    assert stats.paired_images(one, other) == pytest.approx((table[0][1], table[1][0], expected))
     first, second = right("11110", "11111"), right("00110", "00010")
     # an image's seeds: +2, +2, +1, 0, +1, so z = 6 / √(4 + 4 + 1 + 1)
-    result = paired_images(first, second)
+    result = stats.paired_images(first, second)
     assert result == pytest.approx((4, 0, math.erfc(6 / math.sqrt(10) / math.sqrt(2))))
-    assert paired_images(np.tile(first, (3, 1)), np.tile(second, (3, 1))) == pytest.approx(result)
-    assert paired_images(first, first) == (0, 0, 1)
+    assert stats.paired_images(np.tile(first, (3, 1)), np.tile(second, (3, 1))) == pytest.approx(
+        result
+    )
+    assert stats.paired_images(first, first) == (0, 0, 1)
 
 
-def test_the_interval_over_images_is_what_drawing_seeds_and_images_tends_to() -> None:
-    random = np.random.default_rng(1)
-    labels = np.repeat([0, 1], [40, 20])
-    first = random.random((4, 60)) + random.normal(0, 0.1, (4, 1)) < 0.8
-    second = random.random((4, 60)) < 0.5
-    result = over_seeds_and_images(first, second, labels)
-    parts = [(first.astype(int) - second)[:, labels == label] for label in (0, 1)]
-    assert result.mean == pytest.approx(sum(part.mean() / 2 for part in parts))
-    drawn = []
-    for _ in range(5000):
-        seeds = random.integers(4, size=4)
-        images = [random.integers(part.shape[1], size=part.shape[1]) for part in parts]
-        drawn.append(sum(p[seeds][:, i].mean() / 2 for p, i in zip(parts, images, strict=True)))
-    # the seeds' part is larger by n / (n − 1); 5000 draws know a s.d. to 1 %, three times that
-    seeds_part = np.var(sum(part.mean(axis=1) / 2 for part in parts), ddof=1) / 4
-    expected = math.sqrt(np.var(drawn) + seeds_part / 4)
-    assert (result.high - result.mean) / 3.182446 == pytest.approx(expected, rel=0.03)
-    assert math.isnan(over_seeds_and_images(first[:1], second[:1], labels).low)
+STUDIES = 500
+FAMILY = 10
+of_seeds = pytest.mark.parametrize("n", [5, 10])
+
+
+def within(rate: float, lowest: float, highest: float) -> bool:
+    lower, upper = (3 * math.sqrt(p * (1 - p) / STUDIES) for p in (lowest, highest))
+    return lowest - lower <= rate <= highest + upper
+
+
+def studies(n: int, *means: float, margin: float | None = None, count: int = 1) -> list[Judgement]:
+    """Judge studies whose comparisons have these true means, each with a spread of 1."""
+    random = np.random.default_rng([n, len(means), count])
+    effects = random.normal(size=(count * STUDIES, n, len(means))) + np.array(means)
+    return [judge(of_study, margin) for of_study in effects]
+
+
+def rate(verdict: str, judgements: list[Judgement]) -> float:
+    return sum(judgement.verdict == verdict for judgement in judgements) / len(judgements)
+
+
+@of_seeds
+@pytest.mark.parametrize(
+    ("means", "lowest"),
+    [((0.0,) * 8, 0), ((0.0, *[9.0] * 7), 0.025)],  # the latter is easiest to claim wrongly
+)
+def test_no_claim_holds_or_is_contradicted_by_chance(
+    n: int, means: tuple[float, ...], lowest: float
+) -> None:
+    judgements = studies(n, *means)
+    assert within(rate("holds", judgements), lowest, 0.025)
+    assert within(rate("contradicted", judgements), 0, 0.025)
+    # the interval shown is that of the comparison which decides
+    assert all((judgement.low > 0) == (judgement.verdict == "holds") for judgement in judgements)
+
+
+@of_seeds
+@pytest.mark.parametrize(
+    ("means", "lowest"), [((3.0,), 0.025), ((3.0, 0.0, 0.0), 0.025), ((-3.0, 3.0), 0.0)]
+)
+def test_an_effect_at_the_margin_is_rarely_no_difference(
+    n: int, means: tuple[float, ...], lowest: float
+) -> None:
+    judgements = studies(n, *means, margin=3)
+    # by p_within, since verdicts of "holds" and "contradicted" come before "no difference"
+    equal = sum(judgement.p_within <= 0.025 for judgement in judgements) / STUDIES
+    assert within(equal, lowest, 0.025)
+    assert rate("no difference", judgements) <= equal
+
+
+@of_seeds
+def test_a_clear_effect_is_found(n: int) -> None:
+    assert rate("holds", studies(n, *[4.0] * 4)) > 0.95
+    assert rate("contradicted", studies(n, -5.0, *[4.0] * 7)) > 0.95
+    assert rate("no difference", studies(n, 0.0, 0.0, margin=5)) > 0.95
+
+
+@of_seeds
+def test_a_family_of_ten_is_wrong_at_its_level(n: int) -> None:
+    judgements = [judgement._asdict() for judgement in studies(n, 0.0, count=FAMILY)]
+    rows = [judgement | {"family": at // FAMILY} for at, judgement in enumerate(judgements)]
+    found = stats.corrected(rows, ["family"], ["family", "verdict", "corrected"])
+    wrong = found[["verdict", "corrected"]].isin(["holds", "contradicted"]).groupby(found.family)
+    single, family = wrong.any().mean()
+    assert single > 0.3  # 1 − 0.95¹⁰ is 0.4
+    assert within(family, 0.04, 0.05)  # and not for want of power
+
+
+@of_seeds
+@pytest.mark.parametrize("spread", [0.2, 1.0])
+def test_fiellers_interval_covers_the_true_fraction(n: int, spread: float) -> None:
+    """With the larger spread, some studies do not know whether anything was lost."""
+    random = np.random.default_rng(n)
+    lost = random.normal(1, spread, size=(STUDIES, n))
+    gained = 0.4 + 0.7 * (lost - 1) + random.normal(0, 0.1, size=(STUDIES, n))
+    found = [stats.fieller(*map(pd.Series, pair)) for pair in zip(gained, lost, strict=True)]
+    covered = sum(interval.low <= 0.4 <= interval.high for interval in found) / STUDIES
+    unknown = sum(math.isinf(interval.low) for interval in found) / STUDIES
+    assert unknown > 0.1 if spread == 1 else unknown < 0.01
+    assert within(covered, 0.95, 1 if unknown else 0.95)
+    for effects, (*_, low, high) in zip(gained - 0.5 * lost, found, strict=True):
+        verdict = "holds" if low > 0.5 else "contradicted" if high < 0.5 else "undecided"
+        assert unknown or judge(effects).verdict == verdict
+
+
+@of_seeds
+def test_a_new_run_lies_in_the_interval_for_one(n: int) -> None:
+    runs = np.random.default_rng(n).normal(0.9, 0.02, size=(STUDIES, n + 1))
+    found = [estimate(seeds, new_run=True) for seeds in runs[:, :n]]
+    inside = [own.low <= new <= own.high for own, new in zip(found, runs[:, n], strict=True)]
+    assert within(sum(inside) / STUDIES, 0.95, 0.95)
+
+
+LABELS = np.repeat([0, 1], [60, 120])
+LEVELS = np.array([[1.5, 1.0], [0.8, 0.6]])  # probits: a row a condition, a column a label
+
+
+@of_seeds
+@pytest.mark.parametrize(
+    ("of_seed", "of_image", "highest", "seeds_highest"),
+    [(0.3, 0.3, 1.0, 1.0), (0.5, 2.0, 1.0, 0.93), (0.0, 2.0, 1.0, 0.7), (1.0, 0.0, 0.99, 1.0)],
+    ids=["little of both", "more of images", "images alone", "seeds alone"],
+)
+def test_the_interval_over_seeds_and_images_covers_the_truth(
+    n: int, of_seed: float, of_image: float, highest: float, seeds_highest: float
+) -> None:
+    """It is wide where images matter, and so it may be; one over seeds alone is too narrow."""
+    random, scale = np.random.default_rng(n), math.sqrt(1 + of_seed**2 + of_image**2)
+    true = np.subtract(*scipy.stats.norm.cdf(LEVELS / scale).mean(axis=1))
+    covers = seeds_cover = 0
+    for _ in range(STUDIES):  # correct images, (2, n, images), from probits with planted effects
+        probit = LEVELS[:, None, LABELS] + random.normal(size=(2, n, len(LABELS)))
+        probit += of_seed * random.normal(size=(2, n, 1))
+        first, second = probit + of_image * random.normal(size=(2, 1, len(LABELS))) > 0
+        found = stats.over_seeds_and_images(first, second, LABELS)
+        covers += found.low <= true <= found.high
+        of_labels = [(first * 1.0 - second)[:, label == LABELS].mean(axis=1) for label in (0, 1)]
+        alone = estimate(np.mean(of_labels, axis=0))
+        seeds_cover += alone.low <= true <= alone.high
+    assert within(covers / STUDIES, 0.95, highest)
+    assert seeds_cover / STUDIES <= seeds_highest

@@ -1,8 +1,7 @@
 """What AI3607 says: its numbers, and its sentences as effects that runs can contradict.
 
-``published.yaml`` has both. Effects have a row a seed and a column a comparison, each above zero
-where the sentence is true. Runs of equal epochs are compared, as AI3607 trains. The rules and
-margins are those of ``docs/protocol.md``. No other module of the report knows AI3607.
+Effects have a row a seed and a column a comparison, each above zero where the sentence is true.
+The rules and margins are those of ``docs/protocol.md``.
 """
 
 from collections.abc import Callable, Iterable
@@ -34,7 +33,6 @@ TABLE_1 = [*PUBLISHED["table_1"]]  # its conditions
 CONDITIONS = [*TABLE_1, "per_label_chosen"]
 AUGMENTED = ["augmented_40", "augmented_100"]
 MARGINS = {"lstm": 0.01, "lstm_no_relu": 0.01}  # of "no difference", in accuracy
-POINTS, BOTH = "points", "both"
 COLUMNS = ["claim", "section", "model", "optimizer", *JUDGED, "comparisons", "deciding", "margin"]
 COLUMNS += ["seeds_to_decide", "sentence", "statistic", "unit"]
 
@@ -193,15 +191,15 @@ def judge_claims(a: Accuracies, optimizer: str) -> list[dict[str, Any]]:
     """Judge the claims about a model; those that compare two models belong to the LSTM's."""
     rows = []
     for name, claim in PUBLISHED["claims"].items():
-        both, unit = claim.get("both_models", False), claim.get("unit", POINTS)
-        model = BOTH if both else a.model
+        both, unit = claim.get("both_models", False), claim.get("unit", "points")
+        model = "both" if both else a.model
         if both and a.model != "lstm":
             continue
         try:
             effects = pd.DataFrame(EFFECTS[name](a))
         except KeyError:  # there are no such runs
             continue
-        margin = margin_of(model) if unit == POINTS else None
+        margin = margin_of(model) if unit == "points" else None
         judgement = judge(effects, margin)
         several = judgement.n > 0 and effects.shape[1] > 1
         row = claim | judgement._asdict() | {"claim": name, "model": model, "unit": unit}

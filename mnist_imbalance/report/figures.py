@@ -72,10 +72,9 @@ def described(rows: pd.DataFrame, quantity: str, form: str = ".1%") -> pd.DataFr
     if "low" in rows:
         ends = rows.low.map(number) + " to " + rows.high.map(number)
         rows["95 % interval"] = ends.where(rows.low.notna(), "none")
-    facts = [name for name in [*FACTS, quantity, "95 % interval"] if name in rows]
-    cells = rows[facts].astype(str).fillna("")
-    lines = [name + ": " + cells[name].str.removesuffix(".0") for name in facts]
-    return rows.assign(hover=["\n".join(mark) for mark in zip(*lines, strict=True)])
+    cells = rows.filter([*FACTS, quantity, "95 % interval"]).astype(str).fillna("")
+    facts = cells.apply(lambda column: f"{column.name}: " + column.str.removesuffix(".0"))
+    return rows.assign(hover=facts.agg("\n".join, axis=1))
 
 
 def panels(layers: list[alt.Chart], rows: pd.DataFrame, layout: Layout, height: int) -> Figure:

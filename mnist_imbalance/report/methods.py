@@ -1,7 +1,6 @@
 """Which method is best: all methods of one plain training, ranked, paired by seed.
 
-The rules are those of ``docs/protocol_methods.md``. A method is what a run's condition says beside
-the fraction of images that is kept and the settings that were tuned.
+The rules are those of ``docs/protocol_methods.md``.
 """
 
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ TRAINED = ["model", "steps", "optimizer", "rate"]  # what all methods share
 TRAINING = ("scheduler", "optimizer.lr", "model.head", "data.keep")  # no part of a setting
 RULES = {"balanced validation": "val", "imbalanced validation": "imbalanced", "test": "test"}
 CUT_SHORT = ("trainer.limit_", "trainer.overfit_batches", "trainer.fast_dev_run")
+CASE = ["model", "keep"]
 TOGETHER = 0.05  # of p, from which on two methods are not told apart
 
 
@@ -74,22 +74,17 @@ def comparable(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def in_comparison(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the runs of each model's training with which the most methods were trained.
-
-    A method whose training has only begun, with at most half of the most seeds, is left out.
-    """
+    """Return the runs of each model's training with which the most methods were trained."""
     counted = table.groupby(TRAINED).method.nunique()
     best = counted[counted > 1].groupby("model").idxmax()
     table = table[table.set_index(TRAINED).index.isin([*best])]
+    # without methods whose training has only begun
     seeds = table.groupby(["model", "method"]).seed.transform("nunique")
     return table[seeds > seeds.groupby(table.model).transform("max") / 2]
 
 
 def tuning(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the runs by which each method's setting is chosen, the most trained settings first.
-
-    They are those of the first seed where the most images were kept.
-    """
+    """Return the runs that choose each method's setting: the first seed's with the most images."""
     several = table[table.method != ORIGINAL]
     same = several.groupby(["model", "method"])
     tuned = several.seed == same.seed.transform("min")
@@ -105,7 +100,7 @@ def places(table: pd.DataFrame, tried: pd.DataFrame) -> pd.DataFrame:
     own = [chosen.get(key, "") for key in zip(table.model, table.method, strict=True)]
     table = table[table.setting == own]
     kept, whole = table[table.method != ORIGINAL], table[table.method == ORIGINAL]
-    everywhere = whole.drop(columns="keep").merge(kept[["model", "keep"]].drop_duplicates())
+    everywhere = whole.drop(columns="keep").merge(kept[CASE].drop_duplicates())
     return pd.concat([kept, everywhere])
 
 
@@ -119,15 +114,15 @@ def ranked(chosen: pd.DataFrame, tried: pd.DataFrame) -> pd.DataFrame:
     """Rank the methods by balanced test accuracy, and compare each with the plain loss."""
     counts = tried.groupby(["model", "method"]).setting.nunique()
     rows: list[dict[str, Any]] = []
-    for (model, keep), here in chosen.groupby(["model", "keep"], sort=False):
+    for (model, _), here in chosen.groupby(CASE, sort=False):
         scores = by_seed(here)
-        competing = [method for method in scores if method != ORIGINAL]
+        competing = scores.columns.drop(ORIGINAL, errors="ignore")
+        ranks = dict(zip(competing, range(1, len(scores.columns) + 1), strict=False))
         for method, accuracy in scores.items():
             own = here[here.method == method]
-            row = own[[*TRAINED, "method", "setting"]].iloc[0].to_dict() | {"keep": keep}
+            row = own[[*TRAINED, "keep", "method", "setting"]].iloc[0].to_dict()
             row |= own[["rare", "frequent", "seconds"]].mean().to_dict()
-            row |= {"tried": counts.get((model, method), 1)}
-            row |= {"rank": competing.index(method) + 1 if method in competing else stats.NAN}
+            row |= {"tried": counts.get((model, method), 1), "rank": ranks.get(method)}
             means = stats.estimate(accuracy)
             row |= dict(zip(("seeds", "mean", "mean_low", "mean_high"), means, strict=True))
             is_compared = PLAIN in scores and method not in (PLAIN, ORIGINAL)
@@ -135,28 +130,26 @@ def ranked(chosen: pd.DataFrame, tried: pd.DataFrame) -> pd.DataFrame:
             rows.append(row | stats.judge(effects, margin_of(model))._asdict())
     columns = [*TRAINED, "keep", "method", "setting", "tried", "rank", "seeds", "mean", "mean_low"]
     columns += ["mean_high", "rare", "frequent", *stats.JUDGED, "seconds"]
-    return stats.corrected(rows, ["model", "keep"], columns)
+    return stats.corrected(rows, CASE, columns)
 
 
 def pairs(chosen: pd.DataFrame) -> pd.DataFrame:
     """Compare all methods pair by pair, the better one first, corrected within model and keep."""
     rows: list[dict[str, Any]] = []
-    for (model, keep), here in chosen[chosen.method != ORIGINAL].groupby(
-        ["model", "keep"], sort=False
-    ):
+    for (model, keep), here in chosen[chosen.method != ORIGINAL].groupby(CASE, sort=False):
         scores = by_seed(here)
         for first, second in combinations(scores, 2):
             judgement = stats.judge(scores[first] - scores[second])._asdict()
             row = {"model": model, "keep": keep, "first": first, "second": second}
             rows.append(row | judgement)
     columns = ["model", "keep", "first", "second", "n", "effect", "low", "high", "p", "p_corrected"]
-    return stats.corrected(rows, ["model", "keep"], columns)
+    return stats.corrected(rows, CASE, columns)
 
 
 def metrics(chosen: pd.DataFrame) -> pd.DataFrame:
     """Return the mean over seeds of what else was scored on the test set."""
     rows: list[dict[str, Any]] = []
-    for (model, keep), here in chosen.groupby(["model", "keep"], sort=False):
+    for (model, keep), here in chosen.groupby(CASE, sort=False):
         for method, own in here.groupby("method", sort=False).metrics:
             scored = pd.DataFrame([*filter(None, own)], dtype=float)
             row = {"model": model, "keep": keep, "method": method, "seeds": len(scored)}
@@ -178,10 +171,8 @@ def rules(tried: pd.DataFrame) -> pd.DataFrame:
 
 
 def trainings(runs: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:
-    """Return how long and at which rate the plain loss was tried, and what was chosen.
-
-    A candidate is a run without an end by epochs, if there is any: the record of the choice.
-    """
+    """Return how long and at which rate the plain loss was tried, and what was chosen."""
+    # candidates are the runs without an end by epochs, if there are any
     by_steps = np.array([c.get("trainer.max_epochs") == -1 for c in runs.config], bool)
     candidates = tuning(comparable(runs[by_steps] if any(by_steps) else runs))
     plain = candidates.query("method == @PLAIN and setting == ''")[[*TRAINED, "val"]]
@@ -199,10 +190,7 @@ def tabulate(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def cliques(place: pd.DataFrame) -> list[tuple[str, str]]:
-    """Return the first and last method of every longest row that is not told apart (Demšar 2006).
-
-    The rows are those of `pairs` of one model and imbalance, the methods in their order.
-    """
+    """Return the first and last method of every longest row that is alike (Demšar 2006)."""
     order = [*dict.fromkeys([*place["first"], *place["second"]])]
     close = place[~(place.p_corrected < TOGETHER)]
     together, found, reached = {*zip(close["first"], close["second"], strict=True)}, [], 0

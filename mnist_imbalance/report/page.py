@@ -28,9 +28,7 @@ from mnist_imbalance.report import figures, tables
 from mnist_imbalance.report.words import group, render, title
 
 BLOCKS = {"explorer": '<div id="explore"></div>', "claims": '<div id="claims-list"></div>'}
-ROW = 40  # digits in a row of the picture that holds all of them
-SHOWN = 2  # mistakes for each label
-SEEDS = 20  # the smallest, whose curves and mistakes the page holds
+ROW, SHOWN, SEEDS = 40, 2, 20  # digits in a row, mistakes of a label, and seeds on the page
 
 
 def read_images(overrides: Iterable[str]) -> tuple[Images, list[Copy]]:
@@ -45,7 +43,7 @@ def read_images(overrides: Iterable[str]) -> tuple[Images, list[Copy]]:
 def data_url(pixels: torch.Tensor) -> str:
     """Return an image, (C, H, W) uint8, as an address that needs no file."""
     to_pil_image(pixels).save(content := io.BytesIO(), "png")
-    return "data:image/png;base64," + base64.b64encode(content.getvalue()).decode()
+    return f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}"
 
 
 def samples(runs: pd.DataFrame, images: Images, copies: Sequence[Copy]) -> pd.DataFrame:

@@ -46,8 +46,8 @@ def estimate(values: Iterable[float], new_run: bool = False) -> Estimate:
 def estimates(rows: pd.DataFrame, by: list[str], value: str, new_run: bool = False) -> pd.DataFrame:
     """Return the estimate of a column in every group, in the order of the groups."""
     groups = rows.groupby(by, sort=False)[value]
-    found = [(*keys, *estimate(values, new_run)) for keys, values in groups]
-    return pd.DataFrame(found, columns=[*by, *Estimate._fields])
+    rows = [(*keys, *estimate(values, new_run)) for keys, values in groups]
+    return pd.DataFrame(rows, columns=[*by, *Estimate._fields])
 
 
 def fieller(gained: pd.Series, lost: pd.Series) -> Estimate:
@@ -130,11 +130,7 @@ def holm(p_values: pd.Series) -> pd.Series:
 
 
 def corrected(rows: list[dict[str, Any]], family: list[str], columns: list[str]) -> pd.DataFrame:
-    """Return columns of rows with judgements, `JUDGED` among them, corrected at 5 % by Holm.
-
-    A family are the rows alike in some columns. "Holds" and "contradicted" share one correction,
-    "no difference" has another one.
-    """
+    """Return columns of judged rows, corrected by Holm within families of alike columns."""
     table = pd.DataFrame(rows).reindex(columns=dict.fromkeys([*family, *columns, *JUDGED, *TESTED]))
     table["p_corrected"], within = (
         table[name].astype(float).groupby([table[key] for key in family]).transform(holm)
@@ -142,8 +138,8 @@ def corrected(rows: list[dict[str, Any]], family: list[str], columns: list[str])
     )
     found, above = table.p_corrected <= 2 * ONE_SIDED, table.p_holds < table.p_contradicted
     equal = (within <= ONE_SIDED) & ~table.verdict.isin([HOLDS, CONTRADICTED])
-    rules = [found & above, found & ~above, equal]
-    table["corrected"] = np.select(rules, [HOLDS, CONTRADICTED, NO_DIFFERENCE], UNDECIDED)
+    rules = [found & above, found & ~above, equal]  # the first two share one correction
+    table["corrected"] = np.select(rules, VERDICTS[:3], UNDECIDED)
     return table[columns]
 
 
@@ -159,14 +155,11 @@ def seeds_needed(effects: Iterable[float], difference: float) -> float:
 
 
 def seeds_to_decide(effects: Effects, judgement: Judgement) -> float:
-    """Return roughly how many seeds would decide an undecided claim, its means being the true ones.
-
-    The clearest of the comparisons below zero decides; without any, the least clear one.
-    """
+    """Return roughly how many seeds would decide an undecided claim if its means were true."""
     table = pd.DataFrame(effects).dropna()
     if judgement.verdict != UNDECIDED or len(table) < 2:
         return NAN
-    below = table.columns[table.mean() < 0]
+    below = table.columns[table.mean() < 0]  # of which the clearest decides
     tested = below if len(below) else table.columns
     counts = pd.Series([seeds_needed(table[c], table[c].mean()) for c in tested]).fillna(math.inf)
     decisive = float(counts.min() if len(below) else counts.max())

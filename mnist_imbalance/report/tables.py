@@ -1,11 +1,6 @@
-"""The report's tidy tables: a row an estimate, accuracies in [0, 1].
-
-They are made from the runs of `on_grounds`. Its labels and groups are what the records say; the
-first group is the rare labels', the second the frequent ones'.
-"""
+"""The report's tidy tables of the runs of `on_grounds`: a row an estimate, accuracies in [0, 1]."""
 
 import json
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -104,10 +99,7 @@ def families(runs: pd.DataFrame, *grounds: str) -> Iterator[tuple[str, str, Accu
 
 
 def restored(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return the fraction of the loss on the rare labels that each remedy restores.
-
-    Verdicts: whether it is above each of `MARKS`, and the accuracy not below the original set's.
-    """
+    """Return the fraction of the loss on the rare labels that each remedy restores."""
     (rare, frequent), rows = rare_and_frequent(runs), []
     for ground, optimizer, accuracy in families(runs, *GROUNDS):
         for condition, remedy in REMEDIES.items():
@@ -152,8 +144,7 @@ def correct(runs: pd.DataFrame, labels: NDArray[np.integer[Any]]) -> dict[str, N
 def compared(runs: pd.DataFrame, labels: NDArray[np.integer[Any]]) -> pd.DataFrame:
     """Compare remedies pair by pair on the rare labels, over seeds and over test images.
 
-    The same difference on the frequent labels and on all is not judged. The labels of the test
-    set are (N,), or none where they are unknown.
+    The labels of the test set are (N,), or none where they are unknown.
     """
     (rare, frequent), rows = rare_and_frequent(runs), []
     needed = runs[runs.condition.isin({name for pair in COMPARED.values() for name in pair})]
@@ -261,8 +252,8 @@ def selection(runs: pd.DataFrame) -> pd.DataFrame:
             on_val, on_test = (np.take_along_axis(test, b, axis=1).mean(axis=(1, 2)) for b in best)
             n, *interval = estimate(on_test - on_val)
             rows.append((*keys, choice, rare, n, on_val.mean(), on_test.mean(), *interval))
-    columns = ["model", "optimizer", "choice", "label", "n", "on_validation", "on_test"]
-    return pd.DataFrame(rows, columns=[*columns, "mean", "low", "high"])
+    columns = [*NAME[:2], "choice", "label", "n", "on_validation", "on_test", "mean", "low", "high"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def normalization(runs: pd.DataFrame) -> pd.DataFrame:
@@ -282,8 +273,7 @@ def dead_labels(runs: pd.DataFrame) -> pd.DataFrame:
     plain = shown.condition.str.replace(r", model\.output_(relu|bias)=[^,]*", "", regex=True)
     shown = shown[(plain == REFERENCE) & shown.output_relu.notna()]
     variant = ["output_relu", "output_bias"]
-    order = {"ascending": [False, True, True], "na_position": "first"}
-    shown = shown.sort_values([*variant, "seed"], **order)
+    shown = shown.sort_values([*variant, "seed"], ascending=[0, 1, 1], na_position="first")
     for keys, variants in shown.groupby(NAME[:2], sort=False):
         count = len(variants[variant].drop_duplicates())
         whole = variants[variants.groupby("seed").seed.transform("size") == count]
@@ -297,11 +287,8 @@ def dead_labels(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def dead_in(run: dict[str, Any]) -> list[str]:
-    """Return the labels without a right test image, or under 1 % of training images positive.
-
-    Records that do not tell a label's own images apart count those of all labels.
-    """
-    positive = run["train_positive_of_own"] or run["train_positive"]
+    """Return the labels without a right test image, or under 1 % of training images positive."""
+    positive = run["train_positive_of_own"] or run["train_positive"]  # of all labels' images
     fractions = positive / run["train_confusion"].sum(axis=1)
     return [str(n) for n, own in enumerate(fractions) if own < 0.01 or run[f"test {n}"] == 0]
 
@@ -326,16 +313,16 @@ def components(runs: pd.DataFrame) -> pd.DataFrame:
     sources = ["choice of images", "initial weights and order", "rest"]
     shown = runs[runs[STEPS]].drop_duplicates([*NAME, "data_seed", "seed"])
     for keys, crossed in shown.groupby(NAME, sort=False):
+        wide = crossed.pivot(index="data_seed", columns="seed", values=scored)
         apart = crossed[crossed.data_seed != crossed.seed]
         shared = sorted({*apart.data_seed} & {*apart.seed})
-        wide = crossed.pivot(index="data_seed", columns="seed", values=scored)
-        wide = wide.reindex(index=shared, columns=shared)
-        sizes = [k for k in range(3, len(shared) + 1) if wide.iloc[:k, :k].notna().all(axis=None)]
-        for size in sizes[-1:]:
-            variances = stats.components(wide.iloc[:size, :size].to_numpy())
-            shares = variances / variances.sum()
-            found = zip(sources, np.sqrt(variances), shares, strict=True)
-            rows += [(*keys, size**2, *component) for component in found]
+        square = wide.reindex(index=shared, columns=shared).to_numpy()
+        while np.isnan(square).any():
+            square = square[:-1, :-1]
+        if len(square) > 2:
+            variances = stats.components(square)
+            found = zip(sources, np.sqrt(variances), variances / variances.sum(), strict=True)
+            rows += [(*keys, square.size, *component) for component in found]
     return pd.DataFrame(rows, columns=[*NAME, "n", "component", "sd", "share"])
 
 
@@ -358,16 +345,16 @@ def curves(runs: pd.DataFrame) -> pd.DataFrame:
 def learning_curves(runs: pd.DataFrame) -> pd.DataFrame:
     """Return validation accuracy over optimizer steps in the headline's conditions."""
     shown = on(runs, STEPS)
-    table = curves(shown[shown.condition.isin(HEADLINE)])
-    return estimates(table, [*NAME, "label", "step"], "accuracy")
+    return estimates(
+        curves(shown[shown.condition.isin(HEADLINE)]), [*NAME, "label", "step"], "accuracy"
+    )
 
 
 def every_run(runs: pd.DataFrame) -> pd.DataFrame:
     """Return every run: what it is, and the accuracies of its groups."""
     columns = [*NAME, "seed", "data_seed", "weight", "normalize", "output_bias", "output_relu"]
     columns += ["epochs", "steps", *GROUNDS, "config_hash", "weights", "left_out"]
-    scores = [c for c in runs if re.fullmatch(r"(val|test) (?!\d+$).+", c)]
-    return runs[[*columns, *scores]]
+    return runs[columns].join(runs.filter(regex=r"^(val|test) (?!\d+$)"))
 
 
 def left_out(runs: pd.DataFrame) -> pd.DataFrame:
