@@ -210,9 +210,6 @@ def test_under_sampling_keeps_the_same_few_of_every_label() -> None:
     assert set(first.tolist()) == set(kept(3, 9).tolist()) != set(kept(4, 0).tolist())
 
 
-# batches
-
-
 def test_without_arguments_it_is_all_of_mnist_in_slices() -> None:
     data = MNISTData()
     data.setup()

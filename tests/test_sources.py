@@ -128,9 +128,6 @@ def test_a_folder_of_images(tmp_path: Path) -> None:
         Images(batch, batch, num_classes=5)
 
 
-# MNIST's archives
-
-
 def test_an_unpacking_that_was_killed_is_repaired(tmp_path: Path) -> None:
     raw = folder(tmp_path, "FashionMNIST", "raw")  # which has MNIST's layout
     for archive in ARCHIVES:
