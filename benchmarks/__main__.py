@@ -1,7 +1,4 @@
-"""Measure how fast it is here, and show it; benchmarks/results/ has what was kept.
-
-Give nothing else to do: every number is of this machine as it is while it is measured.
-"""
+"""Measure how fast an idle machine is, and show it; benchmarks/results/ has what was kept."""
 
 import argparse
 import datetime

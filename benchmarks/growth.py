@@ -36,13 +36,12 @@ def point(model: str, images: int, runs: int, batch_size: int, repeats: int = 1)
     optimizer = parts[0].classifier.optimized(trained.parameters(), None)
     slices = (tensor.split(batch_size, dim=int(runs > 1)) for tensor in (pixels, labels))
     batches = list(zip(*slices, strict=True))[: 12 if runs > 1 else None]
-    seconds = []
+    seconds, scale = [], 1 if runs > 1 else 255  # a stack scales the pixels itself
     for _ in range(repeats + 1):  # the first warms up
         begin = synchronized()
         for batch, target in batches:
             optimizer.zero_grad()
-            scaled = batch if runs > 1 else batch / 255  # the stack does it itself
-            trained.step((scaled, target), "train").backward()
+            trained.step((batch / scale, target), "train").backward()
             optimizer.step()
         seconds.append(synchronized() - begin)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10

@@ -44,8 +44,7 @@ def point(runs: int) -> list[float]:
         place = Path(folder)
         rows = made_up()
         for half in ("one", "two"):
-            half_of_them = pandas.DataFrame(islice(rows, runs // 2))
-            table.pack(half_of_them, place / half / "records.parquet")
+            table.pack(pandas.DataFrame(islice(rows, runs // 2)), place / half / "records.parquet")
         begin = time.perf_counter()
         table.merge([place / "one", place / "two"], place / "all")
         merged = time.perf_counter()

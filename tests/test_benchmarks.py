@@ -21,14 +21,11 @@ def test_a_ratio_is_taken_measurement_by_measurement() -> None:
 
 def test_points_of_growth() -> None:
     point = growth.point("lstm", 256, 2, 128)
-    assert point["steps"] == 2
-    assert point["seconds"][0] > 0 and point["mebibytes"] > 0
+    assert point["steps"] == 2 and point["seconds"][0] > 0 and point["mebibytes"] > 0
 
 
 def test_the_page_shows_the_measurements() -> None:
-    kept = sorted(command.RESULTS.glob("*.json"))
-    assert kept
-    for file in kept:
+    for file in command.RESULTS.glob("*.json"):
         known = json.loads(file.read_text(encoding="utf-8"))
         assert file.with_suffix(".md").read_text(encoding="utf-8") == command.tabulate(known)
 

@@ -13,16 +13,8 @@ from conftest import REPOSITORY, composed
 from omegaconf import OmegaConf
 
 from mnist_imbalance.errors import ConfigError
-from mnist_imbalance.records import table
+from mnist_imbalance.records import identity, table
 from mnist_imbalance.records.__main__ import main
-from mnist_imbalance.records.identity import (
-    RENAMED,
-    condition_of,
-    determining,
-    hash_config,
-    rename,
-    to_current,
-)
 from mnist_imbalance.records.result import (
     Result,
     Scores,
@@ -35,6 +27,7 @@ from mnist_imbalance.records.result import (
 CHOICES = {"model": "lstm", "data": "imbalanced", "loss": "plain", "optimizer": "sgd"}
 GROUPS = {"0-4": [0, 1, 2, 3, 4], "5-9": [5, 6, 7, 8, 9], "all": [*range(10)]}
 CONFIG = {"seed": 0, "data.seed": 0, "data.keep": 0.1, "trainer.max_epochs": 2}
+LABELS = {"val": numpy.arange(89, dtype=numpy.uint8), "test": numpy.zeros(99, numpy.uint8)}
 
 
 def scores(right: int = 9, **more: Any) -> Scores:
@@ -50,18 +43,12 @@ def made(seed: int = 0, test: Scores | None = None, **more: Any) -> Result:
     known |= {"device": "cpu", "threads": 1, "versions": {"torch": "2"}, "condition": "imbalanced"}
     known |= {"train": scores(), "val": scores(8), "test": test or scores(positive_of_own=[7] * 10)}
     known |= CHOICES | {"config": CONFIG | {"seed": seed}} | more
-    return Result(**known, config_hash=hash_config(known["config"]))
-
-
-def predicted(scores: Scores) -> numpy.ndarray:
-    counts = numpy.array(scores.confusion)
-    return numpy.repeat(numpy.tile(numpy.arange(10), 10), counts.ravel()).astype(numpy.uint8)
+    return Result(**known, config_hash=identity.hash_config(known["config"]))
 
 
 def keep(folder: Path, result: Result) -> Path:
     history = {"train": {0: result.train, 1: result.train}, "val": {0: result.val, 1: result.val}}
-    labels = {split: predicted(getattr(result, split)) for split in ("val", "test")}
-    write_record(folder, result, history, labels)
+    write_record(folder, result, history, LABELS)
     return folder
 
 
@@ -88,33 +75,37 @@ def committed() -> pandas.DataFrame:
 def test_every_committed_record_keeps_its_hash_wherever_its_parts_lie(
     committed: pandas.DataFrame,
 ) -> None:
-    today = {first: path for path, first in RENAMED.items()}
-    assert len(today) == len(RENAMED)
+    today = {first: path for path, first in identity.RENAMED.items()}
+    assert len(today) == len(identity.RENAMED)
     for config, key in zip(committed.config, committed.config_hash, strict=True):
-        moved = rename(config, today)
+        moved = identity.rename(config, today)
         assert not set(today) & {value for value in moved.values() if isinstance(value, str)}
-        assert hash_config(rename(moved, RENAMED)) == key
+        assert identity.hash_config(identity.rename(moved, identity.RENAMED)) == key
 
 
 def test_a_config_of_an_earlier_version_is_the_same_run() -> None:
     config = composed("loss=vs", "metrics=calibration")
-    old = OmegaConf.create(rename(OmegaConf.to_container(config), RENAMED))
-    assert determining(old) == determining(to_current(old)) == determining(config)
-    assert to_current(old).loss._target_ == "mnist_imbalance.methods.losses.vs"
-    assert to_current(old) == to_current(config)
+    old = OmegaConf.create(identity.rename(OmegaConf.to_container(config), identity.RENAMED))
+    assert (
+        identity.determining(old)
+        == identity.determining(identity.to_current(old))
+        == identity.determining(config)
+    )
+    assert identity.to_current(old).loss._target_ == "mnist_imbalance.methods.losses.vs"
+    assert identity.to_current(old) == identity.to_current(config)
 
 
 def test_the_hash_ignores_where_and_how_a_run_is_made_and_new_keys_at_their_old_value() -> None:
     same = ["runs_dir=x", "threads=2", "data.dir=x", "trainer=gpu", "metrics=labels", "mix=none"]
     same += ["trainer.enable_progress_bar=false", "+trainer.max_time={hours:1}", "posthoc=none"]
     same += ["trainer.max_steps=-1", "data.copied=minority", "model.hidden_size=64"]
-    assert determining(composed(*same)) == determining(composed())
+    assert identity.determining(composed(*same)) == identity.determining(composed())
 
 
 def test_a_condition_is_named_by_its_data_its_loss_and_the_changes() -> None:
     def name(*overrides: str, **chosen: str) -> str:
         choices = CHOICES | {"data/sampler": "shuffle"} | chosen
-        return condition_of(determining(composed(*overrides)), choices)
+        return identity.condition_of(identity.determining(composed(*overrides)), choices)
 
     original = name("data=original", "data.keep=0.5", "+model.depth=3", data="original")
     assert original == "original, data.keep=0.5, model.depth=3"
@@ -129,9 +120,8 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert last.accuracy_per_label == [0.8] * 9 + [1]
     assert math.isnan(Scores(confusion=[[1, 0], [0, 0]], loss=1, positive=[1, 0]).balanced_accuracy)
     result = made(3)
-    labels = {"val": predicted(result.val), "test": predicted(result.test)}
     history = {"val": {0: scores()}, "train": {0: scores(), 1: last}}
-    write_record(tmp_path, result, history, labels)
+    write_record(tmp_path, result, history, LABELS)
     assert read_record(tmp_path) == result
     header, *rows = (tmp_path / "metrics.csv").read_text().splitlines()
     assert header.startswith("epoch,stage,loss,accuracy,accuracy_0_4,accuracy_5_9,accuracy_0,")
@@ -141,33 +131,27 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     record = json.loads((tmp_path / "result.json").read_text())
     assert (record["schema"], record["seed"], record["val"]["accuracy"]) == (2, 3, 80 / 89)
     read = read_predictions(tmp_path)
-    assert all(read[split].tolist() == labels[split].tolist() for split in ("val", "test"))
-
-
-@pytest.mark.parametrize("values", [{"test": {"loss": 1}}, {"config": {}}, {"schema": 1}])
-def test_a_record_that_cannot_be_true_is_named(tmp_path: Path, values: dict[str, Any]) -> None:
-    file = keep(tmp_path / "damaged", made(1)) / "result.json"
-    keep(tmp_path / "whole", made(2))
-    alter(file.parent, **values)
-    runs, [line] = table.read([tmp_path])
-    assert runs.seed.tolist() == [2]
-    assert line.startswith(f"runs_dir: {file} is damaged (")
-    assert line.endswith("delete it and run it again, or restore it")
+    assert all(read[split].tolist() == LABELS[split].tolist() for split in ("val", "test"))
 
 
 def test_a_damaged_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    wrong = ("result.json", "more.parquet", "other.parquet", "folder/result.json")
+    wrong = ["result.json", "more.parquet", "other.parquet", "folder/result.json"]
     (tmp_path / "result.json").write_bytes(b'{"schema": 2')
     (tmp_path / "more.parquet").write_bytes(b"\xff")
     pandas.DataFrame({"seed": [1]}).to_parquet(tmp_path / "other.parquet")
     (tmp_path / "folder" / "result.json").mkdir(parents=True)
+    untrue: list[dict[str, Any]] = [{"test": {"loss": 1}}, {"config": {}}, {"schema": 1}]
+    for values in untrue:
+        wrong.append(f"{len(wrong)}/result.json")
+        alter(keep((tmp_path / wrong[-1]).parent, made(1)), **values)
     file = keep(tmp_path / "run", made()) / "predictions.npz"
     file.write_bytes(file.read_bytes()[:300])
     runs, lines = table.read([tmp_path, tmp_path / "missing"])
-    assert (len(runs), len(lines)) == (1, 4)
+    assert (len(runs), len(lines)) == (1, 7)
+    assert all(line.endswith("; delete it and run it again, or restore it") for line in lines)
     with pytest.raises(ConfigError, match=r"predictions\.npz is damaged"):
         table.predictions(runs)
-    with pytest.raises(ConfigError, match="records: 5 damaged or disagreeing, named above"):
+    with pytest.raises(ConfigError, match="records: 8 damaged or disagreeing, named above"):
         table.merge([tmp_path])
     shown = capsys.readouterr().out
     assert all(f"{tmp_path / name} is damaged (" in shown for name in (*wrong, "run/" + file.name))

@@ -23,31 +23,3 @@ class Normalized(nn.Sequential):
 
     def __init__(self) -> None:
         super().__init__(nn.Flatten(), nn.BatchNorm1d(784), nn.Linear(784, 10))
-
-
-class FinalState(nn.Module):
-    """Asks an LSTM for its final state."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lstm = nn.LSTM(28, 16, batch_first=True)
-        self.output = nn.Linear(16, 10)
-
-    def forward(self, images: Tensor) -> Tensor:
-        _, (hidden, _) = self.lstm(images.squeeze(1))
-        logits: Tensor = self.output(hidden[-1])
-        return logits
-
-
-class TwoLayers(nn.Module):
-    """Has an LSTM of two layers."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lstm = nn.LSTM(28, 16, num_layers=2, batch_first=True)
-        self.output = nn.Linear(16, 10)
-
-    def forward(self, images: Tensor) -> Tensor:
-        hidden, _ = self.lstm(images.squeeze(1))
-        logits: Tensor = self.output(hidden[:, -1])
-        return logits

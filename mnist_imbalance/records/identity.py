@@ -11,9 +11,8 @@ from mnist_imbalance.config import compose_with
 
 CHOICES = ("model", "data", "loss", "optimizer")  # config groups that a record names
 NAMED_IF_CHANGED = ("scheduler", "mix", "callbacks", "posthoc", "data/")
-BUDGET = {  # length of training is no condition
-    *("trainer.max_epochs", "trainer.max_steps", "data.sampler.epochs", "data.sampler.steps"),
-}
+# length of training is no condition
+BUDGET = {"trainer.max_epochs", "trainer.max_steps", "data.sampler.epochs", "data.sampler.steps"}
 SEEDS = {"seed", "data.seed", "data.order_seed"}
 NEW_KEYS = {  # keys added later, at the value that all earlier runs had: left out of the hash
     "data.copied": "minority",

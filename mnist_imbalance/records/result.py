@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -137,9 +136,7 @@ def write_record(folder: Path, result: Result, history: History, predictions: Pr
     write_whole(folder / "metrics.csv", tabulate_epochs(history, result.groups))
     numpy.savez_compressed(arrays := io.BytesIO(), val=predictions["val"], test=predictions["test"])
     write_whole(folder / "predictions.npz", arrays.getvalue())
-    record = json.loads(result.model_dump_json(by_alias=True))
-    rows = (f'"{name}": {json.dumps(value)}' for name, value in record.items())
-    write_whole(folder / "result.json", "{\n" + ",\n".join(rows) + "\n}\n")
+    write_whole(folder / "result.json", result.model_dump_json(by_alias=True) + "\n")
 
 
 def damaged(place: object, error: Exception) -> ConfigError:

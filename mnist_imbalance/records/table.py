@@ -12,13 +12,7 @@ import pyarrow
 from pyarrow import parquet
 
 from mnist_imbalance.errors import ConfigError
-from mnist_imbalance.records.result import (
-    Result,
-    damaged,
-    read_predictions,
-    read_record,
-    write_whole,
-)
+from mnist_imbalance.records import result
 
 Row = dict[str, Any]
 PACKED = ".parquet"
@@ -42,14 +36,14 @@ CONFUSIONS = {f"{split}_confusion" for split in SPLITS}
 COMPARED = [f"{split}_{name}" for split in SPLITS for name in ("confusion", "loss", "positive")]
 
 
-def row_of(result: Result, file: Path) -> Row:
+def row_of(run: result.Result, file: Path) -> Row:
     """Return the row of a result, see `read`."""
-    row = {name: value for name, value in result if name in COLUMNS}
+    row = {name: value for name, value in run if name in COLUMNS}
     for split in SPLITS:
-        scores = getattr(result, split)
+        scores = getattr(run, split)
         row |= {f"{split}_{name}": getattr(scores, name) for name in SCORES}
         row[f"{split}_confusion"] = numpy.array(scores.confusion)
-    row |= {"schema": 2, "seconds": result.seconds["fit"], "test_seconds": result.seconds["test"]}
+    row |= {"schema": 2, "seconds": run.seconds["fit"], "test_seconds": run.seconds["test"]}
     return row | {"folder": str(file.parent), "file": str(file)}
 
 
@@ -58,7 +52,7 @@ def read_packed(file: str | Path, columns: Iterable[str]) -> list[Row]:
     try:
         packed = parquet.read_table(file, columns=[*columns], page_checksum_verification=True)
     except (OSError, ValueError) as error:  # pyarrow's errors among them
-        raise damaged(file, error) from error
+        raise result.damaged(file, error) from error
     rows: list[Row] = packed.to_pylist()
     for row in rows:
         row |= {name: json.loads(row[name]) for name in row.keys() & JSON}
@@ -79,8 +73,8 @@ def read(roots: Iterable[str | Path], *, once: bool = True) -> tuple[pandas.Data
     for root in map(Path, roots):
         for file in [root] if root.is_file() else sorted(root.rglob("*")):
             try:
-                if file.name == "result.json" and (result := read_record(file.parent)):
-                    rows.append(row_of(result, file))
+                if file.name == "result.json" and (run := result.read_record(file.parent)):
+                    rows.append(row_of(run, file))
                 elif file.suffix == PACKED:
                     rows += read_packed(file, COLUMNS)
             except ConfigError as error:
@@ -96,8 +90,9 @@ def kept(runs: pandas.DataFrame, columns: Iterable[str] = KEPT) -> pandas.DataFr
         if not run.folder:
             rows += read_packed(run.file, ["config_hash", *columns])
             continue
-        labels, metrics = read_predictions(Path(run.folder)), Path(run.folder, "metrics.csv")
-        row: Row = {f"{split}_predicted": own.tobytes() for split, own in labels.items()}
+        labels = result.read_predictions(Path(run.folder)).items()
+        row: Row = {f"{split}_predicted": own.tobytes() for split, own in labels}
+        metrics = Path(run.folder, "metrics.csv")
         row["epochs_csv"] = metrics.read_text("utf-8") if metrics.exists() else None
         rows.append({"config_hash": run.config_hash, **row})
     found = pandas.DataFrame(rows, columns=["config_hash", *columns])
@@ -144,15 +139,11 @@ def pack(runs: pandas.DataFrame, file: Path) -> None:
     parquet.write_table(
         packed, content := io.BytesIO(), compression="zstd", write_page_checksum=True
     )
-    write_whole(file, content.getvalue())
+    result.write_whole(file, content.getvalue())
 
 
 def merge(roots: Sequence[Path], into: Path | None = None) -> tuple[int, int]:
-    """Read all records and write them to one file, of equal ones the first; print wrong ones.
-
-    Returns:
-        The number of runs, and that of the equal ones, which are left out.
-    """
+    """Read all records and write them to one file; print wrong ones; count runs and equal ones."""
     file = into if not into or into.suffix == PACKED else into / "records.parquet"
     if file and file.exists():
         raise ConfigError(f"--into: {file} is there already; choose another one")

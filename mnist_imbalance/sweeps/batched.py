@@ -1,7 +1,7 @@
 """Similar runs of a sweep as one training: `similar` groups them, `fit_together` trains a group.
 
-Runs share one Trainer and its steps if they differ in seeds, learning rate, weight decay, images or
-the numbers of their loss. Each leaves the record, the log and the weights of a run by itself.
+Runs share one Trainer and its steps if they differ in seeds, learning rate, weight decay or the
+numbers of their loss. Each leaves the record, the log and the weights of a run by itself.
 """
 
 import gc
@@ -48,8 +48,7 @@ SCHEDULERS = {  # they change the rate of each parameter group from that group's
 }
 TRAINER = {"_target_", "accelerator", "devices", "max_epochs", "max_steps", "deterministic"}
 TRAINER |= {"enable_progress_bar", "limit_train_batches", "limit_val_batches", "limit_test_batches"}
-
-Job = tuple[str, ...]
+Job = tuple[str, ...]  # a training command line
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,10 +124,7 @@ def parameter_group(classifier: Classifier) -> dict[str, float]:
 
 
 class StackedClassifier(Classifier):
-    """R classifiers trained as one; each keeps its own scores and history.
-
-    ``failures`` tells why a run's loss is not finite, by the run's number.
-    """
+    """R classifiers trained as one; each keeps its own scores and history."""
 
     model: Stacked
     loss: Stacked
@@ -138,10 +134,9 @@ class StackedClassifier(Classifier):
         keys, sizes = zip(*((keys, len([*runs])) for keys, runs in grouped), strict=True)
         model = Stacked([classifier.model for classifier in classifiers], sizes)
         loss = Stacked([classifier.loss for classifier in classifiers], sizes)
-        first = classifiers[0]
-        super().__init__(model, loss, first.make_optimizer, first.make_scheduler)
+        super().__init__(model, loss, classifiers[0].make_optimizer, classifiers[0].make_scheduler)
         self.classifiers, self.keys = list(classifiers), keys
-        self.failures: dict[int, str] = {}
+        self.failures: dict[int, str] = {}  # why a run's loss is not finite, by the run's number
 
     def configure_optimizers(self) -> Any:
         """Return one elementwise optimizer with a parameter group for runs of equal keys."""
@@ -206,8 +201,8 @@ def fit_as_one(
     if any(True for _ in classifiers[0].model.buffers()):
         raise ValueError("the model has buffers, which training may change")
     callbacks = [timer := Timer(), Origin(datas[0].sha256, code())]
-    config = next(iter(parts)).config
-    trainer = training.build_trainer(config, shared, [], callbacks, show_progress)
+    first = next(iter(parts))
+    trainer = training.build_trainer(first.config, shared, [], callbacks, show_progress)
     warnings.filterwarnings("ignore", "The AccumulateGrad node")  # of the inputs of a CUDA graph
     for data in datas:
         data.to(trainer.strategy.root_device)
@@ -217,7 +212,6 @@ def fit_as_one(
     stacked = StackedClassifier(classifiers)
     checkpoint = shared.last_checkpoint if shared.epochs_done() else None
     trainer.fit(stacked, train, val, ckpt_path=checkpoint, weights_only=True)
-    steps = trainer.global_step
     trainer.validate(stacked, val, verbose=False)
     trainer.test(stacked, test, verbose=False)
 
@@ -227,14 +221,14 @@ def fit_as_one(
     compose = cache(compose_with)
     outcomes: dict[Run, Result | str] = {}
     for number, (run, part) in enumerate(parts.items()):
-        if number in stacked.failures:
-            outcomes[run] = stacked.failures[number]
+        if failure := stacked.failures.get(number):
+            outcomes[run] = failure
             continue
         part.classifier.model.load_state_dict(stacked.model.tensors(number))
         part.classifier.loss.load_state_dict(stacked.loss.tensors(number))
         part.classifier.close_history()
         fields = training.fields_of(run.config, run.hydra, compose)
-        result = training.make_result(fields, part, steps, seconds, device)
+        result = training.make_result(fields, part, trainer.global_step, seconds, device)
         record(run, result, part)
         outcomes[run] = result
     return outcomes
@@ -262,13 +256,11 @@ def record(run: Run, result: Result, part: training.Parts) -> None:
 
 def fit_stacked(parts: dict[Run, training.Parts], show_progress: bool) -> dict[Run, Result | str]:
     """Train runs in locked folders as one; return nothing if they must be trained one by one."""
-    groups = {run: str(parameter_group(part.classifier)) for run, part in parts.items()}
-    in_order = sorted(parts, key=lambda run: (groups[run], str(run.folder.path)))
     hashes = {str(run.folder.path): hash_config(determining(run.config)) for run in parts}
     shared = RunFolder(Path(min(hashes)) / f"side_by_side_{hash_config(hashes)[:16]}")
     outcomes: dict[Run, Result | str] = {}
     try:
-        outcomes = fit_as_one({run: parts[run] for run in in_order}, shared, show_progress)
+        outcomes = fit_as_one(parts, shared, show_progress)
     except Exception as error:
         if shared.last_checkpoint.exists():  # the same runs resume from it
             return dict.fromkeys(parts, describe_failure(error))
@@ -285,9 +277,10 @@ def fit_together(runs: Sequence[Run], show_progress: bool = True) -> list[Result
     stacked are left to `fit_run`, one by one.
     """
     outcomes: dict[Run, Result | str] = {}
+    in_order = sorted(runs, key=lambda run: f"{run.config.get('optimizer')} {run.folder.path}")
     with ExitStack() as locks:
         parts: dict[Run, training.Parts] = {}
-        for run in runs if len(runs) > 1 else ():
+        for run in in_order if len(runs) > 1 else ():
             with suppress(Exception):  # `fit_run` says what is wrong
                 training.check_run(run.config, run.hydra)
                 locks.enter_context(run.folder.lock())

@@ -37,9 +37,7 @@ class Graphed:
         if self.calls[shapes] <= WARM_UP:
             return self.function(*tensors)
         if shapes not in self.graphs:
-            samples = tuple(
-                torch.zeros_like(tensor, requires_grad=tensor.requires_grad) for tensor in tensors
-            )
+            samples = tuple(torch.zeros_like(t, requires_grad=t.requires_grad) for t in tensors)
             self.graphs[shapes] = torch.cuda.make_graphed_callables(self.function, samples)
         outputs: Tensors = self.graphs[shapes](*tensors)
         return outputs
@@ -133,9 +131,8 @@ class LSTMLoop(Function):
     def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[Tensors, Any]:
         """Treat the mapped dimension as more runs."""
         *tensors, mapped = inputs
-        outputs = mapped(
-            *(t.movedim(d, 0).flatten(0, 1) for t, d in zip(tensors, in_dims, strict=False))
-        )
+        moved = (t.movedim(d, 0).flatten(0, 1) for t, d in zip(tensors, in_dims, strict=False))
+        outputs = mapped(*moved)
         split = tuple(output.unflatten(0, (info.batch_size, -1)) for output in outputs)
         return split, (0,) * len(split)
 
@@ -147,25 +144,19 @@ def loop(*tensors: Tensor) -> Tensors:
 
 
 class MappableLSTM(nn.Module):
-    """Stands in for a ``torch.nn.LSTM`` where ``torch.vmap`` must map it; has its parameters.
-
-    Raises:
-        NotImplementedError: The LSTM has several layers or directions, a projection or no bias.
-    """
+    """Stands in for a ``torch.nn.LSTM`` where ``torch.vmap`` must map it; has its parameters."""
 
     def __init__(self, lstm: nn.LSTM) -> None:
         super().__init__()
-        if lstm.num_layers > 1 or lstm.bidirectional or lstm.proj_size or not lstm.bias:
+        special = lstm.num_layers > 1 or lstm.bidirectional or lstm.proj_size
+        if special or not lstm.bias or not lstm.batch_first:
             raise NotImplementedError("an LSTM of another kind than one layer, one direction")
-        self.batch_first = lstm.batch_first
         self.mapped = Graphed(loop)
         for name, parameter in lstm.named_parameters():
             self.register_parameter(name, parameter)
 
     def forward(self, rows: Tensor) -> tuple[Tensor, None]:
-        """Map (N, T, I), or (T, N, I) without ``batch_first``, to hidden states."""
-        if self.batch_first:
-            rows = rows.transpose(0, 1)
+        """Map (N, T, I) to hidden states (N, T, H)."""
 
         def ordered(*names: str) -> Tensor:
             summed: Tensor = sum(getattr(self, name) for name in names)
@@ -173,14 +164,13 @@ class MappableLSTM(nn.Module):
             return torch.cat([enter, forget, leave, new]).unsqueeze(0)
 
         hidden, *_ = LSTMLoop.apply(
-            rows.unsqueeze(0),
+            rows.transpose(0, 1).unsqueeze(0),
             ordered("weight_ih_l0").transpose(1, 2),
             ordered("weight_hh_l0").transpose(1, 2),
             ordered("bias_ih_l0", "bias_hh_l0"),
             self.mapped,
         )
-        hidden = hidden.squeeze(0)
-        return (hidden.transpose(0, 1) if self.batch_first else hidden), None
+        return hidden.squeeze(0).transpose(0, 1), None
 
 
 def mappable(module: nn.Module) -> nn.Module:
@@ -195,10 +185,8 @@ def mappable(module: nn.Module) -> nn.Module:
 class Stacked(nn.Module):
     """R modules that differ in their tensors only, each applied to inputs of its own.
 
-    Args:
-        modules: R of them; they are copied.
-        sizes: Runs in each part of the stack, R in all. A part has tensors of its own, so that an
-            optimizer can treat the parts differently.
+    ``sizes`` are the runs in each part of the stack, R in all. A part has tensors of its own, so
+    that an optimizer can treat the parts differently.
     """
 
     def __init__(self, modules: Sequence[nn.Module], sizes: Sequence[int]) -> None:
