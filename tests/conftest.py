@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from mnist_imbalance.config import CONF, compose_with, take_apart
@@ -23,6 +24,7 @@ gc.set_threshold(100_000, 20, 20)  # a fifteenth of the time: composed configs a
 @pytest.fixture(autouse=True)
 def in_repository(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(REPOSITORY)  # data.dir is relative
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", None)  # taking a config apart sets it
     for variable in ("HYDRA_FULL_ERROR", "PYTHONWARNINGS"):
         monkeypatch.setenv(variable, "")  # restored after the command line has set it
 
