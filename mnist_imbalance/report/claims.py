@@ -5,8 +5,8 @@ The rules and margins are those of ``docs/protocol.md``.
 """
 
 from collections.abc import Callable, Iterable
-from importlib import resources
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,11 +17,9 @@ from mnist_imbalance.report import stats
 from mnist_imbalance.report.stats import DECIMALS, JUDGED, NAN, Effects, estimate, judge
 
 
-def load(name: str) -> dict[str, Any]:
+def load(name: str) -> Any:
     """Return the content of a YAML file beside this one."""
-    text = (resources.files("mnist_imbalance.report") / name).read_text(encoding="utf-8")
-    content: dict[str, Any] = yaml.safe_load(text)
-    return content
+    return yaml.safe_load(Path(__file__).with_name(name).read_text("utf-8"))
 
 
 PUBLISHED = load("published.yaml")
@@ -44,9 +42,8 @@ def margin_of(model: str) -> float:
 
 def published_accuracy(condition: str, label: str) -> float:
     """Return an accuracy of Table 1, a group's as the mean of its labels; nan if not in it."""
-    own = dict(enumerate(PUBLISHED["table_1"].get(condition, [])))
-    labels = GROUPS.get(label, [int(label)] if label.isdigit() else [])
-    return float(np.mean([own[n] for n in labels])) if own.keys() >= {*labels} > set() else NAN
+    table = pd.DataFrame(PUBLISHED["table_1"]).get(condition, pd.Series(dtype=float))
+    return float(table.reindex(GROUPS.get(label, [int(label)] if label.isdigit() else [])).mean())
 
 
 def published_in_text(condition: str, label: str) -> float:

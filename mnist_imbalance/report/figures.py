@@ -1,7 +1,7 @@
 """Tidy tables → figures, one SVG each; on a transparent ground, so that any page may hold them."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import cycle
 from typing import Any
@@ -17,6 +17,7 @@ from mnist_imbalance.report.tables import REMEDIES
 from mnist_imbalance.report.words import file_name, group, kept, title
 
 Figure = alt.FacetChart
+Limits = tuple[float, float] | None
 Layout = tuple[str, int, int]  # the column that names the panels, panels in a row, width of one
 alt.data_transformers.disable_max_rows()
 
@@ -103,13 +104,7 @@ def curves(
 
 
 def intervals(
-    rows: pd.DataFrame,
-    y: str,
-    axis: alt.Axis,
-    line: str,
-    layout: Layout,
-    limits: tuple[float, float] | None = None,
-    more: Sequence[alt.Chart] = (),
+    rows: pd.DataFrame, y: str, axis: alt.Axis, line: str, layout: Layout, limits: Limits = None
 ) -> Figure:
     """Return points with intervals, coloured ``line`` within ``y``; an arrow is beyond limits."""
     scale = alt.Scale(domain=limits, nice=False, clamp=True) if limits else alt.Scale(zero=False)
@@ -123,7 +118,7 @@ def intervals(
     rule = base.mark_rule(strokeWidth=2, opacity=0.6).encode(alt.X("low:Q"), alt.X2("high:Q"))
     point = base.mark_circle(aria=True).encode(alt.X("mean:Q", axis=axis, scale=scale), HOVER)
     layers = [rule.transform_filter("isValid(datum.low)")]
-    layers += [point.transform_filter("isValid(datum.mean)"), *more]
+    layers += [point.transform_filter("isValid(datum.mean)")]
     if limits:
         left, right = alt.datum.low < limits[0], alt.datum.high > limits[1]
         for end, shape, beyond in (("low", "left", left), ("high", "right", right)):
@@ -230,7 +225,8 @@ def draw_ranked(ranked: pd.DataFrame, pairs: pd.DataFrame) -> Figure:
     bar = bar.encode(alt.Y("method:N", sort=None), alt.Y2("last:N"), alt.X("beside:Q", scale=None))
     bar = bar.transform_filter("isValid(datum.last)")
     axis = alt.Axis(format="%", title="balanced test accuracy", tickCount=4)
-    drawn = intervals(rows, "method", axis, "model", ("panel", 2, width), more=[bar])
+    drawn = intervals(rows, "method", axis, "model", ("panel", 2, width))
+    drawn.spec.layer.append(bar)
     independent: Figure = drawn.resolve_scale(x="independent", y="independent")
     return independent
 
