@@ -17,7 +17,6 @@ ByLabel = Sequence[float]
 World = Mapping[str | int, ByLabel]  # by condition, or by weight
 GOLDEN = (math.sqrt(5) - 1) / 2  # its multiples, less their whole part, are all different
 CLAIMS = PUBLISHED["claims"]
-all_claims = pytest.mark.parametrize("claim", CLAIMS)
 
 
 def table_1(
@@ -91,7 +90,7 @@ def worlds() -> dict[str, Accuracies]:
     return found | {"as reported": lstm_of(runs_of(lstm=AS_REPORTED, cnn=BETTER))}
 
 
-@all_claims
+@pytest.mark.parametrize("claim", CLAIMS)
 def test_every_claim_can_hold_and_be_contradicted(
     claim: str, worlds: dict[str, Accuracies]
 ) -> None:

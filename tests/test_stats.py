@@ -1,8 +1,4 @@
-"""Estimates and verdicts by hand, by other libraries, on edges, and over simulated studies.
-
-Over studies whose truth is known, the rate of errors may exceed its nominal level by three binomial
-standard errors of the simulation.
-"""
+"""Estimates and verdicts by hand, by other libraries, and over studies whose truth is known."""
 
 import math
 import warnings
@@ -184,7 +180,7 @@ def test_images_by_mcnemar_whose_seeds_count_as_one() -> None:
     assert stats.paired_images(first, first) == (0, 0, 1)
 
 
-STUDIES = 500
+STUDIES = 500  # whose rate of errors may exceed its level by three standard errors
 FAMILY = 10
 of_seeds = pytest.mark.parametrize("n", [5, 10])
 
@@ -235,13 +231,6 @@ def test_an_effect_at_the_margin_is_rarely_no_difference(
 
 
 @of_seeds
-def test_a_clear_effect_is_found(n: int) -> None:
-    assert rate("holds", studies(n, *[4.0] * 4)) > 0.95
-    assert rate("contradicted", studies(n, -5.0, *[4.0] * 7)) > 0.95
-    assert rate("no difference", studies(n, 0.0, 0.0, margin=5)) > 0.95
-
-
-@of_seeds
 def test_a_family_of_ten_is_wrong_at_its_level(n: int) -> None:
     judgements = [judgement._asdict() for judgement in studies(n, 0.0, count=FAMILY)]
     rows = [judgement | {"family": at // FAMILY} for at, judgement in enumerate(judgements)]
@@ -267,14 +256,6 @@ def test_fiellers_interval_covers_the_true_fraction(n: int, spread: float) -> No
     for effects, (*_, low, high) in zip(gained - 0.5 * lost, found, strict=True):
         verdict = "holds" if low > 0.5 else "contradicted" if high < 0.5 else "undecided"
         assert unknown or judge(effects).verdict == verdict
-
-
-@of_seeds
-def test_a_new_run_lies_in_the_interval_for_one(n: int) -> None:
-    runs = np.random.default_rng(n).normal(0.9, 0.02, size=(STUDIES, n + 1))
-    found = [estimate(seeds, new_run=True) for seeds in runs[:, :n]]
-    inside = [own.low <= new <= own.high for own, new in zip(found, runs[:, n], strict=True)]
-    assert within(sum(inside) / STUDIES, 0.95, 0.95)
 
 
 LABELS = np.repeat([0, 1], [60, 120])
