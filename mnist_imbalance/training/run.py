@@ -109,7 +109,7 @@ def build_trainer(
         last.parent, last.stem, enable_version_counter=False, save_on_train_epoch_end=True
     )
     keys = part_of(config, "trainer")
-    show_progress = keys.pop("enable_progress_bar") and show_progress
+    show_progress = keys.pop("enable_progress_bar", True) and show_progress
     bar = [TQDMProgressBar(refresh_rate=50)] if show_progress else []
     fixed = {
         "default_root_dir": folder.path,
@@ -132,6 +132,7 @@ def build_loggers(config: DictConfig, folder: RunFolder, epochs_done: int) -> li
     """Return a run's loggers, which get the run folder and the run's name by parameters' names."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # nothing leaves the machine
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # seconds, not minutes
+    os.environ.setdefault("WANDB_SILENT", "true")
     name = os.path.relpath(folder.path, config.runs_dir)
     known = {"save_dir": str(folder.path), "name": name, "run_name": name}
     parts = parts_of(config, "logger", known | {"purge_step": epochs_done})
