@@ -18,8 +18,7 @@ COMMANDS = {
 
 def counts() -> None:
     """Print the images of each label before and after every step: data=augmented_40, say."""
-    from rich import print as show  # here, for a shell's Tab does not wait for these
-    from rich.table import Table
+    import pandas  # --help and a shell's Tab do not wait for these
 
     from mnist_imbalance.config import build, check, compose_with, overrides_from_arguments
     from mnist_imbalance.errors import one_line_errors
@@ -29,12 +28,9 @@ def counts() -> None:
         check(config)
         data = build(config, "data")
         data.setup()
-        table = Table("label", *data.counts, title="images")
-        for label in range(data.num_classes):
-            table.add_row(str(label), *(str(step[label]) for step in data.counts.values()))
-        table.add_section()
-        table.add_row("all", *(str(sum(step)) for step in data.counts.values()))
-        show(table)
+        table = pandas.DataFrame(data.counts)
+        table.loc["all"] = table.sum()
+        print(table.rename_axis("label").to_string())
 
 
 def main() -> None:

@@ -64,10 +64,9 @@ def test_counts_are_printed(
 ) -> None:
     monkeypatch.setattr("sys.argv", ["counts", "data=augmented_40", "data/source=debug"])
     counts()
-    lines = capsys.readouterr().out.split("\n")
-    rows = [[cell.strip() for cell in line.split("│")] for line in lines]
-    assert ["", "0", "100", "80", "8", "32", "20", "100", ""] in rows
-    assert ["", "all", "1000", "800", "440", "560", "200", "1000", ""] in rows
+    rows = [line.split() for line in capsys.readouterr().out.split("\n")]
+    assert ["0", "100", "80", "8", "32", "20", "100"] in rows
+    assert ["all", "1000", "800", "440", "560", "200", "1000"] in rows
 
 
 def test_seeds() -> None:

@@ -24,10 +24,8 @@ def main() -> None:
         from mnist_imbalance.training.run import adjust, load_run
 
         run = load_run(config.run)
-        if run.result is None:
-            raise ConfigError(f"run: {config.run} is not finished")
-        if run.posthoc:
-            raise ConfigError(f"run: {config.run} has a posthoc of its own; give a run without one")
+        if run.result is None or run.posthoc:
+            raise ConfigError(f"run: {config.run} must be a finished run without a posthoc")
         data, model = run.data, run.classifier.model
         models, refused = {"as trained": model}, []
         for name in config.posthoc:
@@ -41,19 +39,16 @@ def main() -> None:
     rows = {}
     for name, model in models.items():
         logits, labels = logits_of(model, data.test[0]), data.test[1]
-        val = balanced_accuracy(logits_of(model, data.val[0]), data.val[1])
-        percent = {
+        rows[name] = {
             "balanced": balanced_accuracy(logits, labels),
             "minority": balanced_accuracy(*part(logits, labels, data.minority, "minority")),
             "majority": balanced_accuracy(*part(logits, labels, data.minority, "majority")),
+            "NLL": nll(logits, labels),
             "ECE": ece(logits, labels),
-            "val": val,
+            "val": balanced_accuracy(logits_of(model, data.val[0]), data.val[1]),
         }
-        rows[name] = {key: f"{100 * value:.1f}" for key, value in percent.items()}
-        rows[name]["NLL"] = f"{nll(logits, labels):.3f}"
-    columns = ["balanced", "minority", "majority", "NLL", "ECE", "val"]
-    print("test scores, % but NLL; val: balanced accuracy")
-    print(pandas.DataFrame(rows).T[columns].to_string())
+    print("test scores; val: balanced accuracy")
+    print(pandas.DataFrame(rows, dtype=float).T.to_string(float_format="%.3f"))
     print("\n".join(refused))
 
 
