@@ -1,11 +1,9 @@
 """Train all runs of a study with a launcher, and write its report."""
 
-import os
 import sys
-from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -17,9 +15,6 @@ from mnist_imbalance.config import CONF, compose_with, start
 from mnist_imbalance.errors import ConfigError, as_config_error, one_line_errors
 from mnist_imbalance.sweeps.launch import check_launcher, launch
 from mnist_imbalance.sweeps.plan import PlannedRun, Study, at_grid_ends, plan, with_choices
-
-if TYPE_CHECKING:
-    import pandas
 
 
 class StudyKeys(BaseModel, strict=True, extra="forbid"):
@@ -40,12 +35,6 @@ def check_study(config: DictConfig) -> StudyKeys:
     for folder in keys.records_dirs:
         if not Path(folder).is_dir():
             raise ConfigError(f"records_dirs: there is no folder {folder}; [] for none")
-    report_dir = keys.study.report_dir or keys.runs_dir
-    for key, folder in (("runs_dir", keys.runs_dir), ("study.report_dir", report_dir)):
-        path = Path(folder).absolute()
-        there = next(place for place in (path, *path.parents) if place.exists())
-        if not there.is_dir() or not os.access(there, os.W_OK):
-            raise ConfigError(f"{key}: {there} is no folder that can be written to")
     return keys
 
 
@@ -67,81 +56,55 @@ def title(run: PlannedRun) -> str:
     return " ".join(run.overrides).removeprefix("experiment=")
 
 
-def unique(runs: Sequence[PlannedRun]) -> list[PlannedRun]:
-    """Return the runs without those that an earlier overlay has, too."""
-    return [*{run.config_hash: run for run in reversed(runs)}.values()][::-1]
-
-
-def estimate(runs: Sequence[PlannedRun], records: "pandas.DataFrame") -> timedelta:
-    """Return how long runs take one by one, by the records of as many epochs of such data."""
-
-    def kind(config: Mapping[str, Any]) -> str:
-        keys = ("model._target_", "data.keep", "trainer.max_epochs", "trainer.max_steps")
-        return str([*map(config.get, keys), len(config["data.copies"])])
-
-    seconds = records.seconds + records.test_seconds
-    means = seconds.groupby(records.config.map(kind)).mean()
-    return timedelta(
-        seconds=round(sum(means.get(kind(run.config), seconds.mean()) for run in runs))
-    )
-
-
-def show_plan(runs: Sequence[PlannedRun], records: "pandas.DataFrame") -> None:
-    """Print the runs and records of each overlay, the missing runs and how long they take."""
+def show_plan(runs: Sequence[PlannedRun], left: Sequence[PlannedRun]) -> None:
+    """Print the number of runs and records of each overlay, and the runs without a record."""
     import pandas
 
-    recorded = {*records.config_hash}
-    table = pandas.DataFrame(
-        [(run.experiment, 1, run.config_hash in recorded) for run in runs],
-        columns=["overlay", "runs", "recorded"],
-    )
-    print(table.groupby("overlay", sort=False).sum().to_string())
-    missing = [run for run in unique(runs) if run.config_hash not in recorded]
-    for run in missing:
+    missing = {run.config_hash for run in left}
+    rows = [(run.experiment, run.config_hash not in missing) for run in runs]
+    overlays = pandas.DataFrame(rows, columns=["overlay", ""]).groupby("overlay", sort=False)
+    print(overlays[""].agg(runs="size", recorded="sum").to_string())
+    for run in left:
         print(f"missing: {title(run)}" + (", which waits for others" if run.waits else ""))
-    took = f", {estimate(missing, records)} one by one" if missing and len(records) else ""
-    print(f"{len(missing)} of {len(unique(runs))} runs are missing{took}")
 
 
 def train_all(runs: Sequence[PlannedRun], keys: StudyKeys) -> tuple[int, list[str]]:
     """Train the runs without a record, those that wait for a choice after those that decide it.
 
     Returns:
-        The number of finished runs, and a line for each run that failed.
+        The number of finished runs, and a line for each of the others.
     """
     from mnist_imbalance.records.table import read
     from mnist_imbalance.training.folder import RunFolder
 
-    failed: dict[str, str] = {}  # by config hash
+    failures: dict[str, str] = {}  # by config hash
     while True:
         records, _ = read([keys.runs_dir, *keys.records_dirs])
         recorded = {*records.config_hash}
         chosen = with_choices(runs, records, keys.study.weights)
-        ready = unique(chosen)
+        ready = [*{run.config_hash: run for run in reversed(chosen)}.values()][::-1]  # each once
+        left = [run for run in ready if run.config_hash not in recorded]
+        wave = [run for run in left if not run.waits and run.config_hash not in failures]
+        failed = sum(run.config_hash in failures for run in left)
+        done = len(ready) - len(left)
+        print(f"{done} of {len(ready)} runs done, {len(left) - failed} to come, {failed} failed")
         if keys.dry_run:
-            show_plan(chosen, records)
+            show_plan(chosen, left)
             return 0, []
-        ended = recorded | failed.keys()
-        wave = [run for run in ready if not run.waits and run.config_hash not in ended]
-        to_come = sum(run.config_hash not in ended for run in ready)
-        done = len(ready) - to_come - len(failed)
-        print(f"{done} of {len(ready)} runs done, {to_come} to come, {len(failed)} failed")
         if not wave:
-            for setting in at_grid_ends(runs, chosen):
-                print(f"chosen at the end of its grid: {setting}")
             break
         sys.stdout.flush()
         runs_dir = QuotedString(keys.runs_dir, Quote.single).with_quotes()
         jobs = [(*run.overrides, f"runs_dir={runs_dir}") for run in wave]
         with RunFolder(Path(keys.runs_dir)).lock():
             outcomes = launch(jobs, HydraConfig.get())
-        recorded = {*read([keys.runs_dir])[0].config_hash}
         for run, outcome in zip(wave, outcomes, strict=True):
-            if run.config_hash not in recorded:
-                reason = outcome.failure or f"its record, in {outcome.folder}, is not here"
-                failed[run.config_hash] = f"{title(run)}: {reason}"
+            elsewhere = f"its record, in {outcome.folder}, is not here"
+            failures[run.config_hash] = outcome.failure or elsewhere
+    for setting in at_grid_ends(runs, chosen):
+        print(f"chosen at the end of its grid: {title(setting)}")
     incomplete = "its weight sweep is not complete, or not in study.experiments"
-    return done, [*failed.values(), *(f"{title(run)}: {incomplete}" for run in ready if run.waits)]
+    return done, [f"{title(run)}: {failures.get(run.config_hash, incomplete)}" for run in left]
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="study")

@@ -1,29 +1,21 @@
 """Which runs a study has, what they wait for, and what is chosen."""
 
 import csv
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pandas
 import pytest
-from hydra.errors import MissingConfigException
-from omegaconf import OmegaConf
+from hydra.errors import HydraException
 
 from mnist_imbalance.config import compose_with
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.records.identity import determining, hash_config
-from mnist_imbalance.report.tables import COMPARED, HEADLINE, REMEDIES
-from mnist_imbalance.report.words import title
 from mnist_imbalance.study import check_study
-from mnist_imbalance.sweeps.plan import (
-    PlannedRun,
-    Study,
-    at_grid_ends,
-    best_weights,
-    plan,
-    with_choices,
-)
+from mnist_imbalance.sweeps.plan import PlannedRun, Study, at_grid_ends, plan, with_choices
 
 WEIGHTS = ("study.experiments=[weight_sweep,per_label_chosen]", "study.extensions=[]")
 CHOSEN = "loss.weights"
@@ -43,12 +35,10 @@ def small_methods(*overrides: str) -> Study:
     return study_of(*given, "study.seeds=[0,1,2]", *overrides)
 
 
-def record(run: PlannedRun, per_label: Sequence[float], images: int = 100) -> dict[str, Any]:
-    """A row of `records.table.read` with accuracies on the validation images."""
-    confusion = [[0] * 10 for _ in range(10)]
-    for label, accuracy in enumerate(per_label):
-        confusion[label][label] = round(images * accuracy)
-        confusion[label][(label + 1) % 10] = images - round(images * accuracy)
+def record(run: PlannedRun, per_label: Sequence[float]) -> dict[str, Any]:
+    """A row of `records.table.read` with accuracies on 100 validation images of each label."""
+    correct = numpy.rint(100 * numpy.array(per_label)).astype(int)
+    confusion = numpy.diag(correct) + numpy.roll(numpy.diag(100 - correct), 1, axis=1)
     groups = {"0-4": [*range(5)], "5-9": [*range(5, 10)]}
     return {"config_hash": run.config_hash, "val_confusion": confusion, "groups": groups}
 
@@ -72,13 +62,6 @@ def test_planned_runs_are_those_of_earlier_versions(name: str) -> None:
     assert [
         [" ".join(run.overrides), "" if run.waits else run.config_hash[:16]] for run in runs
     ] == expected
-    assert [run.config["seed"] for run in runs] == sorted(run.config["seed"] for run in runs)
-
-
-def test_a_planned_run_is_the_training_commands() -> None:
-    runs = plan(study_of())
-    for run in {run.experiment: run for run in runs if not run.waits}.values():
-        assert is_composed(run)
 
 
 def test_overrides_reach_every_run() -> None:
@@ -89,34 +72,24 @@ def test_overrides_reach_every_run() -> None:
     assert is_composed(runs[-1])
 
 
-def test_weights_are_chosen_by_the_validation_images_of_the_same_model_and_seed() -> None:
+def test_each_label_has_its_own_best_weight_by_the_same_models_and_seeds_validation() -> None:
     study = study_of(*WEIGHTS, "study.seeds=[0,1]")
     runs = plan(study)
     rows = []
     for run in runs:
         if not run.waits:
-            weight = run.config["loss.minority_weight"]
-            best = 4 if run.choices["model"] == "lstm" and run.config["seed"] == 0 else 9
-            rows.append(record(run, [1 - abs(weight - best) / 10] * 5 + [0.5] * 5))
+            first = (run.choices["model"], run.config["seed"]) == ("lstm", 0)
+            best = [4, 9, 2, 10, 9] if first else [9] * 5
+            per_label = [1 - abs(run.config["loss.minority_weight"] - own) / 10 for own in best]
+            per_label[4] = min(0.7, per_label[4])  # 6 is the smallest of equals
+            rows.append(record(run, per_label + [0.5] * 5))
     chosen = [run for run in with_choices(runs, table(rows), study.weights) if CHOSEN in run.config]
     weights = [run.config[CHOSEN] for run in chosen]
-    assert weights == [[4] * 5 + [1] * 5, *[[9] * 5 + [1] * 5] * 3]
-    assert chosen[0].overrides[-1] == "loss.weights=[4,4,4,4,4,1,1,1,1,1]"
+    assert weights == [[4, 9, 2, 10, 6] + [1] * 5, *[[9, 9, 9, 9, 6] + [1] * 5] * 3]
+    assert chosen[0].overrides[-1] == "loss.weights=[4,9,2,10,6,1,1,1,1,1]"
     assert is_composed(chosen[0])
     waiting = with_choices(runs, table(rows[1:]), study.weights)
     assert [run.waits for run in waiting if CHOSEN in run.config] == [True, False, False, False]
-
-
-def test_each_label_has_its_own_best_weight_the_smallest_of_equals() -> None:
-    sweep = {
-        2: [0.1, 0.5, 0.8, 0.1, 0.1, *[0.0] * 5],
-        5: [0.5, 0.5, 0.8, 0.2, 0.1, *[0.0] * 5],
-        10: [0.9, 0.5, 0.7, 0.1, 0.1, *[1.0] * 5],
-    }
-    assert best_weights(sweep, range(5)) == [10, 2, 2, 5, 2, 1, 1, 1, 1, 1]
-    blind = {**sweep, 3: [float("nan")] * 10}
-    with pytest.raises(ConfigError, match=r"^loss\.weights: label 0 has no validation image"):
-        best_weights(blind, range(5))
 
 
 def test_a_methods_setting_is_the_best_on_validation_images() -> None:
@@ -138,8 +111,8 @@ def test_a_methods_setting_is_the_best_on_validation_images() -> None:
     assert is_composed(ready)
     assert at_grid_ends(waiting, with_choices(waiting, table(rows), [])) == []
     rows[3] = record(tried[3], [0.95] * 10)
-    ends = at_grid_ends(waiting, with_choices(waiting, table(rows), []))
-    assert ends == ["methods_lstm: loss.minority_weight=10"]
+    [end] = at_grid_ends(waiting, with_choices(waiting, table(rows), []))
+    assert end.config["loss.minority_weight"] == 10
 
 
 def test_another_seed_can_tune() -> None:
@@ -151,90 +124,26 @@ def test_another_seed_can_tune() -> None:
     assert not any(run.waits for run in tuning)
 
 
+def test_names_of_data_and_loss_must_differ(own_conf: Path) -> None:
+    shutil.copy(own_conf / "data" / "imbalanced.yaml", own_conf / "data" / "weighted.yaml")
+    study = study_of(*WEIGHTS, "study.overrides=['data=weighted']")
+    with pytest.raises(ConfigError, match=r"^study: weighted names data and a loss"):
+        plan(study)
+
+
 MISTAKES = {
     "study.seeds=[]": r"^study\.seeds: .*at least 1",
     "study.seeds=[-1]": r"^study\.seeds\.0: .*greater than or equal to 0",
     "study.experiments=weight_sweep": r"^study\.experiments: .*list",
-    "records_dirs=[nowhere]": r"^records_dirs: there is no folder nowhere;",
-    "study.report_dir=README.md/report": r"^study\.report_dir: ",
-    "study.overrides=['seed=7']": r"^study\.overrides: seed is set by the study itself$",
-    "study.overrides=['data=original']": r"^study\.overrides: data is swept by conf/experiment/",
+    "study.experiments=[nowhere]": r"Could not find 'experiment/nowhere'",
+    "study.overrides=['seed=7']": r"^study\.overrides: seed is set by the study or methods_lstm",
+    "study.overrides=['+data.keep=1']": r"^study\.overrides: data\.keep is set by the study or",
     "study.experiments=[]": r"^study\.experiments: nothing to do$",
+    "study.tuned_at=['data.keep=0.5']": r"^study\.tuned_at: methods_lstm does not sweep",
 }
 
 
 @pytest.mark.parametrize(("override", "error"), MISTAKES.items(), ids=MISTAKES)
 def test_a_mistake_is_named(override: str, error: str) -> None:
-    with pytest.raises(ConfigError, match=error):
-        plan(study_of("study.experiments=[data_sweep]", "study.extensions=[]", override))
-
-
-@pytest.mark.parametrize(
-    ("override", "error"),
-    [
-        ("+study.methods.mine=['loss=[']", r"study\.methods\.mine: .* cannot be read"),
-        ("study.tuned_at=['data.keep=0.5']", r"study\.tuned_at: .*methods_lstm"),
-        ("study.tuned_at=['seed=1']", r"study\.tuned_at: .*methods_lstm"),
-    ],
-)
-def test_a_method_that_cannot_be_tuned_is_named(override: str, error: str) -> None:
-    with pytest.raises(ConfigError, match=error):
+    with pytest.raises((ConfigError, HydraException), match=error):
         plan(small_methods(override))
-
-
-OVERLAY = "# @package _global_\n"
-OWN = {  # files of a user, and the error
-    "experiment/mine": ("loss: {}\n", "its first line must be `# @package _global_`"),
-    "experiment/listed": (
-        f"{OVERLAY}hydra: {{sweeper: {{params: {{data: [original, imbalanced]}}}}}}\n",
-        r"hydra\.sweeper\.params\.data: write a,b instead of \[a, b\]",
-    ),
-}
-
-
-@pytest.mark.parametrize(("file", "text", "error"), [(key, *OWN[key]) for key in OWN], ids=OWN)
-def test_an_overlay_that_is_none_is_named(own_conf: Path, file: str, text: str, error: str) -> None:
-    (own_conf / f"{file}.yaml").write_text(text)
-    with pytest.raises(ConfigError, match=error):
-        plan(study_of(f"study.experiments=[{Path(file).name}]", "study.extensions=[]"))
-
-
-def test_a_plan_needs_its_overlays() -> None:
-    with pytest.raises(MissingConfigException):
-        plan(study_of("study.experiments=[nowhere]"))
-
-
-def test_names_of_data_and_loss_must_differ(own_conf: Path) -> None:
-    (own_conf / "data" / "focal.yaml").write_text("defaults: [imbalanced]\nkeep: 0.2\n")
-    for name, override in (("by_data", "data"), ("by_loss", "loss")):
-        text = f"{OVERLAY}defaults: [override /{override}: focal]\n"
-        (own_conf / "experiment" / f"{name}.yaml").write_text(text)
-    assert plan(study_of("study.experiments=[by_data]", "study.extensions=[]"))
-    with pytest.raises(ConfigError, match=r"^study.*: focal is a choice of data and one of loss"):
-        plan(study_of("study.experiments=[by_data,by_loss]", "study.extensions=[]"))
-
-
-def test_a_part_that_an_overlay_changes_is_composed_by_hydra(own_conf: Path) -> None:
-    swept = {"hydra": {"sweeper": {"params": {"data": "imbalanced,original"}}}}
-    overlays: dict[str, dict[str, Any]] = {
-        "debugged": {"defaults": [{"override /data/source": "debug"}]},
-        "kept": {"data": {"keep": 0.5}},
-    }
-    for name, more in overlays.items():
-        text = OVERLAY + OmegaConf.to_yaml({**more, **swept})
-        (own_conf / "experiment" / f"{name}.yaml").write_text(text)
-    runs = plan(study_of("study.experiments=[debugged,kept]", "study.extensions=[]"))
-    assert all(map(is_composed, runs))
-    assert {run.condition for run in runs} == {
-        *(f"{data}, data/source=debug" for data in ("imbalanced", "original")),
-        *(f"{data}, data.keep=0.5" for data in ("imbalanced", "original")),
-    }
-
-
-def test_planned_runs_have_the_names_that_the_report_looks_for() -> None:
-    overlays = "default,equal_steps,normalize,per_label,per_label_by_count,per_label_chosen"
-    runs = plan(study_of(f"study.experiments=[{overlays}]", "study.extensions=[]"))
-    planned = {run.condition for run in runs}
-    compared = {name for pair in COMPARED.values() for name in pair}
-    assert {*REMEDIES, *HEADLINE, *compared} <= planned
-    assert len({title(name) for name in planned}) == len(planned)

@@ -1,32 +1,24 @@
 """The whole study, over real images."""
 
 import os
+import re
 import signal
-import subprocess
 import sys
 from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
 
-import pandas
 import pytest
-from conftest import REPOSITORY, end_by, wait_for
-from test_plan import study_of
+from conftest import end_by, wait_for
+from test_launch import start
 
 from mnist_imbalance import study
 from mnist_imbalance.errors import STOPPED
 from mnist_imbalance.records.table import read
-from mnist_imbalance.study import estimate
-from mnist_imbalance.sweeps.plan import plan
 from mnist_imbalance.training.folder import RunFolder
 
-BATCHES = '"+trainer.limit_train_batches=20"'
-TWO_RUNS = [
-    "study.experiments=[per_label]",
-    "study.extensions=[]",
-    "study.seeds=[3]",
-    f'study.overrides=["trainer.max_epochs=1",{BATCHES}]',
-]
+NONE_ELSE = ["study.extensions=[]", "study.seeds=[3]"]
+TWO_RUNS = [*NONE_ELSE, "study.experiments=[per_label]"]
+SHORT = '"data/source=debug","trainer.max_epochs=1","trainer.accelerator=cpu"'
 Study = Callable[..., tuple[int, str, str]]
 
 
@@ -34,19 +26,6 @@ def places(folder: Path) -> list[str]:
     (folder / "records").mkdir(parents=True, exist_ok=True)
     runs, records, report = (folder / name for name in ("runs", "records", "report"))
     return [f"runs_dir={runs}", f"records_dirs=[{records}]", f"study.report_dir={report}"]
-
-
-def start(folder: Path, *overrides: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "mnist_imbalance.study", *places(folder), *overrides],
-        cwd=REPOSITORY,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        # a shell's background job, as these tests may be, ignores it and passes that on
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
 
 
 @pytest.fixture
@@ -69,12 +48,14 @@ def study_here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str
 def test_a_study_trains_each_run_once_and_writes_its_report(
     study_here: Study, tmp_path: Path
 ) -> None:
-    code, printed, _ = study_here(tmp_path / "dry", *TWO_RUNS, "dry_run=true")
-    assert (code, "2 of 2 runs are missing\n" in printed) == (0, True)
-    assert "missing: per_label model=cnn trainer.max_epochs=1" in printed
+    short = f"study.overrides=[{SHORT}]"
+    code, printed, _ = study_here(tmp_path / "dry", *TWO_RUNS, short, "dry_run=true")
+    assert code == 0
+    assert "0 of 2 runs done, 2 to come, 0 failed\n" in printed
+    assert "missing: per_label model=cnn data/source=debug trainer.max_epochs=1" in printed
     assert not (tmp_path / "dry" / "runs").exists()
 
-    code, printed, errors = study_here(tmp_path, *TWO_RUNS, "hydra/launcher=basic")
+    code, printed, errors = study_here(tmp_path, *TWO_RUNS, short, "hydra/launcher=basic")
     assert code == 0, errors
     assert "0 of 2 runs done, 2 to come, 0 failed" in printed
     assert "2 of 2 done: model=cnn" in printed
@@ -84,46 +65,43 @@ def test_a_study_trains_each_run_once_and_writes_its_report(
     assert {*found.model} == {"lstm", "cnn"} and {*found.seed} == {3}
 
     (tmp_path / "runs").rename(tmp_path / "records" / "moved")
-    code, printed, _ = study_here(tmp_path, *TWO_RUNS)
-    assert (code, "done: " in printed) == (0, False)
-    assert not (tmp_path / "runs").exists()
-    more = [*TWO_RUNS[:2], "study.seeds=[3,4]", TWO_RUNS[3]]
+    more = [*TWO_RUNS, "study.seeds=[3,4]", short]
     code, printed, _ = study_here(tmp_path, *more, "dry_run=true")
-    assert "per_label     4         2" in printed
-    assert "2 of 4 runs are missing, 0:0" in printed
+    assert (code, "done: " in printed) == (0, False)
+    assert "2 of 4 runs done, 2 to come, 0 failed\n" in printed
+    assert "per_label     4         2\n" in printed
 
 
-def test_weights_are_trained_in_a_second_wave(study_here: Study, tmp_path: Path) -> None:
-    short = '["data/source=debug","trainer.max_epochs=1","trainer.accelerator=cpu"]'
-    overrides = ["study.experiments=[weight_sweep,per_label_chosen]", "study.extensions=[]"]
-    overrides += ["study.seeds=[0]", f"study.overrides={short}", "hydra/launcher=joblib"]
-    code, printed, errors = study_here(tmp_path, *overrides)
-    assert code == 0, errors
-    waves = [line for line in printed.splitlines() if " runs done, " in line]
-    assert waves == [
-        "0 of 20 runs done, 20 to come, 0 failed",
-        "18 of 20 runs done, 2 to come, 0 failed",
-        "20 of 20 runs done, 0 to come, 0 failed",
-    ]
-
-
-def test_failures_stop_no_other_run_and_are_listed(study_here: Study, tmp_path: Path) -> None:
+def test_what_waits_is_trained_last_and_failures_stop_no_other_run(
+    study_here: Study, tmp_path: Path
+) -> None:
+    file = tmp_path / "own" / "experiment" / "few.yaml"
+    file.parent.mkdir(parents=True)
+    params = "{model: lstm, loss.minority_weight: '2,3', optimizer.lr: '0.001,1e30'}"
+    file.write_text(
+        "# @package _global_\ndefaults: [override /loss: weighted]\n"
+        f"hydra: {{sweeper: {{params: {params}}}}}\n"
+    )
     overrides = [
-        "hydra/launcher=basic",
-        *TWO_RUNS[1:3],
-        "study.experiments=[output_relu,per_label_chosen]",
-        f'study.overrides=["trainer.max_epochs=1",{BATCHES},"optimizer.lr=1e30"]',
+        f"hydra.searchpath=['file://{file.parents[1]}']",
+        "study.experiments=[few,per_label_chosen]",
     ]
-    code, printed, errors = study_here(tmp_path, *overrides)
+    overrides += [*NONE_ELSE, "study.weights=[2,3]", f"study.overrides=[{SHORT}]"]
+    code, printed, errors = study_here(tmp_path, *overrides, "hydra/launcher=basic")
     assert code == 1
-    lines = errors.splitlines()
-    first = next(number for number, line in enumerate(lines) if line.startswith("error: 6 runs"))
-    assert len(lines[first:]) == 7
-    assert sum("optimizer.lr: the" in line for line in lines[first:]) == 4
-    assert sum("its weight sweep is not complete" in line for line in lines[first:]) == 2
+    assert re.findall(r"\d of \d runs done.*", printed) == [
+        "0 of 6 runs done, 6 to come, 0 failed",
+        "2 of 6 runs done, 2 to come, 2 failed",
+        "3 of 6 runs done, 1 to come, 2 failed",
+    ]
+    lines = errors.splitlines()[errors.splitlines().index("error: 3 runs failed") + 1 :]
+    assert sum("optimizer.lr: the" in line for line in lines) == 2
+    assert sum("its weight sweep is not complete" in line for line in lines) == 1
     assert "Traceback" not in errors
-    assert "0 of 6 runs done, 2 to come, 4 failed" in printed
-    assert not (tmp_path / "report").exists()
+    assert (tmp_path / "report").exists()
+    found, _ = read([tmp_path / "runs"])
+    [chosen] = found.config[found.loss == "per_label_chosen"]
+    assert {*chosen["loss.weights"]} <= {1, 2, 3}
 
 
 @pytest.mark.parametrize(
@@ -131,15 +109,14 @@ def test_failures_stop_no_other_run_and_are_listed(study_here: Study, tmp_path: 
     [
         ("study.seeds=[x]", "error: study.seeds.0: Input should be a valid integer"),
         ('study.overrides=["trainer.max_epochs=one"]', "error: trainer.max_epochs: Input should"),
-        ('study.overrides=["data.keep=2"]', "error: data.keep: Input should be a fraction above 0"),
-        ("hydra/launcher=submitit_local", "error: hydra/launcher: "),
+        ("records_dirs=[nowhere]", "error: records_dirs: there is no folder nowhere;"),
         ("hydra.mode=MULTIRUN", "error: hydra.mode: a study has no sweep of its own"),
     ],
 )
 def test_a_mistake_is_one_line_before_anything_is_trained(
     study_here: Study, tmp_path: Path, override: str, error: str
 ) -> None:
-    code, printed, errors = study_here(tmp_path, *TWO_RUNS[:3], override)
+    code, printed, errors = study_here(tmp_path, *TWO_RUNS, override)
     assert (code, printed) == (1, "")
     assert errors.startswith(error)
     assert len(errors.splitlines()) == 1
@@ -153,53 +130,36 @@ def test_two_studies_do_not_share_a_place(study_here: Study, tmp_path: Path) -> 
     assert errors.startswith("error: runs_dir: another process is at work in ")
 
 
-def test_the_estimate_knows_long_runs_from_short_ones() -> None:
-    runs = plan(study_of("study.experiments=[data_sweep]", "study.extensions=[]"))
-    original, imbalanced, *_, cnn = runs[:8]
-    rows = [(original.config, 299.0, 1.0), (imbalanced.config, 99.0, 1.0)]
-    records = pandas.DataFrame(rows, columns=["config", "seconds", "test_seconds"])
-    assert estimate([imbalanced] * 4, records) == timedelta(seconds=400)
-    assert estimate([cnn], records) == timedelta(seconds=200)
-
-
 @pytest.mark.slow
 def test_a_killed_study_goes_on_and_ends_alike(study_here: Study, tmp_path: Path) -> None:
-    overrides = [
-        "study.experiments=[data_sweep]",
-        "study.extensions=[]",
-        "study.seeds=[0]",
-        'study.overrides=["trainer.max_epochs=30","data/source=debug"]',
-    ]
-    for pattern, number, how in (
-        ("last.ckpt", 1, signal.SIGKILL),
-        ("result.json", 2, signal.SIGINT),
-    ):
-        begun = start(tmp_path / "killed", *overrides)
-        wait_for(lambda: len(list((tmp_path / "killed").rglob(pattern))), number, begun)  # noqa: B023
+    overrides = [*NONE_ELSE, "study.experiments=[data_sweep]"]
+    overrides += ['study.overrides=["trainer.max_epochs=15","data/source=debug"]']
+    for pattern, how in (("last.ckpt", signal.SIGKILL), ("result.json", signal.SIGINT)):
+        begun = start("study", *places(tmp_path / "killed"), *overrides)
+        wait_for(lambda: len([*(tmp_path / "killed").rglob(pattern)]), 1, begun)  # noqa: B023
         errors = end_by(begun, how)
         finished = list((tmp_path / "killed").rglob("result.json"))
         assert len(finished) < 8
     assert errors.splitlines()[-1] == STOPPED
 
     kept = {path: path.stat().st_mtime_ns for path in finished}
+    tables = []
     for place in ("killed", "whole"):
         code, _, errors = study_here(tmp_path / place, *overrides, "hydra/launcher=basic")
         assert code == 0, errors
+        unequal = ["seconds", "test_seconds", "device", "folder", "file"]
+        table = read([tmp_path / place])[0].drop(columns=unequal)
+        tables.append(table.sort_values("config_hash").map(str).to_dict("records"))
     assert kept == {path: path.stat().st_mtime_ns for path in finished}
-    unequal = ["seconds", "test_seconds", "device", "folder", "file"]
-    killed, whole = (
-        read([tmp_path / place])[0].drop(columns=unequal).sort_values("config_hash").map(str)
-        for place in ("killed", "whole")
-    )
-    assert len(whole) == 8
-    assert killed.to_dict("records") == whole.to_dict("records")
+    assert len(tables[0]) == 8
+    assert tables[0] == tables[1]
 
 
 @pytest.mark.slow
-def test_the_quick_study_does_everything(tmp_path: Path) -> None:
-    begun = start(tmp_path, "study=quick")
-    printed, errors = begun.communicate(timeout=900)
-    assert begun.returncode == 0, errors
+def test_the_quick_study_does_everything(study_here: Study, tmp_path: Path) -> None:
+    given = ["study=quick", f"study.overrides=[{SHORT}]"]
+    code, printed, errors = study_here(tmp_path, *given, "hydra/launcher=joblib")
+    assert code == 0, errors
     number = len(read([tmp_path / "runs"])[0])
     assert f"{number} of {number} runs done, 0 to come, 0 failed" in printed
     assert os.path.getsize(tmp_path / "report" / "report.md") > 1000
