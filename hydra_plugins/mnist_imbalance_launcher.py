@@ -10,13 +10,9 @@ from omegaconf import DictConfig
 
 
 class SweepLauncher(Launcher):
-    """Trains the runs of a sweep with any choice of ``hydra/launcher`` and shows their table.
+    """Trains the runs of a sweep with any choice of ``hydra/launcher`` and shows their table."""
 
-    Args:
-        keys: Of the choice, which are read from the config.
-    """
-
-    def __init__(self, **keys: Any) -> None: ...
+    def __init__(self, **keys: Any) -> None: ...  # they are read from the config
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -32,16 +28,9 @@ class SweepLauncher(Launcher):
         from mnist_imbalance.sweeps.launch import check_launcher, launch, show
 
         hydra = self.config.hydra
-        if hydra.job.config_name != "train":
-            name = hydra.job.config_name
+        if (name := hydra.job.config_name) != "train":
             raise ConfigError(f"hydra.mode: a {name} has no sweep of its own; leave out -m")
         check_launcher(hydra)
-        jobs = [tuple(overrides) for overrides in job_overrides]
-        print(f"{len(jobs)} jobs, in {hydra.sweep.dir}", flush=True)
-        outcomes = launch(jobs, hydra, hydra.overrides.hydra)
-        show(outcomes)
-        returned = []
-        for job, outcome in zip(jobs, outcomes, strict=True):
-            returned.append(JobReturn(job, status=JobStatus.COMPLETED))
-            returned[-1].return_value = outcome
-        return returned
+        print(f"{len(job_overrides)} jobs, in {hydra.sweep.dir}", flush=True)
+        show(launch([tuple(job) for job in job_overrides], hydra, hydra.overrides.hydra))
+        return [JobReturn(job, status=JobStatus.COMPLETED) for job in job_overrides]

@@ -3,7 +3,6 @@
 import logging
 import multiprocessing
 import os
-import shutil
 import signal
 import socket
 import sys
@@ -11,43 +10,40 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Any, NamedTuple
 
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
-from pydantic import BaseModel, Field, FiniteFloat, PositiveInt
+from omegaconf import DictConfig, OmegaConf, read_write
 from tqdm import tqdm
 
 from mnist_imbalance.config import compose_with, take_apart
 from mnist_imbalance.errors import STOPPED, ConfigError, describe_failure, naming
 
-if TYPE_CHECKING:
-    import pandas
-
 Job = tuple[str, ...]  # a training command line
 Chunk = Sequence[Job]  # runs that one process trains, side by side if there are several
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended; small and plain, for it may come from another machine."""
+class Outcome(NamedTuple):
+    """How a run ended."""
 
     job: Job
+    result: Any  # its `Result`, or a line that says why there is none
     folder: str = ""  # the run folder
-    failure: str | None = None  # why there is no result, in one line
-    val_balanced_accuracy: float | None = None
-    val: dict[str, float] = field(default_factory=dict)  # accuracies by group and of "all" images
-    test: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def failure(self) -> str:
+        """Why there is no result; empty if there is one."""
+        return self.result if isinstance(self.result, str) else ""
 
 
 RunChunk = Callable[[Chunk], list[Outcome]]
 
 
+@cache  # once a process
 def end_with_parent() -> None:
     """End a worker process when its parent ends."""
     parent = multiprocessing.parent_process()
@@ -57,8 +53,8 @@ def end_with_parent() -> None:
             time.sleep(0.5)
         os._exit(1)  # the main thread computes
 
-    if parent and "follow" not in {thread.name for thread in threading.enumerate()}:
-        threading.Thread(target=follow, name="follow", daemon=True).start()
+    if parent:
+        threading.Thread(target=follow, daemon=True).start()
 
 
 @contextmanager
@@ -68,34 +64,26 @@ def sigint_blocked() -> Iterator[None]:
     Another thread receives the signal, and Python handles it in the main one.
     """
     multiprocessing.get_context("spawn").Lock()  # starts a tracker, which unblocks
-    ended = threading.Event()
-    threading.Thread(target=ended.wait, daemon=True).start()
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-        ended.set()
 
 
-def compose_job(common: Sequence[str], job: Job) -> DictConfig:
-    """Compose a job as Hydra composes the jobs of a sweep, with Hydra's part and the run folder."""
-    config = compose_with(["hydra.mode=MULTIRUN", *common, *job], with_hydra=True)
-    HydraConfig.instance().set_config(config)  # for the resolver in the name of the folder
-    folder = Path(config.hydra.sweep.dir).absolute() / config.hydra.sweep.subdir
-    with read_write(config.hydra.runtime), open_dict(config.hydra.runtime):
-        config.hydra.runtime.output_dir = str(folder)
-    return config
+def compose_job(common: Sequence[str], job: Job) -> tuple[DictConfig, HydraConf]:
+    """Compose a job as Hydra composes the jobs of a sweep; return its config and Hydra's part."""
+    overrides = ["hydra.mode=MULTIRUN", *common, *job]
+    config, hydra = take_apart(compose_with(overrides, with_hydra=True))
+    runtime: Any = hydra.runtime
+    with read_write(runtime):
+        runtime.output_dir = str(Path(hydra.sweep.dir).absolute() / hydra.sweep.subdir)
+    return config, hydra
 
 
 def run_chunk(place: Path, common: Sequence[str], chunk: Chunk) -> list[Outcome]:
-    """Train runs, several of them side by side, and return how each ended.
-
-    Args:
-        place: The working folder of the command.
-        common: Overrides of all jobs, see `common_overrides`.
-        chunk: The other overrides of each.
-    """
+    """Train runs, several of them side by side, in a command's working folder."""
     end_with_parent()
     os.chdir(place)
     from mnist_imbalance.sweeps.batched import Run, fit_together
@@ -104,10 +92,10 @@ def run_chunk(place: Path, common: Sequence[str], chunk: Chunk) -> list[Outcome]
     outcomes, runs = [], {}
     for job in chunk:
         try:
-            config, hydra = take_apart(compose_job(common, job))
+            config, hydra = compose_job(common, job)
             runs[job] = Run(config, hydra, RunFolder(Path(hydra.runtime.output_dir)))
         except Exception as error:
-            outcomes.append(Outcome(job, failure=describe_failure(error)))
+            outcomes.append(Outcome(job, describe_failure(error)))
     try:
         in_main_process = multiprocessing.parent_process() is None
         results = fit_together([*runs.values()], show_progress=in_main_process)
@@ -117,25 +105,16 @@ def run_chunk(place: Path, common: Sequence[str], chunk: Chunk) -> list[Outcome]
         for run in runs.values():
             remove_empty(run.folder.path, Path(run.hydra.sweep.dir).absolute())
     for (job, run), result in zip(runs.items(), results, strict=True):
-        folder = str(run.folder.path)
-        if isinstance(result, str):
-            outcomes.append(Outcome(job, folder, result))
-            continue
-        val, test = (
-            {**scores.of_groups(result.groups), "all": scores.accuracy}
-            for scores in (result.val, result.test)
-        )
-        outcomes.append(Outcome(job, folder, None, result.val.balanced_accuracy, val, test))
+        outcomes.append(Outcome(job, result, str(run.folder.path)))
     return outcomes
 
 
 def remove_empty(folder: Path, top: Path) -> None:
     """Remove a folder and its parents below ``top``, as far as they are empty."""
     with suppress(OSError):
-        for path in (folder, *folder.parents):
-            if top not in path.parents:
-                return
-            path.rmdir()
+        while top in folder.parents:
+            folder.rmdir()
+            folder = folder.parent
 
 
 def with_joblib(
@@ -173,22 +152,22 @@ def with_slurm(
             yield job.result()
         else:
             failure = f"Slurm's job {job.job_id} has no result, see {job.paths.stderr}"
-            yield [Outcome(each, failure=failure) for each in chunk_of[job.job_id]]
+            yield [Outcome(each, failure) for each in chunk_of[job.job_id]]
 
 
 def with_ray(
-    run: RunChunk, chunks: Sequence[Chunk], *, address: str | None, threads: int, **options: Any
+    run: RunChunk, chunks: Sequence[Chunk], *, address: str | None, **options: Any
 ) -> Iterator[list[Outcome]]:
     """As tasks of Ray, on this machine or a cluster; ``options`` are a task's."""
     import ray
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing leaves the machine
-    try:
-        if address and address != "auto":  # Ray would wait for two minutes
+    handed_on = ("PYTHONPATH", "PYTHONWARNINGS", "MLFLOW_", "WANDB_")
+    variables = {key: os.environ[key] for key in os.environ if key.startswith(handed_on)}
+    with naming("hydra.launcher.address"):
+        if address and address != "auto":  # Ray would wait for minutes
             host, _, port = address.rpartition(":")
             socket.create_connection((host, int(port)), timeout=10).close()
-        handed_on = ("PYTHONPATH", "PYTHONWARNINGS", "MLFLOW_", "WANDB_")
-        variables = {key: os.environ[key] for key in os.environ if key.startswith(handed_on)}
         ray.init(
             address=address or "local",
             runtime_env={"env_vars": variables},
@@ -196,12 +175,7 @@ def with_ray(
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"hydra.launcher.address: no Ray answers at {address} ({error}); must be HOST:PORT of "
-            "`ray start --head`, auto where a node runs, or null"
-        ) from error
-    task: Any = ray.remote(lambda chunk: run(chunk)).options(num_cpus=threads, **options)
+    task: Any = ray.remote(lambda chunk: run(chunk)).options(**options)
     left = {task.remote(chunk): chunk for chunk in chunks}
     try:
         while left:
@@ -211,7 +185,7 @@ def with_ray(
                 yield ray.get(done)
             except ray.exceptions.RayError as error:
                 failure = f"Ray lost it: {' '.join(str(error).split())}"
-                yield [Outcome(job, failure=failure) for job in chunk]
+                yield [Outcome(job, failure) for job in chunk]
     finally:
         ray.shutdown()
 
@@ -223,16 +197,6 @@ LAUNCHERS: dict[str, Callable[..., Iterator[list[Outcome]]]] = {
 EXTRAS = {"slurm": "submitit", "ray": "ray"}  # packages that an extra brings
 
 
-class LauncherKeys(BaseModel, strict=True):
-    """The keys that are not a library's."""
-
-    on_cpu: bool = False
-    address: str | None = None
-    num_gpus: Annotated[FiniteFloat, Field(ge=0)] = 0
-    max_retries: Annotated[int, Field(ge=-1)] = 0
-    side_by_side: PositiveInt | None = 1
-
-
 def check_launcher(hydra: HydraConf) -> None:
     """Refuse a launcher that cannot work here."""
     name = hydra.runtime.choices["hydra/launcher"]
@@ -240,10 +204,8 @@ def check_launcher(hydra: HydraConf) -> None:
         raise ConfigError(f"hydra/launcher: must be one of {', '.join(LAUNCHERS)}, got {name}")
     if name in EXTRAS and not find_spec(EXTRAS[name]):
         raise ConfigError(f"hydra/launcher: {name} is not installed; pip install -e '.[{name}]'")
-    if name == "slurm" and hydra.launcher.cluster == "slurm" and not shutil.which("srun"):
-        raise ConfigError("hydra/launcher: there is no srun here; start this where Slurm is")
-    with naming("hydra.launcher"):
-        LauncherKeys.model_validate(OmegaConf.to_container(hydra.launcher, resolve=True))
+    if (hydra.launcher.get("side_by_side") or 1) < 1:
+        raise ConfigError("hydra.launcher.side_by_side: must be above 0, or null for all")
 
 
 def launch(jobs: Sequence[Job], hydra: HydraConf, common: Sequence[str] = ()) -> list[Outcome]:
@@ -251,7 +213,7 @@ def launch(jobs: Sequence[Job], hydra: HydraConf, common: Sequence[str] = ()) ->
 
     Args:
         jobs: Command lines.
-        hydra: Hydra's part of the command's config, for the launcher and the folders.
+        hydra: Hydra's part of the command's config.
         common: Overrides that stand before those of each job.
     """
     before = HydraConfig.instance().cfg
@@ -264,13 +226,7 @@ def launch(jobs: Sequence[Job], hydra: HydraConf, common: Sequence[str] = ()) ->
         if source.provider == "command-line" or "searchpath" in source.provider
     ]
     common = [f"hydra.searchpath={searched}", *common]
-
-    def compose(job: Job) -> DictConfig:
-        return take_apart(compose_job(common, job))[0]
-
     at_most = keys.pop("side_by_side", 1)
-    if how == "ray":
-        keys["threads"] = compose(jobs[0]).threads
     if how == "batched":
         import torch  # slow to import
 
@@ -280,7 +236,7 @@ def launch(jobs: Sequence[Job], hydra: HydraConf, common: Sequence[str] = ()) ->
     if at_most != 1:
         from mnist_imbalance.sweeps.batched import similar
 
-        chunks = similar(jobs, compose, at_most)
+        chunks = similar(jobs, lambda job: compose_job(common, job)[0], at_most)
     run = partial(run_chunk, Path.cwd(), common)
     shared = set.intersection(*map(set, jobs)) if len(jobs) > 1 else set()
     ended: dict[Job, Outcome] = {}
@@ -298,7 +254,7 @@ def launch(jobs: Sequence[Job], hydra: HydraConf, common: Sequence[str] = ()) ->
     return [ended[job] for job in jobs]
 
 
-def mean_over_seeds(accuracies: "pandas.Series[float]") -> str:
+def mean_over_seeds(accuracies: Any) -> str:
     """Return the mean in %, of several ± half of its 95 % interval, which takes them for normal."""
     from scipy.stats import t  # slow to import
 
@@ -307,34 +263,35 @@ def mean_over_seeds(accuracies: "pandas.Series[float]") -> str:
     return f"{100 * accuracies.mean():.1f}{half}"
 
 
-def tabulate(outcomes: Sequence[Outcome], split: str) -> str:
+def tabulate(done: Sequence[Outcome]) -> str:
     """Return accuracies in %, a row for the overrides that differ but the seed."""
     import pandas
 
-    overrides = [
-        {o.split("=")[0]: o.partition("=")[2] for o in outcome.job} for outcome in outcomes
-    ]
-    keys = [key for key in overrides[0] if key != "seed" and len({o[key] for o in overrides}) > 1]
-    scores = [getattr(outcome, split) for outcome in outcomes]
-    rows = pandas.DataFrame([own | score for own, score in zip(overrides, scores, strict=True)])
-    groups = rows.assign(**{"": ""}).groupby(keys or "", sort=False)
-    names = [*dict.fromkeys(name for score in scores for name in score)]
-    table = groups[names].agg(mean_over_seeds)
+    scores: list[dict[str, float]] = []
+    for _, result, _ in done:
+        scores.append({})
+        for split in ("val", "test"):
+            of = getattr(result, split)
+            for name, accuracy in {**of.of_groups(result.groups), "all": of.accuracy}.items():
+                scores[-1][f"{split} {name}"] = accuracy
+    overrides = pandas.DataFrame(
+        [dict(override.partition("=")[::2] for override in outcome.job) for outcome in done]
+    )
+    keys = [overrides[key] for key in overrides if key != "seed" and overrides[key].nunique() > 1]
+    groups = pandas.DataFrame(scores).groupby(keys or (lambda _: 0), sort=False)
+    table = groups.agg(mean_over_seeds)
     table.insert(0, "n", groups.size())
-    shown: str = table.reset_index(drop=not keys).to_string(index=False)
-    return f"{split} accuracy %\n{shown}\n"
+    return str(table.reset_index(drop=not keys).to_string(index=False))
 
 
 def show(outcomes: Sequence[Outcome]) -> None:
     """Print the table of a sweep."""
     done = [*{outcome.folder: outcome for outcome in outcomes if not outcome.failure}.values()]
     if done:
-        print(tabulate(done, "val"), tabulate(done, "test"), sep="\n")
+        print(f"accuracy in %\n{tabulate(done)}\n")
         print("several seeds: mean ± half of its 95 % interval; choose by val")
         common = os.path.commonpath([outcome.folder for outcome in done])
-        logged = any((Path(outcome.folder) / "tensorboard").exists() for outcome in done)
-        look = "TensorBoard: tensorboard --logdir" if logged else "run folders, in"
-        print(f"{look} '{os.path.relpath(common)}'")
+        print(f"run folders (tensorboard --logdir): '{os.path.relpath(common)}'")
     failed = [f"{' '.join(each.job)}: {each.failure}" for each in outcomes if each.failure]
     if failed:
         sys.exit("\n".join([f"error: {len(failed)} of {len(outcomes)} jobs failed", *failed]))
