@@ -126,9 +126,7 @@ def test_a_stack_has_the_output_and_gradients_of_its_modules(
 ) -> None:
     torch.manual_seed(0)
     models = [make() for _ in range(3)]
-    losses = [
-        MinorityWeightedCrossEntropy(weight, [0, 1], 10, "weight_sum") for weight in (2, 4, 7)
-    ]
+    losses = [MinorityWeightedCrossEntropy(w, [0, 1], 10, "weight_sum") for w in (2, 4, 7)]
     images, labels = torch.rand(3, 8, 1, 28, 28), torch.randint(0, 10, (3, 8))
     stack, stacked_loss = Stacked(models, sizes), Stacked(losses, [3])
     stacked = stacked_loss(stack(images), labels)
