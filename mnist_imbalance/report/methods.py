@@ -104,46 +104,33 @@ def places(table: pd.DataFrame, tried: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([kept, everywhere])
 
 
-def by_seed(here: pd.DataFrame) -> pd.DataFrame:
-    """Return balanced test accuracies, a row a seed and a column a method, the best first."""
-    scores = here.pivot_table(index="seed", columns="method", values="test", sort=False)
-    return scores[scores.mean().sort_values(ascending=False, kind="stable").index]
-
-
-def ranked(chosen: pd.DataFrame, tried: pd.DataFrame) -> pd.DataFrame:
-    """Rank the methods by balanced test accuracy, and compare each with the plain loss."""
+def rank(chosen: pd.DataFrame, tried: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Rank methods by balanced test accuracy beside the plain loss, and compare each two."""
     counts = tried.groupby(["model", "method"]).setting.nunique()
-    rows: list[dict[str, Any]] = []
-    for (model, _), here in chosen.groupby(CASE, sort=False):
-        scores = by_seed(here)
-        competing = scores.columns.drop(ORIGINAL, errors="ignore")
-        ranks = dict(zip(competing, range(1, len(scores.columns) + 1), strict=False))
+    ranked, pairs = list[dict[str, Any]](), list[dict[str, Any]]()
+    for (model, keep), here in chosen.groupby(CASE, sort=False):
+        # a row a seed, a column a method, the best first
+        scores = here.pivot_table(index="seed", columns="method", values="test", sort=False)
+        scores = scores[scores.mean().sort_values(ascending=False, kind="stable").index]
+        competing = [method for method in scores if method != ORIGINAL]
         for method, accuracy in scores.items():
             own = here[here.method == method]
             row = own[[*TRAINED, "keep", "method", "setting"]].iloc[0].to_dict()
             row |= own[["rare", "frequent", "seconds"]].mean().to_dict()
-            row |= {"tried": counts.get((model, method), 1), "rank": ranks.get(method)}
+            row |= {"tried": counts.get((model, method), 1)}
+            row |= {"rank": competing.index(method) + 1 if method in competing else stats.NAN}
             means = stats.estimate(accuracy)
             row |= dict(zip(("seeds", "mean", "mean_low", "mean_high"), means, strict=True))
             is_compared = PLAIN in scores and method not in (PLAIN, ORIGINAL)
             effects = accuracy - scores[PLAIN] if is_compared else accuracy[:0]
-            rows.append(row | stats.judge(effects, margin_of(model))._asdict())
+            ranked.append(row | stats.judge(effects, margin_of(model))._asdict())
+        for first, second in combinations(competing, 2):
+            row = {"model": model, "keep": keep, "first": first, "second": second}
+            pairs.append(row | stats.judge(scores[first] - scores[second])._asdict())
     columns = [*TRAINED, "keep", "method", "setting", "tried", "rank", "seeds", "mean", "mean_low"]
     columns += ["mean_high", "rare", "frequent", *stats.JUDGED, "seconds"]
-    return stats.corrected(rows, CASE, columns)
-
-
-def pairs(chosen: pd.DataFrame) -> pd.DataFrame:
-    """Compare all methods pair by pair, the better one first, corrected within model and keep."""
-    rows: list[dict[str, Any]] = []
-    for (model, keep), here in chosen[chosen.method != ORIGINAL].groupby(CASE, sort=False):
-        scores = by_seed(here)
-        for first, second in combinations(scores, 2):
-            judgement = stats.judge(scores[first] - scores[second])._asdict()
-            row = {"model": model, "keep": keep, "first": first, "second": second}
-            rows.append(row | judgement)
-    columns = ["model", "keep", "first", "second", "n", "effect", "low", "high", "p", "p_corrected"]
-    return stats.corrected(rows, CASE, columns)
+    of_pairs = [*CASE, "first", "second", "n", "effect", "low", "high", "p", "p_corrected"]
+    return stats.corrected(ranked, CASE, columns), stats.corrected(pairs, CASE, of_pairs)
 
 
 def metrics(chosen: pd.DataFrame) -> pd.DataFrame:
@@ -185,7 +172,8 @@ def tabulate(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
     table = in_comparison(comparable(runs))
     tried = tuning(table)
     chosen = places(table, tried)
-    tables = {"ranked": ranked(chosen, tried), "pairs": pairs(chosen), "metrics": metrics(chosen)}
+    ranked, pairs = rank(chosen, tried)
+    tables = {"ranked": ranked, "pairs": pairs, "metrics": metrics(chosen)}
     return tables | {"rules": rules(tried), "trainings": trainings(runs, table)}
 
 

@@ -319,7 +319,7 @@ def components(runs: pd.DataFrame) -> pd.DataFrame:
         square = wide.reindex(index=shared, columns=shared).to_numpy()
         while np.isnan(square).any():
             square = square[:-1, :-1]
-        if len(square) > 2:
+        if len(square) > 2 and square.std():
             variances = stats.components(square)
             found = zip(sources, np.sqrt(variances), variances / variances.sum(), strict=True)
             rows += [(*keys, square.size, *component) for component in found]
