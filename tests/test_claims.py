@@ -23,9 +23,9 @@ def table_1(
     original: ByLabel, imbalanced: ByLabel, augmented: ByLabel, per_label: ByLabel
 ) -> dict[str | int, ByLabel]:
     return {
-        **{"original": original, "imbalanced": imbalanced, "per_label": per_label},
+        **{"original": original, "imbalanced": imbalanced, "augmented_40": augmented},
+        **{"augmented_100": augmented, "per_label": per_label},
         **{"per_label_chosen": [accuracy + 0.01 for accuracy in per_label]},
-        **{"augmented_40": augmented, "augmented_100": augmented},
     }
 
 
@@ -148,7 +148,6 @@ def test_verdicts_are_corrected_within_a_model_and_both_belong_to_the_first() ->
 
 def test_published_numbers() -> None:
     assert claims.published_accuracy("original", "all") == pytest.approx(0.851, abs=0.0005)
-    assert claims.published_accuracy("imbalanced", "3") == 0.209
     assert claims.published_accuracy("imbalanced", "0-4") == pytest.approx(0.6374)
     assert claims.published_in_text("original", "all") == 0.826  # the two contradict each other
     for name, label in (("weighted", "0"), ("original", "12"), ("original", "many")):

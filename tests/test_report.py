@@ -87,7 +87,6 @@ def test_another_study_has_a_report_of_its_own() -> None:
 def test_numbers_and_names_as_a_reader_writes_them() -> None:
     row = {"n": 5, "mean": 0.551, "low": 0.515, "high": 0.587, "effect": -0.02}
     assert words.percent(row) == "55.1 ± 3.6"
-    assert words.percent(row | {"low": math.nan}) == "55.1"
     assert words.interval(row | {"low": -0.03, "high": 0.01}) == "−2.00 [−3.00, +1.00]"
     ends = {(0.625, 0.849): " [62, 85]", (-0.1, 1.2): " [−10, 120]", (math.nan,) * 2: ""}
     ends |= {(-math.inf, math.inf): " [any]"}
@@ -134,6 +133,7 @@ def check_page(html: str, report: Path) -> None:
         assert plot in html
     assert html.count("<table>") == len(re.findall(r"^\| ---", markdown, re.MULTILINE))
     assert "<code>docs/protocol.md</code>" in html
+    assert "images: 4696 of 4900" in html
 
 
 def check_mistakes(html: str) -> None:
@@ -218,12 +218,3 @@ def test_an_interval_that_does_not_end_is_cut_and_marked() -> None:
     assert len(arrows) == 2
     assert all(f">{text}<" in shown for text in ("SGD, equal steps", "noise", "½", "original"))
     assert ">weight<" not in shown
-
-
-def test_confusion_is_shown_in_percent_of_the_true_label() -> None:
-    cells = [("cnn", "0-4", 0, 0, 90), ("cnn", "0-4", 0, 1, 10), ("cnn", "5-9", 1, 1, 100)]
-    names = ["model", "group", "true label", "predicted label", "count"]
-    figure = figures.draw_confusion(pd.DataFrame(cells, columns=names).assign(total=100))
-    assert [text in svg(figure) for text in (">90<", ">10<", ">100<")] == [True] * 3
-    described = "model: CNN; true label: 0; predicted label: 1; images: 10 of 100; fraction: 10.0 %"
-    assert described in marks(figure)

@@ -188,15 +188,6 @@ def found() -> Tables:
     return methods.tabulate(pd.DataFrame(rows))
 
 
-def test_a_condition_is_a_method_and_its_setting() -> None:
-    for condition, method in {
-        "imbalanced, optimizer.lr=0.03, scheduler=cosine": ("plain", ""),
-        "imbalanced, mix=mixup, mix.alpha=0.5": ("mix=mixup", "mix.alpha=0.5"),
-        "vs, data.keep=0.01, loss.gamma=1, loss.tau=1": ("vs", "loss.gamma=1, loss.tau=1"),
-    }.items():
-        assert methods.method_of(condition) == method
-
-
 def test_methods_are_ranked_beside_plain(found: Tables) -> None:
     ranked = found["ranked"]
     assert [*ranked.groupby("keep", sort=False).size()] == [5, 5]
@@ -209,7 +200,6 @@ def test_methods_are_ranked_beside_plain(found: Tables) -> None:
     assert (weighted.setting, weighted.seeds, weighted.corrected) == ("", 3, "holds")
     assert (weighted["mean"], weighted.effect) == pytest.approx((0.902, 0.202))
     assert own.loc["vs"].corrected != "holds"
-    assert (own.loc["plain"].n, own.loc["original"].n) == (0, 0)
     assert found["metrics"].nll.unique().tolist() == [1]
     [row] = found["rules"].to_dict("records")
     assert (row["method"], row["tried"]) == ("weighted", 2)
