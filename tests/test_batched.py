@@ -34,6 +34,8 @@ KEYS_OF_THE_LSTM = [f"~model.{key}" for key in compose_with([]).model if key != 
 with (Path(__file__).parent / "golden" / "batched.csv").open(newline="") as file:
     GOLDEN = {name: list(rows) for name, rows in groupby(csv.DictReader(file), itemgetter("case"))}
 TOLERANCES = {"plain_lstm_adam": 2e-3}  # of weights: it makes steps of rounding errors
+SLOW = ("plain_lstm_adam", "exponential_lstm", "noise_cnn")  # take no other way than the others
+CASES = [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in GOLDEN]
 
 
 def make_run(root: Path, *overrides: str) -> Run:
@@ -66,7 +68,7 @@ def values_of(run: Run, result: Result) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("case", GOLDEN)
+@pytest.mark.parametrize("case", CASES)
 def test_runs_side_by_side_end_as_before_and_as_alone(tmp_path: Path, case: str) -> None:
     keys = QUICK if case != "weights_lstm" else SHORT
     jobs = [(*keys, *row["overrides"].split()) for row in GOLDEN[case]]
@@ -269,5 +271,5 @@ def test_a_killed_sweep_goes_on_and_ends_alike(tmp_path: Path) -> None:
         for place in ("killed", "undisturbed")
     )
     assert ended == undisturbed and len(ended) == 4
-    results = [file.read_text() for file in (tmp_path / "killed").rglob("result.json")]
-    assert all("4 runs side by side" in result for result in results)
+    results = (tmp_path / "killed").rglob("result.json")
+    assert all("4 runs side by side" in file.read_text() for file in results)
