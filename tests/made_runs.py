@@ -63,11 +63,13 @@ def run(
     return row | others
 
 
-def weighted(weight: float, *args: Any, **others: Any) -> dict[str, Any]:
+def weighted(
+    weight: float, seed: int, test: Sequence[float], val: Sequence[float] | None, **others: Any
+) -> dict[str, Any]:
     """A run of the weight sweep."""
     condition = "weighted" if weight == 7 else f"weighted, loss.minority_weight={weight}"
     config = {"loss.minority_weight": weight, "loss.normalize": "weight_sum"}
-    return run(condition, *args, config=config, **others)
+    return run(condition, seed, test, val, config=config, **others)
 
 
 @pytest.fixture
