@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 
 from mnist_imbalance.config import compose_with
 from mnist_imbalance.errors import ConfigError
-from mnist_imbalance.records.identity import determining, hash_config
+from mnist_imbalance.records.identity import result_config, hash_config
 from mnist_imbalance.study import check_study
 from mnist_imbalance.sweeps.plan import PlannedRun, Study, at_grid_ends, plan, with_choices
 
@@ -50,7 +50,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> pandas.DataFrame:
 def is_composed(run: PlannedRun) -> bool:
     """Whether the training command line is the planned run."""
     config = compose_with([*run.overrides, "runs_dir=elsewhere"])
-    return hash_config(determining(config)) == run.config_hash
+    return hash_config(result_config(config)) == run.config_hash
 
 
 @pytest.mark.parametrize("name", ["full", "methods", "quick"])

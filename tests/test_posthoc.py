@@ -34,7 +34,7 @@ from mnist_imbalance.methods.posthoc import (
     thresholds,
 )
 from mnist_imbalance.models.lstm import RowLSTM
-from mnist_imbalance.records.identity import determining
+from mnist_imbalance.records.identity import result_config
 from mnist_imbalance.training.run import adjust
 
 Step = Callable[..., nn.Module]
@@ -163,7 +163,7 @@ def test_a_second_stage_transforms_the_images_it_draws(run: tuple[nn.Module, MNI
 
 def test_the_settings_of_earlier_records_have_their_hash() -> None:
     as_before = ["posthoc.weight_decay=0", "posthoc.transforms=false"]
-    values = determining(composed("posthoc=lws", *as_before))
+    values = result_config(composed("posthoc=lws", *as_before))
     earlier = {"_partial_", "_target_", "batch_size", "lr", "steps"}
     assert {key[8:] for key in values if key.startswith("posthoc.")} == earlier
 

@@ -87,9 +87,9 @@ def test_a_config_of_an_earlier_version_is_the_same_run() -> None:
     config = composed("loss=vs", "metrics=calibration")
     old = OmegaConf.create(identity.rename(OmegaConf.to_container(config), identity.RENAMED))
     assert (
-        identity.determining(old)
-        == identity.determining(identity.to_current(old))
-        == identity.determining(config)
+        identity.result_config(old)
+        == identity.result_config(identity.to_current(old))
+        == identity.result_config(config)
     )
     assert identity.to_current(old).loss._target_ == "mnist_imbalance.methods.losses.vs"
     assert identity.to_current(old) == identity.to_current(config)
@@ -99,13 +99,13 @@ def test_the_hash_ignores_where_and_how_a_run_is_made_and_new_keys_at_their_old_
     same = ["runs_dir=x", "threads=2", "data.dir=x", "trainer=gpu", "metrics=labels", "mix=none"]
     same += ["trainer.enable_progress_bar=false", "+trainer.max_time={hours:1}", "posthoc=none"]
     same += ["trainer.max_steps=-1", "data.copied=minority", "model.hidden_size=64"]
-    assert identity.determining(composed(*same)) == identity.determining(composed())
+    assert identity.result_config(composed(*same)) == identity.result_config(composed())
 
 
 def test_a_condition_is_named_by_its_data_its_loss_and_the_changes() -> None:
     def name(*overrides: str, **chosen: str) -> str:
         choices = CHOICES | {"data/sampler": "shuffle"} | chosen
-        return identity.condition_of(identity.determining(composed(*overrides)), choices)
+        return identity.condition_of(identity.result_config(composed(*overrides)), choices)
 
     original = name("data=original", "data.keep=0.5", "+model.depth=3", data="original")
     assert original == "original, data.keep=0.5, model.depth=3"

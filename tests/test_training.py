@@ -19,7 +19,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 import mnist_imbalance
 from mnist_imbalance import train
 from mnist_imbalance.errors import STOPPED, ConfigError
-from mnist_imbalance.records.identity import determining
+from mnist_imbalance.records.identity import result_config
 from mnist_imbalance.records.result import read_predictions
 from mnist_imbalance.training.callbacks import SeedEveryEpoch
 from mnist_imbalance.training.classifier import Classifier
@@ -100,7 +100,7 @@ def test_a_finished_run_is_only_read(tmp_path: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in folder.path.rglob("*")}
     assert fitted(tmp_path, TWO, "threads=2", "logger=none")[1] == result
     assert before == {path: path.stat().st_mtime_ns for path in folder.path.rglob("*")}
-    assert determining(composed("logger=none")) == determining(composed())
+    assert result_config(composed("logger=none")) == result_config(composed())
     with folder.lock(), pytest.raises(ConfigError, match="another process is at work in"):
         fitted(tmp_path, TWO)
     task = ["data/source=debug", "trainer=cpu", TWO, "data.batch_size=64"]

@@ -89,7 +89,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def determining(config: DictConfig) -> dict[str, Any]:
+def result_config(config: DictConfig) -> dict[str, Any]:
     """Return the values that determine a run's result, ``{"data.keep": 0.1, ...}``, sorted."""
     flat = flatten(rename(OmegaConf.to_container(config, resolve=True), RENAMED))
     return {
@@ -118,7 +118,7 @@ def condition_of(
         for group, choice in choices.items()
         if group.startswith(NAMED_IF_CHANGED) and choice != usual[group]
     }
-    plain = determining(compose(tuple(f"{group}={choice}" for group, choice in named.items())))
+    plain = result_config(compose(tuple(f"{group}={choice}" for group, choice in named.items())))
     parts = [] if data == "imbalanced" and loss != "plain" else [data]
     parts += [] if loss == "plain" else [loss]
     parts += [f"{group}={named[group]}" for group in sorted(named.keys() - set(CHOICES))]

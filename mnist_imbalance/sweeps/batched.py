@@ -31,7 +31,7 @@ from mnist_imbalance.config import check, compose_with
 from mnist_imbalance.data.module import Slices
 from mnist_imbalance.errors import ConfigError, describe_failure
 from mnist_imbalance.methods.losses import GroupDRO
-from mnist_imbalance.records.identity import SEEDS, determining, hash_config
+from mnist_imbalance.records.identity import SEEDS, result_config, hash_config
 from mnist_imbalance.records.result import Result, write_record
 from mnist_imbalance.sweeps.stacked import Stacked
 from mnist_imbalance.training import run as training
@@ -67,7 +67,7 @@ def program(config: DictConfig) -> str | None:
         loss: Any = locate(config.loss._target_)
     except Exception:  # its own training names the mistake
         return None
-    values = determining(config)
+    values = result_config(config)
     mapped = (
         values["optimizer._target_"] in ELEMENTWISE
         and (not config.get("scheduler") or values.get("scheduler._target_") in SCHEDULERS)
@@ -256,7 +256,7 @@ def record(run: Run, result: Result, part: training.Parts) -> None:
 
 def fit_stacked(parts: dict[Run, training.Parts], show_progress: bool) -> dict[Run, Result | str]:
     """Train runs in locked folders as one; return nothing if they must be trained one by one."""
-    hashes = {str(run.folder.path): hash_config(determining(run.config)) for run in parts}
+    hashes = {str(run.folder.path): hash_config(result_config(run.config)) for run in parts}
     shared = RunFolder(Path(min(hashes)) / f"side_by_side_{hash_config(hashes)[:16]}")
     outcomes: dict[Run, Result | str] = {}
     try:

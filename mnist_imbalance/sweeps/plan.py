@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field
 from mnist_imbalance.config import compose_with
 from mnist_imbalance.data.seeds import Seed
 from mnist_imbalance.errors import ConfigError
-from mnist_imbalance.records.identity import determining, hash_config
+from mnist_imbalance.records.identity import result_config, hash_config
 
 if TYPE_CHECKING:
     import pandas
@@ -120,7 +120,7 @@ def planned(experiment: str, overrides: Sequence[str]) -> PlannedRun:
     config = copy.deepcopy(base)
     for override in values:
         OmegaConf.update(config, override.key_or_group, override.value())
-    return PlannedRun(experiment, words, determining(config), hydra.runtime.choices)
+    return PlannedRun(experiment, words, result_config(config), hydra.runtime.choices)
 
 
 def runs_of(experiment: str, study: Study) -> Iterator[PlannedRun]:

@@ -22,7 +22,7 @@ from pydantic import BaseModel, Field, PositiveInt, ValidationError
 from mnist_imbalance.config import CONF, compose_with, start
 from mnist_imbalance.data.seeds import Seed, derive
 from mnist_imbalance.errors import ConfigError, as_config_error, naming, one_line_errors
-from mnist_imbalance.records.identity import determining, hash_config
+from mnist_imbalance.records.identity import result_config, hash_config
 from mnist_imbalance.sweeps.launch import Outcome, check_launcher, launch
 from mnist_imbalance.sweeps.plan import Seeds
 
@@ -119,7 +119,7 @@ def search(config: DictConfig) -> None:
     keys = check_search(config.search, given)
     seeds = keys.seeds or [config.seed]
     batch = keys.batch or max(1, min((os.cpu_count() or 1) // len(seeds), keys.budget // 4))
-    training = determining(OmegaConf.masked_copy(config, [*map(str, config.keys() - {"search"})]))
+    training = result_config(OmegaConf.masked_copy(config, [*map(str, config.keys() - {"search"})]))
     own = keys.model_dump(exclude={"budget"}) | {"seeds": seeds}
     folder = Path(config.runs_dir) / "search" / hash_config(training | {"search": own})[:12]
 

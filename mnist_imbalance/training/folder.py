@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 import mnist_imbalance
 from mnist_imbalance.errors import ConfigError
-from mnist_imbalance.records.identity import determining
+from mnist_imbalance.records.identity import result_config
 from mnist_imbalance.records.result import Result, read_record, write_whole
 
 PACKAGE = Path(mnist_imbalance.__file__).parent
@@ -59,8 +59,8 @@ class RunFolder:
         result = self.result()
         if not result and not self.config_file.exists():
             return None
-        recorded = result.config if result else determining(self.config())
-        values = determining(config)
+        recorded = result.config if result else result_config(self.config())
+        values = result_config(config)
         keys = sorted(values.keys() | recorded.keys())
         if differing := [key for key in keys if values.get(key) != recorded.get(key)]:
             other = f"{self.path} holds a run with other values of {', '.join(differing)}"

@@ -147,7 +147,7 @@ def fields_of(
     config: DictConfig, hydra: HydraConf, compose: Callable[..., DictConfig] = compose_with
 ) -> dict[str, Any]:
     """Return the fields of a run's record that are known before training."""
-    values, choices = identity.determining(config), hydra.runtime.choices
+    values, choices = identity.result_config(config), hydra.runtime.choices
     return {
         "config_hash": identity.hash_config(values),
         "condition": identity.condition_of(values, choices, compose),
