@@ -43,7 +43,7 @@ AS_REPORTED = {
     **table_1(groups(0.665, 0.6), IMBALANCED, AUGMENTED, groups(0.66, 0.64)),
     **sweep(peak_at(7), -0.004),
 }
-BETTER = {name: [accuracy + 0.11 for accuracy in of] for name, of in AS_REPORTED.items()}
+BETTER = {name: [accuracy + 0.11 for accuracy in own] for name, own in AS_REPORTED.items()}
 OTHERWISE = {
     **table_1(groups(0.4, 0.7), groups(0.7, 0.6), groups(0.76, 0.74), groups(0.65, 0.45)),
     **sweep({weight: 0.5 + 0.02 * weight for weight in WEIGHTS}, 0.01),
@@ -62,25 +62,25 @@ def runs_of(val: World | None = None, **worlds: World) -> pd.DataFrame:
     for model, world in worlds.items():
         scale = 0.003 if model == "lstm" else 0.002
         for seed in range(3):
-            for place, (name, per_label) in enumerate(world.items()):
+            for position, (name, per_label) in enumerate(world.items()):
                 test, scored_val = (
                     [
-                        accuracy + scale * (seed - 1) * ((10 * place + label) * GOLDEN % 1)
+                        accuracy + scale * (seed - 1) * ((10 * position + label) * GOLDEN % 1)
                         for label, accuracy in enumerate(scored)
                     ]
                     for scored in (per_label, (val or world)[name])
                 )
                 make: Any = weighted if isinstance(name, int) else run
                 rows.append(make(name, seed, test, scored_val, model=model, loss=""))
-    return tables.on_grounds(pd.DataFrame(rows))
+    return tables.assign_budgets(pd.DataFrame(rows))
 
 
 def lstm_of(runs: pd.DataFrame) -> Accuracies:
     return next(iter(tables.families(runs, tables.EPOCHS)))[-1]
 
 
-def judged(claim: str, of: Accuracies) -> Judgement:
-    return judge(EFFECTS[claim](of))
+def judged(claim: str, own: Accuracies) -> Judgement:
+    return judge(EFFECTS[claim](own))
 
 
 @pytest.fixture(scope="module")
@@ -104,28 +104,28 @@ def test_every_claim_can_hold_and_be_contradicted(
 
 def test_a_missing_run_leaves_its_seed_out(worlds: dict[str, Accuracies]) -> None:
     assert [*CLAIMS] == [*EFFECTS]
-    of = Accuracies(worlds["as reported"].runs.drop(index=("lstm", "original", 2)), "lstm")
+    own = Accuracies(worlds["as reported"].runs.drop(index=("lstm", "original", 2)), "lstm")
     for claim in CLAIMS:
         needs_it = "original" in CLAIMS[claim]["statistic"] or "loss" in CLAIMS[claim]["statistic"]
-        assert not needs_it or judged(claim, of).n == 2, claim
-    assert judged("the_peak_is_7", of).n == 3
+        assert not needs_it or judged(claim, own).n == 2, claim
+    assert judged("the_peak_is_7", own).n == 3
 
 
 @pytest.mark.parametrize("lost", [-0.1, 0.0])
 def test_without_a_certain_loss_nothing_is_judged_restored(lost: float) -> None:
-    of = lstm_of(runs_of(lstm=table_1(*[groups(0.5 + up, 0.5) for up in (lost, 0, 0.1, 0.1)])))
+    own = lstm_of(runs_of(lstm=table_1(*[groups(0.5 + up, 0.5) for up in (lost, 0, 0.1, 0.1)])))
     for claim in ("augmented_40_does_not_restore", "weighting_restores"):
-        judgement = judged(claim, of)
+        judgement = judged(claim, own)
         assert (judgement.n, judgement.verdict) == (0, "undecided")
     with pytest.raises(KeyError):  # no sweep
-        judged("the_peak_is_7", of)
+        judged("the_peak_is_7", own)
 
 
 def test_a_weight_is_chosen_on_validation_data_and_measured_on_the_test_set(
     worlds: dict[str, Accuracies],
 ) -> None:
-    of = lstm_of(runs_of(lstm=sweep(peak_at(7), 0.0), val=sweep(peak_at(3), 0.0)))
-    assert judged("minority_peaks_inside", of).effect == pytest.approx(0.57 - 0.59, abs=0.004)
+    own = lstm_of(runs_of(lstm=sweep(peak_at(7), 0.0), val=sweep(peak_at(3), 0.0)))
+    assert judged("minority_peaks_inside", own).effect == pytest.approx(0.57 - 0.59, abs=0.004)
     largest = judged("minority_peaks_inside", worlds[""])
     assert largest.effect == pytest.approx(0.68 - 0.70, abs=0.004)  # is none of the lower
     others: World = {1: groups(0.99, 0.1), 15: groups(0.99, 0.1), 50: groups(0.99, 0.1)}

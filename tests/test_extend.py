@@ -15,11 +15,11 @@ from mnist_imbalance.records.result import read_record
 PAGE = (REPOSITORY / "docs" / "extend.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL))
 FILE = re.compile(r"`((?:conf|mnist_imbalance)/[\w/]+\.\w+)`:\n\n```\w+\n(.*?)```", re.DOTALL)
-# commands of one module each, each in a folder of its own; a process each would take minutes
+# one module per command, each in a folder of its own; one process per command would take minutes
 ONE_BY_ONE = """
 import os, runpy, shlex, sys
-for place, command in zip(sys.argv[1::2], sys.argv[2::2]):
-    os.chdir(place)
+for folder, command in zip(sys.argv[1::2], sys.argv[2::2]):
+    os.chdir(folder)
     python, option, module, *given = shlex.split(command)
     assert (python, option) == ("python", "-m")
     sys.argv[:] = [module, *given]
@@ -28,27 +28,27 @@ for place, command in zip(sys.argv[1::2], sys.argv[2::2]):
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the package with the files of all examples, and a folder for each command."""
-    place, commands = tmp_path_factory.mktemp("extended"), list[str]()
+    root, commands = tmp_path_factory.mktemp("extended"), list[str]()
     for folder in ("conf", "mnist_imbalance", "hydra_plugins"):
-        shutil.copytree(REPOSITORY / folder, place / folder)
+        shutil.copytree(REPOSITORY / folder, root / folder)
     for file, text in FILE.findall(PAGE):
-        assert not (place / file).exists(), file
-        (place / file).write_text(text, encoding="utf-8")
+        assert not (root / file).exists(), file
+        (root / file).write_text(text, encoding="utf-8")
     for section, text in SECTIONS.items():
-        (place / section / "results").mkdir(parents=True)
-        (place / section / "data").symlink_to(REPOSITORY / "data")
+        (root / section / "results").mkdir(parents=True)
+        (root / section / "data").symlink_to(REPOSITORY / "data")
         [command] = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
-        commands += [str(place / section), command]
+        commands += [str(root / section), command]
     done = subprocess.run(
         [sys.executable, "-c", ONE_BY_ONE, *commands],
-        env={**os.environ, "PYTHONPATH": str(place)},
+        env={**os.environ, "PYTHONPATH": str(root)},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    return place
+    return root
 
 
 KNOWN_BY: dict[str, dict[str, object]] = {
@@ -64,7 +64,7 @@ KNOWN_BY: dict[str, dict[str, object]] = {
 
 
 def test_every_example_can_be_trained_and_an_overlay_is_a_condition_of_the_report(
-    place: Path,
+    root: Path,
 ) -> None:
     assert list(SECTIONS) == [*KNOWN_BY, "An overlay"]
     results = {}
@@ -72,7 +72,7 @@ def test_every_example_can_be_trained_and_an_overlay_is_a_condition_of_the_repor
         if section != "Transforms":
             files = FILE.findall(SECTIONS[section])
             assert [Path(file).suffix for file, _ in files] == [".py", ".yaml"]
-        [file] = (place / section / "runs").rglob("result.json")
+        [file] = (root / section / "runs").rglob("result.json")
         result = read_record(file.parent)
         assert result, section
         assert known_by.items() <= result.model_dump().items()
@@ -85,6 +85,6 @@ def test_every_example_can_be_trained_and_an_overlay_is_a_condition_of_the_repor
     test = results["A metric"].test
     assert test.accuracy < (test.metrics["top_two"] or 0) < 1
     assert -1 <= (test.metrics["mcc"] or 0) <= 1
-    tables = place / "An overlay" / "runs" / "report" / "tables"
+    tables = root / "An overlay" / "runs" / "report" / "tables"
     conditions = (tables / "all_conditions.csv").read_text()
     assert "log_weighted" in conditions and "linear" in conditions

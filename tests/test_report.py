@@ -36,8 +36,8 @@ def made(**others: Any) -> list[dict[str, Any]]:
 def known_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """What the template is filled with."""
     raw = pd.DataFrame(rows)
-    tabulated = tables.tabulate(raw, np.array([], int))
-    known = {"tables": tabulated, "runs": tables.on_grounds(raw), "damaged": ["a file"]}
+    tabulated = tables.all_tables(raw, np.array([], int))
+    known = {"tables": tabulated, "runs": tables.assign_budgets(raw), "damaged": ["a file"]}
     return known | {"figures": {}, "no_images": "no archive"}
 
 
@@ -96,7 +96,7 @@ def test_numbers_and_names_as_a_reader_writes_them() -> None:
     names = ["weighted, loss.minority_weight=3, loss.normalize=count", "per_label, data.keep=0.05"]
     assert [*map(words.title, names)] == ["weight 3, by images", "AI3607's weights, data.keep=0.05"]
     names = ["weighted", "mine", "imbalanced", "weighted, loss.minority_weight=10", "original"]
-    sorted_names = pd.Series(names, name="condition").sort_values(key=words.place).tolist()
+    sorted_names = pd.Series(names, name="condition").sort_values(key=words.sort_key).tolist()
     assert sorted_names == ["original", "imbalanced", "weighted", names[3], "mine"]
 
 
@@ -140,11 +140,11 @@ def check_mistakes(html: str) -> None:
     """The explorer shows mistakes of the run that it names, and curves over the same steps."""
     [data] = re.findall(r'<script type="application/json" id="data">(.*?)</script>', html)
     runs, _ = records.read([REPOSITORY / "results" / "full.parquet"])
-    runs = tables.on_grounds(runs[(runs.model == "lstm") & (runs.optimizer == "adam")])
+    runs = tables.assign_budgets(runs[(runs.model == "lstm") & (runs.optimizer == "adam")])
     images, copies = page.read_images([])
     chosen = {"model": "LSTM", "optimizer": "Adam", "condition": "imbalanced"}
     [shown, *_] = [s for s in json.loads(data)["sets"] if chosen.items() <= s.items()]
-    own = tables.on(runs, shown["ground"]).query("condition == 'imbalanced'")
+    own = tables.select_budget(runs, shown["ground"]).query("condition == 'imbalanced'")
     own = own[own.seed == shown["seed"]]
     [predicted] = records.predictions(own).values()
     assert len(shown["mistakes"]) > 5

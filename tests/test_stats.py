@@ -92,12 +92,12 @@ def test_a_family_is_corrected_by_holm() -> None:
         | {"p_holds": up, "p_contradicted": down, "p_within": math.nan}
         for family, (up, down) in (*((1, way) for way in ways), (2, ways[2]))
     ]
-    found = stats.corrected(rows, ["family"], ["corrected", "p_corrected"])
+    found = stats.apply_holm(rows, ["family"], ["corrected", "p_corrected"])
     # two-sided .002, .04, .02 and .8: times 4, 2 and 3 of four claims; the last at most 1
     expected = [0.008, math.nan, 0.08, 0.06, 0.8, 0.04]
     assert found.p_corrected.to_numpy() == pytest.approx(expected, nan_ok=True)
     assert [*found.corrected] == ["holds", *["undecided"] * 4, "contradicted"]
-    assert [*stats.corrected([], ["family"], ["n", "corrected"])] == ["n", "corrected"]
+    assert [*stats.apply_holm([], ["family"], ["n", "corrected"])] == ["n", "corrected"]
 
 
 def ratio(gained: list[float], lost: list[float]) -> tuple[float, ...]:
@@ -229,7 +229,7 @@ def test_an_effect_at_the_margin_is_rarely_no_difference(
 def test_a_family_of_ten_is_wrong_at_its_level(n: int) -> None:
     judgements = [judgement._asdict() for judgement in studies(n, 0.0, count=FAMILY)]
     rows = [judgement | {"family": at // FAMILY} for at, judgement in enumerate(judgements)]
-    found = stats.corrected(rows, ["family"], ["family", "verdict", "corrected"])
+    found = stats.apply_holm(rows, ["family"], ["family", "verdict", "corrected"])
     wrong = found[["verdict", "corrected"]].isin(["holds", "contradicted"]).groupby(found.family)
     single, family = wrong.any().mean()
     assert single > 0.3  # 1 − 0.95¹⁰ is 0.4
@@ -254,7 +254,7 @@ def test_fiellers_interval_covers_the_true_fraction(n: int, spread: float) -> No
 
 
 LABELS = np.repeat([0, 1], [60, 120])
-LEVELS = np.array([[1.5, 1.0], [0.8, 0.6]])  # probits: a row a condition, a column a label
+LEVELS = np.array([[1.5, 1.0], [0.8, 0.6]])  # probits: one row per condition, one column per label
 
 
 @of_seeds

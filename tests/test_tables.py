@@ -11,9 +11,9 @@ import pytest
 from made_runs import LABELS, groups, predictions, run
 
 from mnist_imbalance.records import table as records
-from mnist_imbalance.report import figures, methods, tables, words
+from mnist_imbalance.report import figures, ranking, tables, words
 from mnist_imbalance.report.stats import estimate, fieller
-from mnist_imbalance.report.tables import EPOCHS, STEPS, on_grounds
+from mnist_imbalance.report.tables import EPOCHS, STEPS, assign_budgets
 
 pytest_plugins = ["made_runs"]
 LAST = {"trainer.max_steps": 11650}
@@ -38,7 +38,7 @@ def by_seed(reached: Mapping[str, Sequence[float]], **others: Any) -> list[dict[
 
 
 def made() -> pd.DataFrame:
-    """Runs on both grounds, and the original set at equal epochs."""
+    """Runs at both budgets, and the original set at equal epochs."""
     rows = by_seed(AT_STEPS, epochs=28, per_epoch=430, config=LAST) + by_seed(AT_BOTH)
     rows += by_seed({"original": (0.95, 0.96, 0.97)}, per_epoch=430) + by_seed(CNN, model="cnn")
     return pd.DataFrame(rows)
@@ -46,7 +46,7 @@ def made() -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def runs() -> pd.DataFrame:
-    return on_grounds(made())
+    return assign_budgets(made())
 
 
 def test_a_fraction_is_paired_by_seed(runs: pd.DataFrame) -> None:
@@ -92,15 +92,15 @@ def test_a_comparison_is_over_seeds_and_over_images(
     assert math.isnan(row.low_images)
 
 
-def test_runs_that_stand_on_no_ground_say_why() -> None:
+def test_runs_that_are_in_no_comparison_say_why() -> None:
     rows = made()
     other = [run("imbalanced", s, groups(0.1, 0.1), epochs=e) for s, e in ((0, 1), (1, 200))]
     other += [run("original", 0, groups(0, 0), config={"trainer.limit_train_batches": 0.1})]
     other += [run("weighted", 0, groups(0, 0), config={"data.note": 1})]
     other += [run("imbalanced", 0, groups(0, 0), config={"scheduler._target_": "cosine"})]
-    found = on_grounds(pd.concat([rows, pd.DataFrame(other)], ignore_index=True))
+    found = assign_budgets(pd.concat([rows, pd.DataFrame(other)], ignore_index=True))
     assert len(found) == len(rows) + 4  # one is of the methods
-    pd.testing.assert_frame_equal(tables.differences(found), tables.differences(on_grounds(rows)))
+    pd.testing.assert_frame_equal(*map(tables.differences, (found, assign_budgets(rows))))
     assert tables.left_out(found)[["why", "condition", "seeds"]].to_numpy().tolist() == [
         ["trained on a part of the images", "original", "0"],
         ["of another length", "imbalanced", "0"],
@@ -108,9 +108,9 @@ def test_runs_that_stand_on_no_ground_say_why() -> None:
         ["another run has the same name", "weighted", "0"],
     ]
     two = [run("imbalanced", 0, groups(0.5, 0.9), epochs=epochs) for epochs in (1, 50)]
-    found = on_grounds(pd.DataFrame(two))  # the longest of equally many lengths
+    found = assign_budgets(pd.DataFrame(two))  # the longest of equally many lengths
     assert found[found[EPOCHS]].epochs.tolist() == found[found[STEPS]].epochs.tolist() == [50]
-    without = on_grounds(pd.DataFrame([run("original", s, groups(0.5, 0.9)) for s in range(2)]))
+    without = assign_budgets(pd.DataFrame([run("original", s, groups(0.5, 0.9)) for s in range(2)]))
     assert without[EPOCHS].all()
 
 
@@ -122,27 +122,27 @@ def test_groups_and_labels_are_those_of_the_records() -> None:
         for name in ("original", "imbalanced", "weighted")
         for seed in range(2)
     ]
-    found = on_grounds(pd.DataFrame(rows))
+    found = assign_budgets(pd.DataFrame(rows))
     means = tables.all_conditions(found).set_index(["condition", "label"])["mean"]
     assert means["original"].to_dict() == pytest.approx(
         {"many": 0.85, "medium": 0.7, "few": 0.55, "all": 0.7}
     )
-    everything = tables.tabulate(pd.DataFrame(rows), NO_LABELS)
+    everything = tables.all_tables(pd.DataFrame(rows), NO_LABELS)
     assert everything["claims"].empty
     assert set(everything["restored"].rare) == {"many"}
     assert set(everything["restored"].frequent) == {"medium"}
-    mixed = on_grounds(pd.concat([pd.DataFrame(rows), made()], ignore_index=True))
+    mixed = assign_budgets(pd.concat([pd.DataFrame(rows), made()], ignore_index=True))
     assert tables.rare_and_frequent(mixed) == ("0-4", "5-9")  # of most runs
     assert tables.all_conditions(mixed).query("label == 'few'").n.tolist() == [2, 2, 2]
     none = pd.DataFrame(rows[:1]).iloc[:0]
-    assert all(table.empty for table in tables.tabulate(none, NO_LABELS).values())
+    assert all(table.empty for table in tables.all_tables(none, NO_LABELS).values())
 
 
 def crossed(*gone: tuple[int, int]) -> pd.DataFrame:
     rare = 0.7 + np.random.default_rng(0).integers(-9, 9, (4, 4)) / 100
     pairs = [pair for pair in product(range(4), repeat=2) if pair not in gone]
     rows = [run("imbalanced", s, groups(rare[d, s], 0.9), data_seed=d) for d, s in pairs]
-    return on_grounds(pd.DataFrame(rows))
+    return assign_budgets(pd.DataFrame(rows))
 
 
 def test_the_spread_of_crossed_seeds_is_split() -> None:
@@ -152,7 +152,7 @@ def test_the_spread_of_crossed_seeds_is_split() -> None:
     assert set(found.n) == {16}
     assert set(tables.components(crossed((3, 0))).n) == {9}  # the largest square of first seeds
     assert tables.components(crossed((0, 1))).empty
-    shown = tables.on(crossed(), EPOCHS)
+    shown = tables.select_budget(crossed(), EPOCHS)
     assert (shown.seed == shown.data_seed).all()  # other images appear in no other table
 
 
@@ -162,7 +162,7 @@ LEVELS = {"original": 0.99, "weighted": 0.9, "vs": 0.702, "mix=mixup": 0.701, "i
 Tables = dict[str, pd.DataFrame]
 
 
-def of_method(name: str, keep: float, seed: int, test: float, **others: Any) -> dict[str, Any]:
+def method_run(name: str, keep: float, seed: int, test: float, **others: Any) -> dict[str, Any]:
     keep = 1.0 if name == "original" else keep
     base = f"imbalanced, {name}" if "mix=" in name else name
     condition = f"{base}, {f'data.keep={keep}, ' if keep < 0.1 else ''}{CHANGED}"
@@ -178,14 +178,14 @@ def found() -> Tables:
         noise = {"weighted": seed, "vs": -seed, "mix=mixup": seed * (seed - 1)}
         for name, level in LEVELS.items():
             reached = level - (0.1 if keep < 0.1 else 0) + 0.002 * noise.get(name, 0)
-            rows.append(of_method(name, keep, seed, reached, test_metrics={"nll": seed}))
-    rows += [of_method("weighted, loss.minority_weight=3", 0.1, 0, 0.95, val=groups(0.8, 0.8))]
-    rows += [of_method("vs", 0.1, 0, 0.1, optimizer="adam")]  # trained otherwise
-    rows += [of_method("vs", 0.1, 9, 0.1, data_seed=0)]  # with other images
+            rows.append(method_run(name, keep, seed, reached, test_metrics={"nll": seed}))
+    rows += [method_run("weighted, loss.minority_weight=3", 0.1, 0, 0.95, val=groups(0.8, 0.8))]
+    rows += [method_run("vs", 0.1, 0, 0.1, optimizer="adam")]  # trained otherwise
+    rows += [method_run("vs", 0.1, 9, 0.1, data_seed=0)]  # with other images
     another = SCHEDULE | {"data.keep": 0.1, "data.order_seed": 1000}
-    rows += [of_method("imbalanced", 0.1, 0, 0.1, config=another)]  # plain in another order
-    rows += [of_method("mix=remix", 0.1, 0, 0.99)]  # one seed of three
-    return methods.tabulate(pd.DataFrame(rows))
+    rows += [method_run("imbalanced", 0.1, 0, 0.1, config=another)]  # plain in another order
+    rows += [method_run("mix=remix", 0.1, 0, 0.99)]  # one seed of three
+    return ranking.ranking_tables(pd.DataFrame(rows))
 
 
 def test_methods_are_ranked_beside_plain(found: Tables) -> None:
@@ -212,9 +212,9 @@ def test_methods_that_are_not_told_apart_are_joined(found: Tables) -> None:
     own = found["pairs"][found["pairs"].keep == 0.1]
     assert (len(found["pairs"]), len(own)) == (2 * 6, 6)
     assert (own[own["first"] == "weighted"].p_corrected < 0.05).all()
-    assert methods.cliques(own) == [("mix=mixup", "plain")]
-    assert methods.cliques(own.assign(p_corrected=1.0)) == [("weighted", "plain")]
-    assert methods.cliques(own.assign(p_corrected=0.0)) == []
+    assert ranking.cliques(own) == [("mix=mixup", "plain")]
+    assert ranking.cliques(own.assign(p_corrected=1.0)) == [("weighted", "plain")]
+    assert ranking.cliques(own.assign(p_corrected=0.0)) == []
 
 
 @pytest.mark.usefixtures("kept_in_memory")
@@ -224,11 +224,11 @@ def test_an_imbalance_with_a_fraction_for_each_label_is_ranked() -> None:
     for name, seed in product(("imbalanced", "vs", "weighted"), range(2)):
         condition, config = f"{name}, data.keep={own}, {CHANGED}", SCHEDULE | {"data.keep": own}
         rows.append(run(condition, seed, groups(0.5 + seed / 10, 0.9), config=config))
-        rows.append(of_method(name, 0.1, seed, 0.7))
+        rows.append(method_run(name, 0.1, seed, 0.7))
     raw = pd.DataFrame(rows)
-    tabulated = tables.tabulate(raw, NO_LABELS)
+    tabulated = tables.all_tables(raw, NO_LABELS)
     assert {*tabulated["ranked"].keep} == {str(own), 0.1}
     drawn = figures.svg(figures.draw_ranked(tabulated["ranked"], tabulated["pairs"]))
-    known = {"tables": tabulated, "runs": tables.on_grounds(raw), "damaged": []}
+    known = {"tables": tabulated, "runs": tables.assign_budgets(raw), "damaged": []}
     text = words.render("report.md.j2", **known, figures={}, no_images="")
     assert all(f"LSTM, {own} kept" in page for page in (drawn, text))

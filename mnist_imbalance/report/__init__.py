@@ -1,1 +1,1 @@
-"""From finished runs to tables, figures, claims and pages; imports no training code."""
+"""From finished runs to tables, figures, claims and pages; trains nothing."""

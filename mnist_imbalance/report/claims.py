@@ -1,6 +1,6 @@
 """What AI3607 says: its numbers, and its sentences as effects that runs can contradict.
 
-Effects have a row a seed and a column a comparison, each above zero where the sentence is true.
+Effects have one row per seed and one column per comparison, above zero where the sentence is true.
 The rules and margins are those of ``docs/protocol.md``.
 """
 
@@ -52,7 +52,7 @@ def published_in_text(condition: str, label: str) -> float:
 
 
 class Accuracies:
-    """Accuracies by seed of one model and optimizer on one ground; KeyError where no such runs."""
+    """Accuracies by seed of one model and optimizer at one budget; KeyError where no such runs."""
 
     def __init__(self, runs: pd.DataFrame, model: str) -> None:
         self.runs, self.model, self.margin = runs, model, margin_of(model)
@@ -69,17 +69,17 @@ class Accuracies:
 
     def sweep(self, label: str, split: str = "test") -> pd.DataFrame:
         """Return accuracies by seed and by AI3607's weights, all of which must have been tried."""
-        names = {w: "weighted" + f", loss.minority_weight={w}" * (w != PEAK) for w in WEIGHTS}
+        names = {w: f"weighted, loss.minority_weight={w}" for w in WEIGHTS} | {PEAK: "weighted"}
         return pd.DataFrame({w: self(name, label, split) for w, name in names.items()}).dropna()
 
 
-def of(names: Iterable[str], effect: Callable[[str], pd.Series]) -> pd.DataFrame:
-    """Return an effect of several conditions or labels."""
+def effects_by(names: Iterable[str], effect: Callable[[str], pd.Series]) -> pd.DataFrame:
+    """Return the effect for each of several conditions or labels."""
     return pd.DataFrame({name: effect(name) for name in names})
 
 
-def regained(a: Accuracies, condition: str) -> pd.Series:
-    """Return what labels 0-4 regain less half of their loss; nan where the loss is not certain."""
+def recovery(a: Accuracies, condition: str) -> pd.Series:
+    """Return what labels 0-4 recover less half of their loss; nan where the loss is uncertain."""
     loss = a.difference("original", "imbalanced", "0-4")
     gain = a.difference(condition, "imbalanced", "0-4")
     return gain - loss / 2 if estimate(loss).low > 0 else NAN * loss
@@ -102,7 +102,7 @@ def change_of_groups(a: Accuracies) -> pd.DataFrame:
 
 def keep_up(a: Accuracies) -> pd.Series:
     """Return how many labels are within the margin of the original data's, or above, less half."""
-    by_label = of("0123456789", lambda n: a.difference("per_label", "original", n)).dropna()
+    by_label = effects_by("0123456789", lambda n: a.difference("per_label", "original", n)).dropna()
     return (by_label.round(DECIMALS) >= -a.margin).sum(axis="columns") - by_label.shape[1] / 2
 
 
@@ -142,22 +142,22 @@ EFFECTS: dict[str, Callable[[Accuracies], Effects]] = {  # of the sentences in p
     "imbalance_lowers_0_4": lambda a: a.difference("original", "imbalanced", "0-4"),
     "imbalance_raises_5_9": lambda a: a.difference("imbalanced", "original", "5-9"),
     "change_is_like_the_cnns": change_of_groups,
-    "augmentation_brings_no_bounce": lambda a: of(
+    "augmentation_brings_no_bounce": lambda a: effects_by(
         AUGMENTED, lambda name: a.margin - a.difference(name, "imbalanced", "all")
     ),
-    "augmented_0_4_cannot_keep_up": lambda a: of(
+    "augmented_0_4_cannot_keep_up": lambda a: effects_by(
         AUGMENTED, lambda name: a(name, "5-9") - a(name, "0-4")
     ),
-    "augmented_40_does_not_restore": lambda a: -regained(a, "augmented_40"),
-    "augmented_100_does_not_restore": lambda a: -regained(a, "augmented_100"),
-    "augmentation_does_not_rebalance": lambda a: of(
+    "augmented_40_does_not_restore": lambda a: -recovery(a, "augmented_40"),
+    "augmented_100_does_not_restore": lambda a: -recovery(a, "augmented_100"),
+    "augmentation_does_not_rebalance": lambda a: effects_by(
         AUGMENTED, lambda name: gap(a, name) - gap(a, "imbalanced") / 2
     ),
-    "augmented_stays_below_original": lambda a: of(
+    "augmented_stays_below_original": lambda a: effects_by(
         AUGMENTED, lambda name: a.difference("original", name, "all")
     ),
-    "weighting_restores": lambda a: regained(a, "per_label"),
-    "weighting_overtakes_on_each": lambda a: of(
+    "weighting_restores": lambda a: recovery(a, "per_label"),
+    "weighting_overtakes_on_each": lambda a: effects_by(
         "01234", lambda label: a.difference("per_label", "imbalanced", label)
     ),
     "most_labels_keep_up": keep_up,
@@ -177,7 +177,7 @@ EFFECTS: dict[str, Callable[[Accuracies], Effects]] = {  # of the sentences in p
     "chosen_weights_beat_one_weight": lambda a: a.difference("per_label_chosen", "weighted", "all"),
     "labels_2_3_4_are_worst": lambda a: others_less_2_3_4(a, "imbalanced"),
     "labels_2_3_4_are_worst_augmented": lambda a: others_less_2_3_4(a, *AUGMENTED),
-    "cnn_beats_lstm": lambda a: of(
+    "cnn_beats_lstm": lambda a: effects_by(
         TABLE_1, lambda name: a(name, "all", model="cnn") - a(name, "all", model="lstm")
     ),
     "best_lstm_is_below_the_cnn": cnn_less_lstm,

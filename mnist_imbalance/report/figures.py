@@ -1,4 +1,4 @@
-"""Tidy tables → figures, one SVG each; on a transparent ground, so that any page may hold them."""
+"""Tidy tables → figures, one SVG each; the background is transparent, so any page may hold them."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -12,27 +12,23 @@ import pandas as pd
 import vl_convert
 
 from mnist_imbalance.report.claims import CONDITIONS
-from mnist_imbalance.report.methods import cliques
+from mnist_imbalance.report.ranking import cliques
 from mnist_imbalance.report.tables import REMEDIES
-from mnist_imbalance.report.words import file_name, group, kept, title
+from mnist_imbalance.report.words import file_name, group, keep_title, title
 
 Figure = alt.FacetChart
 Limits = tuple[float, float] | None
 Layout = tuple[str, int, int]  # the column that names the panels, panels in a row, width of one
 alt.data_transformers.disable_max_rows()
 
-GREY = "#7a7a7a"  # as legible on white as on GitHub's dark ground (4.3 to 1)
-COLORS = {  # other names get those of `SPARE`, in their order
-    **{"LSTM": "#8a5cc4", "CNN": "#12987a", "LSTM without ReLU": "#cf3d86"},
-    **{"AI3607's LSTM": "#8c8c8c", "all labels": GREY, "original": "#7d7d7d"},
-    **{"imbalanced": "#c0392b", "augmented 100 %": "#a87400", "10 copies": "#93c54b"},
-}
-SPARE = ["#d95f02", "#1f78b4", "#7b9e2f", "#b0447c", "#53b0bd", "#b08968"]
-TITLES = {"model": title, "optimizer": title, "condition": title, "label": group, "group": group}
-FACTS = [  # the columns that a mark's description names
-    *["model", "optimizer", "ground", "panel", "condition", "remedy", "method", "setting"],
-    *["label", "weight", "step", "true label", "predicted label", "images", "n"],
-]
+GREY = "#7a7a7a"  # as legible on white as on GitHub's dark background (4.3 to 1)
+COLORS = {"LSTM": "#8a5cc4", "CNN": "#12987a", "LSTM without ReLU": "#cf3d86"}
+COLORS |= {"AI3607's LSTM": "#8c8c8c", "all labels": GREY, "original": "#7d7d7d"}
+COLORS |= {"imbalanced": "#c0392b", "augmented 100 %": "#a87400", "10 copies": "#93c54b"}
+SPARE = ["#d95f02", "#1f78b4", "#7b9e2f", "#b0447c", "#53b0bd", "#b08968"]  # of others
+READABLE = {"model": title, "optimizer": title, "condition": title, "label": group, "group": group}
+FACTS = ["model", "optimizer", "ground", "panel", "condition", "remedy", "method", "setting"]
+FACTS += ["label", "weight", "step", "true label", "predicted label", "images", "n"]  # of a mark
 ACCURACY = "test accuracy"
 HOVER = alt.Description("hover:N")
 GREY_TEXT = {"labelColor": GREY, "labelFontSize": 12}
@@ -62,13 +58,13 @@ def color(rows: pd.DataFrame, column: str) -> alt.Color:
     return alt.Color(f"{column}:N", scale=scale)
 
 
-def described(rows: pd.DataFrame, quantity: str, form: str = ".1%") -> pd.DataFrame:
-    """Return rows with names for a reader, and ``hover``: the facts of a mark, a line each."""
+def add_descriptions(rows: pd.DataFrame, quantity: str, form: str = ".1%") -> pd.DataFrame:
+    """Return rows with names for a reader, and ``hover``: the facts of a mark, one per line."""
 
     def number(estimate: float) -> str:
         return format(estimate, form).replace("-", "−").replace("%", " %").replace("inf", "∞")
 
-    rows = rows.assign(**{name: rows[name].map(TITLES[name]) for name in TITLES if name in rows})
+    rows = rows.assign(**{name: rows[name].map(f) for name, f in READABLE.items() if name in rows})
     rows[quantity] = rows["mean"].map(number)
     if "low" in rows:
         ends = rows.low.map(number) + " to " + rows.high.map(number)
@@ -99,8 +95,8 @@ def curves(
     band = band.transform_filter("isValid(datum.low)")
     dots = base.mark_circle(aria=True, opacity=int(every == 1)).encode(mean, HOVER)
     layers = [band, base.mark_line().encode(mean), dots.transform_filter("datum.has_dot")]
-    place = rows.groupby([layout[0], line]).cumcount()
-    return panels(layers, rows.assign(has_dot=place % every == every // 2), layout, height)
+    at = rows.groupby([layout[0], line]).cumcount()
+    return panels(layers, rows.assign(has_dot=at % every == every // 2), layout, height)
 
 
 def intervals(
@@ -127,12 +123,12 @@ def intervals(
     return panels(layers, rows, layout, height * rows[y].nunique())
 
 
-def draw_confusion(confusion: pd.DataFrame) -> Figure:
+def draw_confusion_matrices(confusion: pd.DataFrame) -> Figure:
     """Draw confusion matrices, % of the true label (AI3607, Figures 1 and 2)."""
     rows = confusion.assign(mean=confusion["count"] / confusion.total)
     rows["images"] = rows["count"].astype(str) + " of " + rows.total.astype(str)
     rows["text"] = (100 * rows["mean"]).map("{:.0f}".format)
-    rows = described(rows, "fraction")
+    rows = add_descriptions(rows, "fraction")
     labels = alt.Axis(labelAngle=0, grid=False)
     x, y = alt.X("predicted label:O", axis=labels), alt.Y("true label:O", axis=labels)
     base = alt.Chart().encode(x, y, HOVER)
@@ -161,7 +157,7 @@ def draw_samples(samples: pd.DataFrame) -> Figure:
 
 def draw_over_weight(sweep: pd.DataFrame, of_labels: bool) -> Figure:
     """Draw labels' or groups' accuracies over the rare labels' weight (AI3607, Figures 4, 5)."""
-    rows = described(sweep[sweep.label.str.isdigit() == of_labels], ACCURACY)
+    rows = add_descriptions(sweep[sweep.label.str.isdigit() == of_labels], ACCURACY)
     axis = alt.Axis(grid=False, values=sorted({*sweep.weight}), labelSeparation=6)
     x = alt.X("weight:Q", axis=axis, scale=alt.Scale(zero=False)).title("weight of the rare labels")
     if of_labels:
@@ -174,14 +170,14 @@ def draw_models(conditions: pd.DataFrame, published: pd.DataFrame) -> Figure:
     own = conditions[["condition", "label"]].drop_duplicates().merge(published.dropna())
     own = own.assign(model="AI3607's LSTM", n="unknown").rename(columns={"published": "mean"})
     axis = alt.Axis(format="%", title=ACCURACY, tickCount=3)
-    rows = described(pd.concat([conditions, own]), ACCURACY)
+    rows = add_descriptions(pd.concat([conditions, own]), ACCURACY)
     return intervals(rows, "condition", axis, "model", ("label", 3, 190))
 
 
 def draw_differences(differences: pd.DataFrame) -> Figure:
     """Draw the paired differences of every condition to ``imbalanced``."""
     rows = differences.assign(**(100 * differences[["mean", "low", "high"]]))
-    rows = described(rows, "points more", "+.1f")
+    rows = add_descriptions(rows, "points more", "+.1f")
     at_zero = alt.condition(alt.datum.value == 0, alt.value(2), alt.value(0.5))
     axis = alt.Axis(title="points more than imbalanced", gridWidth=at_zero, tickCount=5)
     return intervals(rows, "condition", axis, "label", ("model", 2, 280))
@@ -190,7 +186,7 @@ def draw_differences(differences: pd.DataFrame) -> Figure:
 def draw_curves(by_step: pd.DataFrame) -> Figure:
     """Draw validation accuracy over optimizer steps with bands over seeds."""
     within = by_step[["low", "high"]].clip(0, 1)
-    rows = described(by_step.assign(**within), "validation accuracy")
+    rows = add_descriptions(by_step.assign(**within), "validation accuracy")
     rows["panel"] = rows.model + ", " + rows.label
     x = alt.X("step:Q", axis=alt.Axis(grid=False, tickCount=5)).title("optimizer steps")
     return curves(rows, x, "validation accuracy", "condition", ("panel", 2, 360), 250, every=5)
@@ -200,7 +196,7 @@ def draw_restored(restored: pd.DataFrame) -> Figure:
     """Draw the fraction of the loss that each remedy restores, the remedies in their order."""
     order = [*REMEDIES].index
     known = restored.sort_values("condition", key=lambda names: names.map(order), kind="stable")
-    rows = described(known.rename(columns={"fraction": "mean"}), "restored", ".2f")
+    rows = add_descriptions(known.rename(columns={"fraction": "mean"}), "restored", ".2f")
     rows = rows.assign(panel=rows.optimizer + ", " + rows.ground, low=rows.low.clip(-9))
     rows["high"] = rows.high.clip(upper=9)  # JSON has no infinity
     least, most = rows["mean"].min() - 0.1, rows["mean"].max() + 0.1
@@ -213,10 +209,10 @@ def draw_restored(restored: pd.DataFrame) -> Figure:
 def draw_ranked(ranked: pd.DataFrame, pairs: pd.DataFrame) -> Figure:
     """Draw the methods in their order; bars join those that are not told apart (Demšar, 2006)."""
     width, names = 230, {"seeds": "n", "mean_low": "low", "mean_high": "high"}
-    rows = described(ranked.drop(columns=[*names.values()]).rename(columns=names), ACCURACY)
-    rows["panel"] = rows.model + ", " + rows.keep.map(kept)
+    rows = add_descriptions(ranked.drop(columns=[*names.values()]).rename(columns=names), ACCURACY)
+    rows["panel"] = rows.model + ", " + rows.keep.map(keep_title)
     bars = [
-        (f"{title(model)}, {kept(keep)}", first, last, width + 10 + 7 * number)
+        (f"{title(model)}, {keep_title(keep)}", first, last, width + 10 + 7 * number)
         for (model, keep), own in pairs.groupby(["model", "keep"], sort=False)
         for number, (first, last) in enumerate(cliques(own))
     ]
@@ -250,8 +246,8 @@ def draw(tables: Mapping[str, pd.DataFrame]) -> dict[str, Figure]:
     for name, table, make in (
         ("learning", tables["learning_curves"], draw_curves),
         ("differences", differences, draw_differences),
-        ("figure_1", confusion.query("condition == 'original'"), draw_confusion),
-        ("figure_2", confusion.query("condition == 'imbalanced'"), draw_confusion),
+        ("figure_1", confusion.query("condition == 'original'"), draw_confusion_matrices),
+        ("figure_2", confusion.query("condition == 'imbalanced'"), draw_confusion_matrices),
         ("figure_4", sweep, partial(draw_over_weight, of_labels=True)),
         ("figure_5", sweep, partial(draw_over_weight, of_labels=False)),
         ("figure_6", conditions, partial(draw_models, published=published)),
@@ -263,8 +259,8 @@ def draw(tables: Mapping[str, pd.DataFrame]) -> dict[str, Figure]:
 
 
 def svg(figure: Figure) -> str:
-    """Return a figure as the content of an SVG file, two decimals a coordinate."""
+    """Return a figure as the content of an SVG file, two decimals per coordinate."""
     drawn = vl_convert.vegalite_to_svg(figure.to_dict(validate=False))
     drawn = re.sub(' aria-label="Title text [^"]*"', "", drawn)  # what is read there anyway
-    places = r' (?:d|transform|[xy][12])="[^"]*"'
-    return re.sub(places, lambda at: re.sub(r"(?<=\.\d\d)\d+", "", at[0]), drawn)
+    coordinates = r' (?:d|transform|[xy][12])="[^"]*"'
+    return re.sub(coordinates, lambda at: re.sub(r"(?<=\.\d\d)\d+", "", at[0]), drawn)

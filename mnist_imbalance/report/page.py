@@ -28,7 +28,7 @@ from mnist_imbalance.report import figures, tables
 from mnist_imbalance.report.words import group, render, title
 
 BLOCKS = {"explorer": '<div id="explore"></div>', "claims": '<div id="claims-list"></div>'}
-ROW, SHOWN, SEEDS = 40, 2, 20  # digits in a row, mistakes of a label, and seeds on the page
+ROW, MAX_MISTAKES, MAX_SEEDS = 40, 2, 20  # digits in a row, mistakes per label, seeds on the page
 
 
 def read_images(overrides: Iterable[str]) -> tuple[Images, list[Copy]]:
@@ -59,12 +59,12 @@ def samples(runs: pd.DataFrame, images: Images, copies: Sequence[Copy]) -> pd.Da
 def explore(runs: pd.DataFrame, images: Images | None) -> dict[str, Any]:
     """Return for JSON every condition with its curves, confusion matrix and some mistakes."""
     names = [*tables.FAMILY, "condition"]
-    parts = pd.concat([tables.on(runs, name).assign(ground=name) for name in tables.GROUNDS])
-    drawn = parts.groupby(names, sort=False).head(SEEDS).drop_duplicates("config_hash")
+    parts = pd.concat([tables.select_budget(runs, b).assign(ground=b) for b in tables.BUDGETS])
+    drawn = parts.groupby(names, sort=False).head(MAX_SEEDS).drop_duplicates("config_hash")
     groups, curves = [*dict.fromkeys(tables.rare_and_frequent(drawn))], tables.curves(drawn)
     curves["accuracy"] = (1000 * curves.accuracy).round().astype(int)
     labels = images.test[1].numpy() if images else np.array([], int)
-    right, predicted = tables.correct(drawn, labels), records.predictions(drawn)
+    right, predicted = tables.hits(drawn, labels), records.predictions(drawn)
     sets: list[dict[str, Any]] = []
     for keys, own in parts.groupby(names, sort=False):
         wide = curves[curves.config_hash.isin(own.config_hash)]
@@ -78,7 +78,7 @@ def explore(runs: pd.DataFrame, images: Images | None) -> dict[str, Any]:
         for seed, key in known.head(1).items():
             wrong = np.flatnonzero(~right[key])
             cells = pd.DataFrame({0: wrong, 1: labels[wrong], 2: predicted[key][wrong]})
-            first = cells.groupby(1).head(SHOWN).sort_values([1, 0])
+            first = cells.groupby(1).head(MAX_MISTAKES).sort_values([1, 0])
             shown |= {"seed": int(seed), "mistakes": first.to_numpy().tolist()}
         sets.append(shown)
     found = {"groups": [*map(group, groups)], "colors": figures.SPARE[: len(groups)], "row": ROW}
@@ -112,8 +112,8 @@ def contents(runs: pd.DataFrame, damaged: list[str], overrides: Iterable[str]) -
         images, copies = read_images(overrides)
     except ConfigError as error:
         no_images = str(error)
-    tidy = tables.tabulate(runs, images.test[1].numpy() if images else np.array([], int))
-    runs = tables.on_grounds(runs)
+    tidy = tables.all_tables(runs, images.test[1].numpy() if images else np.array([], int))
+    runs = tables.assign_budgets(runs)
     shown = {"confusion": tables.confusion(runs)}
     shown["samples"] = samples(runs, images, copies) if images else pd.DataFrame()
     drawn = {name: figures.svg(figure) for name, figure in figures.draw(tidy | shown).items()}
@@ -131,7 +131,7 @@ def contents(runs: pd.DataFrame, damaged: list[str], overrides: Iterable[str]) -
 
 
 def write_report(config: DictConfig) -> Path:
-    """Write the report of ``conf/study.yaml``, below one's own runs if any, and return its page."""
+    """Write the report, to ``<runs_dir>/report`` if runs_dir has results, else to ``report/``."""
     roots, own = [config.runs_dir, *config.records_dirs], Path(config.runs_dir).rglob("result.json")
     usual = Path(config.runs_dir, "report") if any(own) else "report"
     folder = Path(config.study.report_dir or usual)

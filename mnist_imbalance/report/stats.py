@@ -20,7 +20,7 @@ VERDICTS = ("holds", "contradicted", "no difference", "undecided")
 HOLDS, CONTRADICTED, NO_DIFFERENCE, UNDECIDED = VERDICTS
 JUDGED = ["n", "effect", "low", "high", "verdict", "corrected", "p", "p_corrected"]
 TESTED = ["p_holds", "p_contradicted", "p_within"]
-Effects: TypeAlias = pd.DataFrame | pd.Series  # a row a seed, a column a comparison
+Effects: TypeAlias = pd.DataFrame | pd.Series  # one row per seed, one column per comparison
 
 
 class Estimate(NamedTuple):
@@ -129,8 +129,8 @@ def holm(p_values: pd.Series) -> pd.Series:
     return stepped.cummax().clip(upper=1).reindex(p_values.index)
 
 
-def corrected(rows: list[dict[str, Any]], family: list[str], columns: list[str]) -> pd.DataFrame:
-    """Return columns of judged rows, corrected by Holm within families of alike columns."""
+def apply_holm(rows: list[dict[str, Any]], family: list[str], columns: list[str]) -> pd.DataFrame:
+    """Return columns of judged rows, corrected by Holm within each family."""
     table = pd.DataFrame(rows).reindex(columns=dict.fromkeys([*family, *columns, *JUDGED, *TESTED]))
     table["p_corrected"], within = (
         table[name].astype(float).groupby([table[key] for key in family]).transform(holm)

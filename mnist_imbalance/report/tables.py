@@ -1,4 +1,4 @@
-"""The report's tidy tables of the runs of `on_grounds`: a row an estimate, accuracies in [0, 1]."""
+"""Tidy tables of the runs of `assign_budgets`: one row per estimate, accuracies in [0, 1]."""
 
 import json
 from collections.abc import Iterator
@@ -10,42 +10,46 @@ from numpy.typing import NDArray
 
 from mnist_imbalance.records import table as records
 from mnist_imbalance.report import claims as ai3607
-from mnist_imbalance.report import methods, stats
+from mnist_imbalance.report import ranking, stats
 from mnist_imbalance.report.claims import Accuracies
 from mnist_imbalance.report.stats import UNDECIDED, Estimate, estimate, estimates, judge
-from mnist_imbalance.report.words import NAMES, WEIGHT, place
+from mnist_imbalance.report.words import NAMES, WEIGHT, sort_key
 
-STEPS, EPOCHS = GROUNDS = ("equal steps", "equal epochs")
+STEPS, EPOCHS = BUDGETS = ("equal steps", "equal epochs")
 REFERENCE, ORIGINAL, ALL = "imbalanced", "original", "all"
-BY_COUNT = ", loss.normalize=count"
+BY_IMAGES = ", loss.normalize=count"
 NAME = ["model", "optimizer", "condition"]
 FAMILY = ["ground", "optimizer", "model"]
 
 MARKS = (0.5, 0.8, 0.95)  # of the loss
-REMEDIES, COMPARED = NAMES["remedies"], NAMES["compared"]
-HEADLINE = [ORIGINAL, REFERENCE, "augmented_100", "duplicated_100", f"weighted{BY_COUNT}"]
-SAID = {  # key of a config → column of `on_grounds`
-    **{"loss.minority_weight": "weight", "loss.normalize": "normalize", "loss.weights": "weights"},
-    **{"model.output_relu": "output_relu", "model.output_bias": "output_bias"},
+REMEDIES, COMPARISONS = NAMES["remedies"], NAMES["compared"]
+HEADLINE = [ORIGINAL, REFERENCE, "augmented_100", "duplicated_100", f"weighted{BY_IMAGES}"]
+CONFIG_COLUMNS = {  # key of a config → column of `assign_budgets`
+    "loss.minority_weight": "weight",
+    "loss.normalize": "normalize",
+    "loss.weights": "weights",
+    "model.output_relu": "output_relu",
+    "model.output_bias": "output_bias",
     "trainer.max_steps": "last_step",
 }
 
 
-def on_grounds(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return the runs without a scheduler, with their accuracies and the grounds they stand on.
+def assign_budgets(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the runs without a scheduler, and at which budgets each is compared.
 
-    Equal steps and epochs are those of most runs of the imbalanced set that have no last step.
-    More columns than of `records.table.read` are accuracies ("test 3", "val 0-4", "test all"),
-    those of `SAID` and of `GROUNDS`, and left_out, why a run stands on no ground.
+    The budgets are the steps and epochs of most runs of the imbalanced set without a last step.
+    Adds to the columns of `records.table.read`: accuracies ("test 3", "val 0-4", "test all");
+    `CONFIG_COLUMNS`; `BUDGETS`, true or false; ``left_out``, why a run is in no comparison.
     """
     runs = runs[np.array(["scheduler._target_" not in config for config in runs.config], bool)]
-    config = pd.DataFrame([*runs.config], runs.index).reindex(columns=SAID).rename(columns=SAID)
+    config = pd.DataFrame([*runs.config], runs.index).reindex(columns=CONFIG_COLUMNS)
+    config = config.rename(columns=CONFIG_COLUMNS)
     for number in ("weight", "output_bias"):
         config[number] = pd.to_numeric(config[number], errors="coerce")
     scores = [records.accuracies(runs, split).add_prefix(f"{split} ") for split in ("val", "test")]
     none = pd.DataFrame(columns=["val all", "test all"] if runs.empty else [])
     runs = pd.concat([runs, config, *scores, none], axis=1)
-    whole = np.array([not methods.is_cut_short(config) for config in runs.config], bool)
+    whole = np.array([not ranking.is_cut_short(config) for config in runs.config], bool)
     by_epochs, usual = runs.last_step.isna(), whole & (runs.condition == REFERENCE)
     common = next(filter(any, (usual & by_epochs, usual)), whole & by_epochs)
     lengths = runs[common].value_counts(["epochs", "steps"]).sort_index(ascending=False)
@@ -59,8 +63,8 @@ def on_grounds(runs: pd.DataFrame) -> pd.DataFrame:
         ["trained on a part of the images", "another run has the same name", "of another length"],
         default="",
     )
-    runs.loc[runs.left_out != "", [*GROUNDS]] = False
-    return runs.sort_values(order, key=place, kind="stable", ignore_index=True)
+    runs.loc[runs.left_out != "", [*BUDGETS]] = False
+    return runs.sort_values(order, key=sort_key, kind="stable", ignore_index=True)
 
 
 def groups_of(runs: pd.DataFrame) -> dict[str, list[int]]:
@@ -70,38 +74,38 @@ def groups_of(runs: pd.DataFrame) -> dict[str, list[int]]:
 
 
 def rare_and_frequent(runs: pd.DataFrame) -> tuple[str, str]:
-    """Return the names of the first two groups of labels, ``all`` where there are fewer."""
+    """Return the first two groups of `data.imbalance.label_groups`, "all" where there are fewer."""
     rare, frequent, *_ = [*groups_of(runs), ALL, ALL]
     return rare, frequent
 
 
-def on(runs: pd.DataFrame, ground: str) -> pd.DataFrame:
-    """Return the runs on a ground whose images their own seed chose, each name once."""
-    shown = runs[runs[ground] & (runs.seed == runs.data_seed)]
+def select_budget(runs: pd.DataFrame, budget: str) -> pd.DataFrame:
+    """Return the runs at one budget with data_seed == seed, one per name and seed."""
+    shown = runs[runs[budget] & (runs.seed == runs.data_seed)]
     return shown.drop_duplicates([*NAME, "seed"])
 
 
-def long(runs: pd.DataFrame, only_groups: bool = False) -> pd.DataFrame:
-    """Return a row a run and label, group or "all", with its test accuracy."""
+def to_long(runs: pd.DataFrame, only_groups: bool = False) -> pd.DataFrame:
+    """Return test accuracies, one row per run and label, group or "all"."""
     keys, shown = [*NAME, "seed", "weight", "normalize"], r"^test .*\D" if only_groups else "^test "
     scores = runs.filter(regex=shown).rename(columns=lambda name: name.removeprefix("test "))
     table = runs[keys].join(scores).melt(keys, None, "label", "accuracy", ignore_index=False)
     return table.dropna(subset="accuracy").sort_index(kind="stable")
 
 
-def families(runs: pd.DataFrame, *grounds: str) -> Iterator[tuple[str, str, Accuracies]]:
-    """Go through grounds, optimizers and models: verdicts are corrected within each."""
-    for ground in grounds:
-        for optimizer, shown in on(runs, ground).groupby("optimizer", sort=False):
+def families(runs: pd.DataFrame, *budgets: str) -> Iterator[tuple[str, str, Accuracies]]:
+    """Yield accuracies by budget, optimizer and model: verdicts are corrected within each."""
+    for budget in budgets:
+        for optimizer, shown in select_budget(runs, budget).groupby("optimizer", sort=False):
             indexed = shown.set_index(["model", "condition", "seed"]).sort_index()
             for model in shown.model.unique():
-                yield ground, str(optimizer), Accuracies(indexed, model)
+                yield budget, str(optimizer), Accuracies(indexed, model)
 
 
 def restored(runs: pd.DataFrame) -> pd.DataFrame:
     """Return the fraction of the loss on the rare labels that each remedy restores."""
     (rare, frequent), rows = rare_and_frequent(runs), []
-    for ground, optimizer, accuracy in families(runs, *GROUNDS):
+    for budget, optimizer, accuracy in families(runs, *BUDGETS):
         for condition, remedy in REMEDIES.items():
             try:
                 paired = {
@@ -122,7 +126,7 @@ def restored(runs: pd.DataFrame) -> pd.DataFrame:
             certain = np.isfinite(fraction[1]) and lost[1] > 0
             above = above if certain else [UNDECIDED] * len(MARKS)
             not_below = judge(accuracy.margin - seeds.below).verdict
-            row = (ground, optimizer, accuracy.model, condition, remedy, n, *lost, *fraction)
+            row = (budget, optimizer, accuracy.model, condition, remedy, n, *lost, *fraction)
             rows.append((*row, *above, not_below, *seeds.iloc[:, 3:].mean(), rare, frequent))
     columns = [*FAMILY, "condition", "remedy", "n", "lost", "lost_low", "lost_high", "fraction"]
     columns += ["low", "high", *(f"above_{mark:g}" for mark in MARKS), "not_below_original"]
@@ -130,8 +134,8 @@ def restored(runs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def correct(runs: pd.DataFrame, labels: NDArray[np.integer[Any]]) -> dict[str, NDArray[np.bool_]]:
-    """Return by config hash which test images are right, (N,), where predictions fit the record."""
+def hits(runs: pd.DataFrame, labels: NDArray[np.integer[Any]]) -> dict[str, NDArray[np.bool_]]:
+    """Return by config hash which test images are right, (N,), if predictions fit the record."""
     found, predicted = dict[str, NDArray[np.bool_]](), records.predictions(runs)
     for key, confusion in zip(runs.config_hash, runs.test_confusion, strict=True):
         own = predicted.get(key, labels[:0])
@@ -147,11 +151,11 @@ def compared(runs: pd.DataFrame, labels: NDArray[np.integer[Any]]) -> pd.DataFra
     The labels of the test set are (N,), or none where they are unknown.
     """
     (rare, frequent), rows = rare_and_frequent(runs), []
-    needed = runs[runs.condition.isin({name for pair in COMPARED.values() for name in pair})]
-    right, minority = correct(needed, labels), np.isin(labels, groups_of(runs).get(rare, []))
-    for ground, optimizer, accuracy in families(runs, *GROUNDS):
+    needed = runs[runs.condition.isin({name for pair in COMPARISONS.values() for name in pair})]
+    right, minority = hits(needed, labels), np.isin(labels, groups_of(runs).get(rare, []))
+    for budget, optimizer, accuracy in families(runs, *BUDGETS):
         model, margin = accuracy.model, accuracy.margin
-        for comparison, (first, second) in COMPARED.items():
+        for comparison, (first, second) in COMPARISONS.items():
             try:
                 effects, *others = (
                     accuracy.difference(first, second, label).dropna()
@@ -160,7 +164,7 @@ def compared(runs: pd.DataFrame, labels: NDArray[np.integer[Any]]) -> pd.DataFra
             except KeyError:  # there are no such runs
                 continue
             judgement = judge(effects, margin)
-            row = judgement._asdict() | {"ground": ground, "optimizer": optimizer, "model": model}
+            row = judgement._asdict() | {"ground": budget, "optimizer": optimizer, "model": model}
             row |= {"comparison": comparison, "first": first, "second": second, "margin": margin}
             row |= {"seeds_to_decide": stats.seeds_to_decide(effects, judgement)}
             row |= {"seeds_for_margin": stats.seeds_needed(effects, margin)}
@@ -180,7 +184,7 @@ def compared(runs: pd.DataFrame, labels: NDArray[np.integer[Any]]) -> pd.DataFra
     columns += ["seeds_for_margin", "majority", "majority_low", "majority_high", "overall"]
     columns += ["overall_low", "overall_high", "n_images", "low_images", "high_images"]
     columns += ["gained", "lost", "p_images", "rare", "frequent"]
-    return stats.corrected(rows, FAMILY, columns)
+    return stats.apply_holm(rows, FAMILY, columns)
 
 
 def claims(runs: pd.DataFrame) -> pd.DataFrame:
@@ -189,17 +193,18 @@ def claims(runs: pd.DataFrame) -> pd.DataFrame:
     has_its_groups = {*groups_of(runs)} == {*ai3607.GROUPS} - {ALL}
     for _, optimizer, accuracy in families(runs, EPOCHS) if has_its_groups else ():
         rows += ai3607.judge_claims(accuracy, optimizer)
-    return stats.corrected(rows, ["optimizer", "family"], ai3607.COLUMNS)
+    return stats.apply_holm(rows, ["optimizer", "family"], ai3607.COLUMNS)
 
 
-def all_conditions(runs: pd.DataFrame, ground: str = EPOCHS) -> pd.DataFrame:
-    """Return the test accuracies of the groups in every condition on one ground."""
-    return estimates(long(on(runs, ground), only_groups=True), [*NAME, "label"], "accuracy")
+def all_conditions(runs: pd.DataFrame, budget: str = EPOCHS) -> pd.DataFrame:
+    """Return the test accuracies of the groups in every condition at one budget."""
+    rows = to_long(select_budget(runs, budget), only_groups=True)
+    return estimates(rows, [*NAME, "label"], "accuracy")
 
 
 def differences(runs: pd.DataFrame) -> pd.DataFrame:
     """Return every condition's accuracy less that of imbalanced, paired over seeds."""
-    rows = long(on(runs, EPOCHS), only_groups=True)
+    rows = to_long(select_budget(runs, EPOCHS), only_groups=True)
     pair = ["model", "optimizer", "label", "seed"]
     base = rows[rows.condition == REFERENCE].set_index(pair).accuracy.rename("base")
     rows = rows[rows.condition != REFERENCE].join(base, on=pair)
@@ -208,12 +213,12 @@ def differences(runs: pd.DataFrame) -> pd.DataFrame:
 
 def is_sweep(rows: pd.DataFrame) -> pd.Series:
     """Tell which rows are of one weight of the rare labels and of no other change."""
-    return rows.condition.str.fullmatch(f"weighted(, {WEIGHT}[^,]*)?({BY_COUNT})?")
+    return rows.condition.str.fullmatch(f"weighted(, {WEIGHT}[^,]*)?({BY_IMAGES})?")
 
 
 def weight_sweep(runs: pd.DataFrame) -> pd.DataFrame:
     """Return test accuracies over the weight of the rare labels; weight 1 is the plain loss."""
-    rows = long(on(runs, EPOCHS))
+    rows = to_long(select_budget(runs, EPOCHS))
     swept = rows[is_sweep(rows)]
     plain = rows[rows.condition == REFERENCE].drop(columns="normalize").assign(weight=1.0)
     divisors = swept[["model", "optimizer", "normalize"]].drop_duplicates()
@@ -224,8 +229,7 @@ def weight_sweep(runs: pd.DataFrame) -> pd.DataFrame:
 
 def optimum(runs: pd.DataFrame) -> pd.DataFrame:
     """Return the weight with the best balanced validation accuracy, seed by seed."""
-    rows, by = [], ["model", "optimizer", "normalize"]
-    shown = on(runs, EPOCHS)
+    shown, rows, by = select_budget(runs, EPOCHS), [], ["model", "optimizer", "normalize"]
     labels = [column for column in shown if column.removeprefix("val ").isdigit()]
     shown = shown[is_sweep(shown)].assign(balanced=shown[labels].mean(axis=1).round(stats.DECIMALS))
     for keys, sweep in shown.groupby(by, sort=False):
@@ -239,7 +243,7 @@ def optimum(runs: pd.DataFrame) -> pd.DataFrame:
 
 def selection(runs: pd.DataFrame) -> pd.DataFrame:
     """Return what choosing weights on the test set adds to the rare labels' test accuracy."""
-    shown, rows, rare = on(runs, EPOCHS), [], rare_and_frequent(runs)[0]
+    shown, rows, rare = select_budget(runs, EPOCHS), [], rare_and_frequent(runs)[0]
     labels, weights = groups_of(runs).get(rare, []), ai3607.WEIGHTS
     shown = shown[is_sweep(shown) & (shown.normalize == "weight_sum") & shown.weight.isin(weights)]
     shown = shown[shown.groupby([*NAME[:2], "seed"]).seed.transform("size") == len(weights)]
@@ -257,10 +261,10 @@ def selection(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def normalization(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return the weighted loss divided by weights and by images, and their paired difference."""
-    rows = long(on(runs, EPOCHS), only_groups=True)
+    """Return accuracies with the loss divided by its weights or images, and their difference."""
+    rows = to_long(select_budget(runs, EPOCHS), only_groups=True)
     key = ["model", "optimizer", "weight", "label"]
-    rows = rows[is_sweep(rows)].sort_values(key[:3], key=place, kind="stable")
+    rows = rows[is_sweep(rows)].sort_values(key[:3], key=sort_key, kind="stable")
     wide = rows.set_index([*key, "seed", "normalize"]).accuracy.unstack(sort=False)
     wide = wide.reindex(columns=["weight_sum", "count"]).dropna()
     wide["count - weight_sum"] = wide["count"] - wide["weight_sum"]
@@ -268,8 +272,8 @@ def normalization(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def dead_labels(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return the labels that the output ReLU kills, see `dead_in`, by where its bias starts."""
-    shown, rows = on(runs, EPOCHS), []
+    """Return the labels that the output ReLU kills, see `find_dead`, by where its bias starts."""
+    shown, rows = select_budget(runs, EPOCHS), []
     plain = shown.condition.str.replace(r", model\.output_(relu|bias)=[^,]*", "", regex=True)
     shown = shown[(plain == REFERENCE) & shown.output_relu.notna()]
     variant = ["output_relu", "output_bias"]
@@ -278,7 +282,7 @@ def dead_labels(runs: pd.DataFrame) -> pd.DataFrame:
         count = len(variants[variant].drop_duplicates())
         whole = variants[variants.groupby("seed").seed.transform("size") == count]
         for values, own in whole.groupby(variant, sort=False, dropna=False) if count > 1 else ():
-            dead = [*map(dead_in, own.to_dict("records"))]
+            dead = [*map(find_dead, own.to_dict("records"))]
             named = [f"{s}: {' '.join(d) or 'none'}" for s, d in zip(own.seed, dead, strict=True)]
             numbers = estimate(map(len, dead))
             rows.append((*keys, *values, *numbers, ", ".join(named), own["test all"].mean()))
@@ -286,7 +290,7 @@ def dead_labels(runs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def dead_in(run: dict[str, Any]) -> list[str]:
+def find_dead(run: dict[str, Any]) -> list[str]:
     """Return the labels without a right test image, or under 1 % of training images positive."""
     positive = run["train_positive_of_own"] or run["train_positive"]  # of all labels' images
     fractions = positive / run["train_confusion"].sum(axis=1)
@@ -295,7 +299,7 @@ def dead_in(run: dict[str, Any]) -> list[str]:
 
 def table_1(runs: pd.DataFrame) -> pd.DataFrame:
     """Return AI3607's Table 1: accuracies, the interval of one new run, and the published ones."""
-    rows = long(on(runs, EPOCHS))
+    rows = to_long(select_budget(runs, EPOCHS))
     shown = rows.condition.isin(ai3607.CONDITIONS)
     rows = rows[(rows.optimizer == ai3607.OPTIMIZER) & shown]
     by = ["model", "condition", "label"]
@@ -344,21 +348,20 @@ def curves(runs: pd.DataFrame) -> pd.DataFrame:
 
 def learning_curves(runs: pd.DataFrame) -> pd.DataFrame:
     """Return validation accuracy over optimizer steps in the headline's conditions."""
-    shown = on(runs, STEPS)
-    return estimates(
-        curves(shown[shown.condition.isin(HEADLINE)]), [*NAME, "label", "step"], "accuracy"
-    )
+    shown = select_budget(runs, STEPS)
+    shown = curves(shown[shown.condition.isin(HEADLINE)])
+    return estimates(shown, [*NAME, "label", "step"], "accuracy")
 
 
 def every_run(runs: pd.DataFrame) -> pd.DataFrame:
     """Return every run: what it is, and the accuracies of its groups."""
     columns = [*NAME, "seed", "data_seed", "weight", "normalize", "output_bias", "output_relu"]
-    columns += ["epochs", "steps", *GROUNDS, "config_hash", "weights", "left_out"]
+    columns += ["epochs", "steps", *BUDGETS, "config_hash", "weights", "left_out"]
     return runs[columns].join(runs.filter(regex=r"^(val|test) (?!\d+$)"))
 
 
 def left_out(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return the runs that stand in no comparison, and why."""
+    """Return the runs that are in no comparison, and why."""
     by = ["why", *NAME, "epochs", "steps"]
     runs = runs[runs.left_out != ""].rename(columns={"left_out": "why"})
     seeds = runs.groupby(by, sort=False).seed.agg(lambda own: ", ".join(map(str, sorted({*own}))))
@@ -367,7 +370,7 @@ def left_out(runs: pd.DataFrame) -> pd.DataFrame:
 
 def confusion(runs: pd.DataFrame) -> pd.DataFrame:
     """Return the confusion matrices of the reference conditions, all seeds together, by cell."""
-    shown, rows = on(runs, EPOCHS), []
+    shown, rows = select_budget(runs, EPOCHS), []
     groups = {label: name for name, own in groups_of(runs).items() for label in own}
     for names, own in shown[shown.condition.isin([ORIGINAL, REFERENCE])].groupby(NAME, sort=False):
         counts = own.test_confusion.sum()
@@ -377,11 +380,11 @@ def confusion(runs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def tabulate(runs: pd.DataFrame, labels: NDArray[np.integer[Any]]) -> dict[str, pd.DataFrame]:
+def all_tables(runs: pd.DataFrame, labels: NDArray[np.integer[Any]]) -> dict[str, pd.DataFrame]:
     """Return all tables by name; the test set's labels, (N,), serve to compare image by image."""
-    of_methods, runs = methods.tabulate(runs), on_grounds(runs)
+    ranked, runs = ranking.ranking_tables(runs), assign_budgets(runs)
     makers = [restored, components, table_1, all_conditions, differences, weight_sweep, selection]
     makers += [optimum, dead_labels, normalization, learning_curves, left_out, claims]
-    tables = of_methods | {make.__name__: make(runs) for make in makers}
+    tables = ranked | {make.__name__: make(runs) for make in makers}
     tables |= {"runs": every_run(runs), "compared": compared(runs, labels)}
     return tables | {"at_equal_steps": all_conditions(runs, STEPS)}

@@ -18,7 +18,7 @@ NAMES = claims.load("names.yaml")
 TITLES: dict[str, str] = NAMES["titles"]
 
 
-def place(column: pd.Series) -> pd.Series:
+def sort_key(column: pd.Series) -> pd.Series:
     """Return the sort key of models, optimizers and conditions; other columns as they are."""
     if column.name not in ("model", "optimizer", "condition"):
         return column
@@ -46,7 +46,7 @@ def group(name: str) -> str:
     return f"{'label' if name.isdigit() else 'labels'} {name.replace('-', '–')}"
 
 
-def kept(keep: float | str) -> str:
+def keep_title(keep: float | str) -> str:
     """Return how many images an imbalance keeps: "10 % kept", or its settings by label."""
     return f"{keep} kept" if isinstance(keep, str) else f"{100 * keep:g} % kept"
 
@@ -81,7 +81,8 @@ def fraction(row: Any) -> str:
 
 def span(counts: Iterable[int]) -> str:
     """Return the least and the most: "3 to 5"."""
-    least, *_, most = sorted([*counts] * 2)
+    counts = [*counts]
+    least, most = min(counts), max(counts)
     return f"{least} to {most}" if least != most else f"{least}"
 
 
@@ -96,8 +97,8 @@ def header(columns: list[str]) -> Markup:
     return Markup(f"| {' | '.join(map(plain, columns))} |\n|{' --- |' * len(columns)}")
 
 
-def across(table: pd.DataFrame, by: list[str], column: str) -> Iterator[tuple[Any, Any]]:
-    """Yield the keys of a line of a table, and its cells by the value of another key."""
+def pivot(table: pd.DataFrame, by: list[str], column: str) -> Iterator[tuple[Any, Any]]:
+    """Yield for each line of a table its keys, and its cells by the value of another column."""
     for keys, cells in table.groupby(by, sort=False):
         yield keys, cells.set_index(column, drop=False).to_dict("index")
 
@@ -126,7 +127,7 @@ def bullets(paragraphs: str) -> Markup:
 
 
 def tidy(markdown: str) -> str:
-    """Return Markdown with a paragraph a line, and one blank line between paragraphs."""
+    """Return Markdown with one line per paragraph, and one blank line between paragraphs."""
     parts = [part.strip() for part in re.split(r"\n\s*\n", markdown)]
     kept = ("|", "- ", "<", "#")
     lines = (part if part.startswith(kept) else re.sub(r"\s*\n\s*", " ", part) for part in parts)
@@ -140,8 +141,8 @@ def render(template: str, **context: Any) -> str:
     options: dict[str, Any] = of_markdown if markdown else {}
     loader = PackageLoader("mnist_imbalance.report", ".")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, **options)
-    filters = (across, bullets, counted, file_name, fraction, group, header, interval, kept, number)
-    environment.filters |= {f.__name__: f for f in (*filters, percent, span, title)}
+    filters = (bullets, counted, file_name, fraction, group, header, interval, keep_title, number)
+    environment.filters |= {f.__name__: f for f in (*filters, percent, pivot, span, title)}
     environment.filters["rows"] = methodcaller("to_dict", "records")
     environment.globals |= {**NAMES, "claims": claims, "blocks": {}, "part": ""}
     filled = environment.get_template(template).render(context)

@@ -13,13 +13,13 @@ import pandas as pd
 from mnist_imbalance.records import table as records
 from mnist_imbalance.report import stats
 from mnist_imbalance.report.claims import margin_of
-from mnist_imbalance.report.words import place
+from mnist_imbalance.report.words import sort_key
 
 PLAIN, ORIGINAL = "plain", "original"
 TRAINED = ["model", "steps", "optimizer", "rate"]  # what all methods share
 TRAINING = ("scheduler", "optimizer.lr", "model.head", "data.keep")  # no part of a setting
 RULES = {"balanced validation": "val", "imbalanced validation": "imbalanced", "test": "test"}
-CUT_SHORT = ("trainer.limit_", "trainer.overfit_batches", "trainer.fast_dev_run")
+CUT_SHORT = ("trainer.limit_", "trainer.overfit_batches")
 CASE = ["model", "keep"]
 TOGETHER = 0.05  # of p, from which on two methods are not told apart
 
@@ -37,7 +37,7 @@ def method_of(condition: str) -> tuple[str, str]:
     return PLAIN if method == "imbalanced" else method, ", ".join(setting)
 
 
-def comparable(runs: pd.DataFrame) -> pd.DataFrame:
+def select_comparable(runs: pd.DataFrame) -> pd.DataFrame:
     """Return the runs in which methods can be compared: those whose rate follows a scheduler.
 
     Columns are those of `TRAINED`, keep (text where it differs by label), kept (its mean), seed,
@@ -70,10 +70,10 @@ def comparable(runs: pd.DataFrame) -> pd.DataFrame:
     table = table.drop_duplicates([*TRAINED, "keep", "seed", "method", "setting"])
     order = ["kept", "seed", *TRAINED[1:]]
     table = table.sort_values(order, ascending=[False, *[True] * 4])
-    return table.sort_values("model", key=place, kind="stable")
+    return table.sort_values("model", key=sort_key, kind="stable")
 
 
-def in_comparison(table: pd.DataFrame) -> pd.DataFrame:
+def select_compared(table: pd.DataFrame) -> pd.DataFrame:
     """Return the runs of each model's training with which the most methods were trained."""
     counted = table.groupby(TRAINED).method.nunique()
     best = counted[counted > 1].groupby("model").idxmax()
@@ -83,7 +83,7 @@ def in_comparison(table: pd.DataFrame) -> pd.DataFrame:
     return table[seeds > seeds.groupby(table.model).transform("max") / 2]
 
 
-def tuning(table: pd.DataFrame) -> pd.DataFrame:
+def select_tuning(table: pd.DataFrame) -> pd.DataFrame:
     """Return the runs that choose each method's setting: the first seed's with the most images."""
     several = table[table.method != ORIGINAL]
     same = several.groupby(["model", "method"])
@@ -93,8 +93,8 @@ def tuning(table: pd.DataFrame) -> pd.DataFrame:
     return several.loc[often[tuned].sort_values(ascending=False, kind="stable").index]
 
 
-def places(table: pd.DataFrame, tried: pd.DataFrame) -> pd.DataFrame:
-    """Return the runs of each method's best setting; those of all images stand at every keep."""
+def select_best(table: pd.DataFrame, tried: pd.DataFrame) -> pd.DataFrame:
+    """Return the runs with each method's best setting; runs on all images are repeated per keep."""
     settings = tried.groupby(["model", "method"])
     chosen = {key: own.setting[own.val.round(6).idxmax()] for key, own in settings}
     own = [chosen.get(key, "") for key in zip(table.model, table.method, strict=True)]
@@ -109,7 +109,7 @@ def rank(chosen: pd.DataFrame, tried: pd.DataFrame) -> tuple[pd.DataFrame, pd.Da
     counts = tried.groupby(["model", "method"]).setting.nunique()
     ranked, pairs = list[dict[str, Any]](), list[dict[str, Any]]()
     for (model, keep), here in chosen.groupby(CASE, sort=False):
-        # a row a seed, a column a method, the best first
+        # one row per seed, one column per method, the best first
         scores = here.pivot_table(index="seed", columns="method", values="test", sort=False)
         scores = scores[scores.mean().sort_values(ascending=False, kind="stable").index]
         competing = [method for method in scores if method != ORIGINAL]
@@ -130,7 +130,7 @@ def rank(chosen: pd.DataFrame, tried: pd.DataFrame) -> tuple[pd.DataFrame, pd.Da
     columns = [*TRAINED, "keep", "method", "setting", "tried", "rank", "seeds", "mean", "mean_low"]
     columns += ["mean_high", "rare", "frequent", *stats.JUDGED, "seconds"]
     of_pairs = [*CASE, "first", "second", "n", "effect", "low", "high", "p", "p_corrected"]
-    return stats.corrected(ranked, CASE, columns), stats.corrected(pairs, CASE, of_pairs)
+    return stats.apply_holm(ranked, CASE, columns), stats.apply_holm(pairs, CASE, of_pairs)
 
 
 def metrics(chosen: pd.DataFrame) -> pd.DataFrame:
@@ -161,26 +161,26 @@ def trainings(runs: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:
     """Return how long and at which rate the plain loss was tried, and what was chosen."""
     # candidates are the runs without an end by epochs, if there are any
     by_steps = np.array([c.get("trainer.max_epochs") == -1 for c in runs.config], bool)
-    candidates = tuning(comparable(runs[by_steps] if any(by_steps) else runs))
+    candidates = select_tuning(select_comparable(runs[by_steps] if any(by_steps) else runs))
     plain = candidates.query("method == @PLAIN and setting == ''")[[*TRAINED, "val"]]
     chosen = plain.set_index(TRAINED).index.isin(compared.set_index(TRAINED).index)
     return plain.assign(chosen=chosen)
 
 
-def tabulate(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
+def ranking_tables(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Return the tables of methods by name."""
-    table = in_comparison(comparable(runs))
-    tried = tuning(table)
-    chosen = places(table, tried)
+    table = select_compared(select_comparable(runs))
+    tried = select_tuning(table)
+    chosen = select_best(table, tried)
     ranked, pairs = rank(chosen, tried)
     tables = {"ranked": ranked, "pairs": pairs, "metrics": metrics(chosen)}
     return tables | {"rules": rules(tried), "trainings": trainings(runs, table)}
 
 
-def cliques(place: pd.DataFrame) -> list[tuple[str, str]]:
-    """Return the first and last method of every longest row that is alike (Demšar 2006)."""
-    order = [*dict.fromkeys([*place["first"], *place["second"]])]
-    close = place[~(place.p_corrected < TOGETHER)]
+def cliques(pairs: pd.DataFrame) -> list[tuple[str, str]]:
+    """Return the first and last of each longest row of methods not told apart (Demšar 2006)."""
+    order = [*dict.fromkeys([*pairs["first"], *pairs["second"]])]
+    close = pairs[~(pairs.p_corrected < TOGETHER)]
     together, found, reached = {*zip(close["first"], close["second"], strict=True)}, [], 0
     for start, first in enumerate(order):
         for last in range(len(order) - 1, max(start, reached), -1):
