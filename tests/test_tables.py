@@ -201,6 +201,7 @@ def test_methods_are_ranked_beside_plain(found: Tables) -> None:
     assert (weighted["mean"], weighted.effect) == pytest.approx((0.902, 0.202))
     assert own.loc["vs"].corrected != "holds"
     assert found["metrics"].nll.unique().tolist() == [1]
+    assert found["unranked"].to_numpy().tolist() == [["lstm", "mix=remix", 1]]
     [row] = found["rules"].to_dict("records")
     assert (row["method"], row["tried"]) == ("weighted", 2)
     assert (row["balanced validation"], row["test"]) == ("", "loss.minority_weight=3")

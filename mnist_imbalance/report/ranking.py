@@ -169,11 +169,15 @@ def trainings(runs: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:
 
 def ranking_tables(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Return the tables of methods by name."""
-    table = select_compared(select_comparable(runs))
+    every, method = select_comparable(runs), ["model", "method"]
+    table = select_compared(every)
+    rest = every[~every.set_index(method).index.isin(table.set_index(method).index)]
+    unranked = rest.groupby(method, sort=False).seed.nunique().reset_index(name="seeds")
     tried = select_tuning(table)
     chosen = select_best(table, tried)
     ranked, pairs = rank(chosen, tried)
     tables = {"ranked": ranked, "pairs": pairs, "metrics": metrics(chosen)}
+    tables["unranked"] = unranked
     return tables | {"rules": rules(tried), "trainings": trainings(runs, table)}
 
 

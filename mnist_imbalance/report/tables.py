@@ -24,14 +24,10 @@ FAMILY = ["ground", "optimizer", "model"]
 MARKS = (0.5, 0.8, 0.95)  # of the loss
 REMEDIES, COMPARISONS = NAMES["remedies"], NAMES["compared"]
 HEADLINE = [ORIGINAL, REFERENCE, "augmented_100", "duplicated_100", f"weighted{BY_IMAGES}"]
-CONFIG_COLUMNS = {  # key of a config → column of `assign_budgets`
-    "loss.minority_weight": "weight",
-    "loss.normalize": "normalize",
-    "loss.weights": "weights",
-    "model.output_relu": "output_relu",
-    "model.output_bias": "output_bias",
-    "trainer.max_steps": "last_step",
-}
+# key of a config → column of `assign_budgets`
+CONFIG_COLUMNS = {"loss.minority_weight": "weight", "loss.normalize": "normalize"}
+CONFIG_COLUMNS |= {"loss.weights": "weights", "trainer.max_steps": "last_step"}
+CONFIG_COLUMNS |= {"model.output_relu": "output_relu", "model.output_bias": "output_bias"}
 
 
 def assign_budgets(runs: pd.DataFrame) -> pd.DataFrame:
