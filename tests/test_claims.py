@@ -136,7 +136,7 @@ def test_a_weight_is_chosen_on_validation_data_and_measured_on_the_test_set(
 
 def test_verdicts_are_corrected_within_a_model_and_both_belong_to_the_first() -> None:
     runs = [runs_of(lstm=AS_REPORTED, cnn=BETTER), runs_of(lstm=OTHERWISE).assign(optimizer="adam")]
-    found = tables.claims(pd.concat(runs, ignore_index=True))
+    found = tables.judged_claims(pd.concat(runs, ignore_index=True))
     sizes = {"both": 3, "lstm": len(CLAIMS) - 3, "cnn": len(CLAIMS) - 3}
     assert found[found.optimizer == "sgd"].model.value_counts().to_dict() == sizes
     assert {*found[found.optimizer == "adam"].model} == {"lstm"}

@@ -84,7 +84,7 @@ def panels(layers: list[alt.Chart], rows: pd.DataFrame, layout: Layout, height: 
     return figure
 
 
-def curves(
+def line_panels(
     rows: pd.DataFrame, x: alt.X, y: str, line: str, layout: Layout, height: int, every: int = 1
 ) -> Figure:
     """Return lines with bands; every n-th point has a description."""
@@ -99,7 +99,7 @@ def curves(
     return panels(layers, rows.assign(has_dot=at % every == every // 2), layout, height)
 
 
-def intervals(
+def interval_panels(
     rows: pd.DataFrame, y: str, axis: alt.Axis, line: str, layout: Layout, limits: Limits = None
 ) -> Figure:
     """Return points with intervals, coloured ``line`` within ``y``; an arrow is beyond limits."""
@@ -161,8 +161,8 @@ def draw_over_weight(sweep: pd.DataFrame, of_labels: bool) -> Figure:
     axis = alt.Axis(grid=False, values=sorted({*sweep.weight}), labelSeparation=6)
     x = alt.X("weight:Q", axis=axis, scale=alt.Scale(zero=False)).title("weight of the rare labels")
     if of_labels:
-        return curves(rows, x, ACCURACY, "model", ("label", 5, 120), 120)
-    return curves(rows, x, ACCURACY, "label", ("model", 2, 360), 250)
+        return line_panels(rows, x, ACCURACY, "model", ("label", 5, 120), 120)
+    return line_panels(rows, x, ACCURACY, "label", ("model", 2, 360), 250)
 
 
 def draw_models(conditions: pd.DataFrame, published: pd.DataFrame) -> Figure:
@@ -171,7 +171,7 @@ def draw_models(conditions: pd.DataFrame, published: pd.DataFrame) -> Figure:
     own = own.assign(model="AI3607's LSTM", n="unknown").rename(columns={"published": "mean"})
     axis = alt.Axis(format="%", title=ACCURACY, tickCount=3)
     rows = add_descriptions(pd.concat([conditions, own]), ACCURACY)
-    return intervals(rows, "condition", axis, "model", ("label", 3, 190))
+    return interval_panels(rows, "condition", axis, "model", ("label", 3, 190))
 
 
 def draw_differences(differences: pd.DataFrame) -> Figure:
@@ -180,7 +180,7 @@ def draw_differences(differences: pd.DataFrame) -> Figure:
     rows = add_descriptions(rows, "points more", "+.1f")
     at_zero = alt.condition(alt.datum.value == 0, alt.value(2), alt.value(0.5))
     axis = alt.Axis(title="points more than imbalanced", gridWidth=at_zero, tickCount=5)
-    return intervals(rows, "condition", axis, "label", ("model", 2, 280))
+    return interval_panels(rows, "condition", axis, "label", ("model", 2, 280))
 
 
 def draw_curves(by_step: pd.DataFrame) -> Figure:
@@ -189,7 +189,7 @@ def draw_curves(by_step: pd.DataFrame) -> Figure:
     rows = add_descriptions(by_step.assign(**within), "validation accuracy")
     rows["panel"] = rows.model + ", " + rows.label
     x = alt.X("step:Q", axis=alt.Axis(grid=False, tickCount=5)).title("optimizer steps")
-    return curves(rows, x, "validation accuracy", "condition", ("panel", 2, 360), 250, every=5)
+    return line_panels(rows, x, "validation accuracy", "condition", ("panel", 2, 360), 250, every=5)
 
 
 def draw_restored(restored: pd.DataFrame) -> Figure:
@@ -203,7 +203,7 @@ def draw_restored(restored: pd.DataFrame) -> Figure:
     marks = "{'0': ['0', 'imbalanced'], '0.5': '½', '1': ['1', 'original']}[datum.value]"
     axis = alt.Axis(values=[0, 0.5, 1], labelExpr=marks, gridWidth=1.5, title="fraction restored")
     limits = max(-1, min(-0.25, least)), min(2, max(1.25, most))
-    return intervals(rows, "remedy", axis, "model", ("panel", 2, 280), limits)
+    return interval_panels(rows, "remedy", axis, "model", ("panel", 2, 280), limits)
 
 
 def draw_ranked(ranked: pd.DataFrame, pairs: pd.DataFrame) -> Figure:
@@ -221,7 +221,7 @@ def draw_ranked(ranked: pd.DataFrame, pairs: pd.DataFrame) -> Figure:
     bar = bar.encode(alt.Y("method:N", sort=None), alt.Y2("last:N"), alt.X("beside:Q", scale=None))
     bar = bar.transform_filter("isValid(datum.last)")
     axis = alt.Axis(format="%", title="balanced test accuracy", tickCount=4)
-    drawn = intervals(rows, "method", axis, "model", ("panel", 2, width))
+    drawn = interval_panels(rows, "method", axis, "model", ("panel", 2, width))
     drawn.spec.layer.append(bar)
     independent: Figure = drawn.resolve_scale(x="independent", y="independent")
     return independent

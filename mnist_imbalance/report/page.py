@@ -61,7 +61,8 @@ def explore(runs: pd.DataFrame, images: Images | None) -> dict[str, Any]:
     names = [*tables.FAMILY, "condition"]
     parts = pd.concat([tables.select_budget(runs, b).assign(ground=b) for b in tables.BUDGETS])
     drawn = parts.groupby(names, sort=False).head(MAX_SEEDS).drop_duplicates("config_hash")
-    groups, curves = [*dict.fromkeys(tables.rare_and_frequent(drawn))], tables.curves(drawn)
+    groups = [*dict.fromkeys(tables.rare_and_frequent(drawn))]
+    curves = tables.validation_curves(drawn)
     curves["accuracy"] = (1000 * curves.accuracy).round().astype(int)
     labels = images.test[1].numpy() if images else np.array([], int)
     right, predicted = tables.hits(drawn, labels), records.predictions(drawn)
@@ -95,14 +96,14 @@ def page(text: str, drawn: dict[str, str], explored: dict[str, Any]) -> str:
     body = MarkdownIt("commonmark", {"html": True}).enable("table").render(text)
     body = body.replace("<table>", '<div class="scroll" tabindex="0"><table>')
     body = body.replace("</table>", "</table></div>")
-    body = re.sub(r"<!-- (\w+) -->", lambda name: drawn[name[1]], body)
-    _, title, _, *parts = re.split("<h[12]>(.*)</h[12]>", body)
+    body = re.sub(r"<!-- (\w+) -->", lambda figure: drawn[figure[1]], body)
+    _, name, _, *parts = re.split("<h[12]>(.*)</h[12]>", body)
     sections = [
         (re.sub(r"\W+", "-", heading.lower()).strip("-"), heading, content)
         for heading, content in zip(parts[::2], parts[1::2], strict=True)
     ]
     data = json.dumps(explored, separators=(",", ":")).replace("<", r"\u003c")
-    return render("page.html.j2", title=title, sections=sections, data=data)
+    return render("page.html.j2", title=name, sections=sections, data=data)
 
 
 def contents(runs: pd.DataFrame, damaged: list[str], overrides: Iterable[str]) -> dict[str, str]:

@@ -40,7 +40,7 @@ def method_of(condition: str) -> tuple[str, str]:
 def select_comparable(runs: pd.DataFrame) -> pd.DataFrame:
     """Return the runs in which methods can be compared: those whose rate follows a scheduler.
 
-    Columns are those of `TRAINED`, keep (text where it differs by label), kept (its mean), seed,
+    Columns are those of `TRAINED`, keep (text where it differs by label), mean_keep, seed,
     method, setting; test and val (balanced accuracies), rare and frequent (test accuracies of the
     first two groups), imbalanced (the validation accuracy weighted as the training images are),
     seconds and metrics. Of equal runs the first counts.
@@ -59,7 +59,7 @@ def select_comparable(runs: pd.DataFrame) -> pd.DataFrame:
     table = table.assign(
         rate=[config.get("optimizer.lr") for config in runs.config],
         keep=[str(keep) if isinstance(keep, list) else keep for keep in keeps],
-        kept=[np.mean(keep) if isinstance(keep, list) else keep for keep in keeps],
+        mean_keep=[np.mean(keep) if isinstance(keep, list) else keep for keep in keeps],
         test=test[labels].mean(axis=1, skipna=False),
         rare=groups.iloc[:, :1].mean(axis=1),
         frequent=groups.iloc[:, 1:2].mean(axis=1),
@@ -68,7 +68,7 @@ def select_comparable(runs: pd.DataFrame) -> pd.DataFrame:
         metrics=runs.test_metrics,
     )
     table = table.drop_duplicates([*TRAINED, "keep", "seed", "method", "setting"])
-    order = ["kept", "seed", *TRAINED[1:]]
+    order = ["mean_keep", "seed", *TRAINED[1:]]
     table = table.sort_values(order, ascending=[False, *[True] * 4])
     return table.sort_values("model", key=sort_key, kind="stable")
 
@@ -88,7 +88,7 @@ def select_tuning(table: pd.DataFrame) -> pd.DataFrame:
     several = table[table.method != ORIGINAL]
     same = several.groupby(["model", "method"])
     tuned = several.seed == same.seed.transform("min")
-    tuned &= several.kept == same.kept.transform("max")
+    tuned &= several.mean_keep == same.mean_keep.transform("max")
     often = several.groupby(["model", "method", "setting"]).seed.transform("size")
     return several.loc[often[tuned].sort_values(ascending=False, kind="stable").index]
 
@@ -99,9 +99,9 @@ def select_best(table: pd.DataFrame, tried: pd.DataFrame) -> pd.DataFrame:
     chosen = {key: own.setting[own.val.round(6).idxmax()] for key, own in settings}
     own = [chosen.get(key, "") for key in zip(table.model, table.method, strict=True)]
     table = table[table.setting == own]
-    kept, whole = table[table.method != ORIGINAL], table[table.method == ORIGINAL]
-    everywhere = whole.drop(columns="keep").merge(kept[CASE].drop_duplicates())
-    return pd.concat([kept, everywhere])
+    reduced, whole = table[table.method != ORIGINAL], table[table.method == ORIGINAL]
+    everywhere = whole.drop(columns="keep").merge(reduced[CASE].drop_duplicates())
+    return pd.concat([reduced, everywhere])
 
 
 def rank(chosen: pd.DataFrame, tried: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:

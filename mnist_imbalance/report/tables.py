@@ -9,8 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mnist_imbalance.records import table as records
-from mnist_imbalance.report import claims as ai3607
-from mnist_imbalance.report import ranking, stats
+from mnist_imbalance.report import claims, ranking, stats
 from mnist_imbalance.report.claims import Accuracies
 from mnist_imbalance.report.stats import UNDECIDED, Estimate, estimate, estimates, judge
 from mnist_imbalance.report.words import NAMES, WEIGHT, sort_key
@@ -183,13 +182,13 @@ def compared(runs: pd.DataFrame, labels: NDArray[np.integer[Any]]) -> pd.DataFra
     return stats.apply_holm(rows, FAMILY, columns)
 
 
-def claims(runs: pd.DataFrame) -> pd.DataFrame:
+def judged_claims(runs: pd.DataFrame) -> pd.DataFrame:
     """Judge AI3607's claims on runs with its groups; a family is one model's with one optimizer."""
     rows: list[dict[str, Any]] = []
-    has_its_groups = {*groups_of(runs)} == {*ai3607.GROUPS} - {ALL}
+    has_its_groups = {*groups_of(runs)} == {*claims.GROUPS} - {ALL}
     for _, optimizer, accuracy in families(runs, EPOCHS) if has_its_groups else ():
-        rows += ai3607.judge_claims(accuracy, optimizer)
-    return stats.apply_holm(rows, ["optimizer", "family"], ai3607.COLUMNS)
+        rows += claims.judge_claims(accuracy, optimizer)
+    return stats.apply_holm(rows, ["optimizer", "family"], claims.COLUMNS)
 
 
 def all_conditions(runs: pd.DataFrame, budget: str = EPOCHS) -> pd.DataFrame:
@@ -240,7 +239,7 @@ def optimum(runs: pd.DataFrame) -> pd.DataFrame:
 def selection(runs: pd.DataFrame) -> pd.DataFrame:
     """Return what choosing weights on the test set adds to the rare labels' test accuracy."""
     shown, rows, rare = select_budget(runs, EPOCHS), [], rare_and_frequent(runs)[0]
-    labels, weights = groups_of(runs).get(rare, []), ai3607.WEIGHTS
+    labels, weights = groups_of(runs).get(rare, []), claims.WEIGHTS
     shown = shown[is_sweep(shown) & (shown.normalize == "weight_sum") & shown.weight.isin(weights)]
     shown = shown[shown.groupby([*NAME[:2], "seed"]).seed.transform("size") == len(weights)]
     splits = [[f"{split} {label}" for label in labels] for split in ("val", "test")]
@@ -296,11 +295,11 @@ def find_dead(run: dict[str, Any]) -> list[str]:
 def table_1(runs: pd.DataFrame) -> pd.DataFrame:
     """Return AI3607's Table 1: accuracies, the interval of one new run, and the published ones."""
     rows = to_long(select_budget(runs, EPOCHS))
-    shown = rows.condition.isin(ai3607.CONDITIONS)
-    rows = rows[(rows.optimizer == ai3607.OPTIMIZER) & shown]
+    shown = rows.condition.isin(claims.CONDITIONS)
+    rows = rows[(rows.optimizer == claims.OPTIMIZER) & shown]
     by = ["model", "condition", "label"]
     table, one = (estimates(rows, by, "accuracy", new_run) for new_run in (False, True))
-    for find in (ai3607.published_accuracy, ai3607.published_in_text):
+    for find in (claims.published_accuracy, claims.published_in_text):
         numbers = pd.Series([*map(find, table.condition, table.label)], table.index, float)
         table[find.__name__.removesuffix("_accuracy")] = numbers.where(table.model == "lstm")
     difference = table["mean"] - table.published
@@ -326,7 +325,7 @@ def components(runs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*NAME, "n", "component", "sd", "share"])
 
 
-def curves(runs: pd.DataFrame) -> pd.DataFrame:
+def validation_curves(runs: pd.DataFrame) -> pd.DataFrame:
     """Return the validation accuracy of the first two groups by step, of runs with known epochs."""
     keys, shown = ["config_hash", *NAME, "seed"], [*dict.fromkeys(rare_and_frequent(runs))]
     batch_sizes = [config["data.batch_size"] for config in runs.config]
@@ -345,7 +344,7 @@ def curves(runs: pd.DataFrame) -> pd.DataFrame:
 def learning_curves(runs: pd.DataFrame) -> pd.DataFrame:
     """Return validation accuracy over optimizer steps in the headline's conditions."""
     shown = select_budget(runs, STEPS)
-    shown = curves(shown[shown.condition.isin(HEADLINE)])
+    shown = validation_curves(shown[shown.condition.isin(HEADLINE)])
     return estimates(shown, [*NAME, "label", "step"], "accuracy")
 
 
@@ -380,7 +379,7 @@ def all_tables(runs: pd.DataFrame, labels: NDArray[np.integer[Any]]) -> dict[str
     """Return all tables by name; the test set's labels, (N,), serve to compare image by image."""
     ranked, runs = ranking.ranking_tables(runs), assign_budgets(runs)
     makers = [restored, components, table_1, all_conditions, differences, weight_sweep, selection]
-    makers += [optimum, dead_labels, normalization, learning_curves, left_out, claims]
+    makers += [optimum, dead_labels, normalization, learning_curves, left_out]
     tables = ranked | {make.__name__: make(runs) for make in makers}
     tables |= {"runs": every_run(runs), "compared": compared(runs, labels)}
-    return tables | {"at_equal_steps": all_conditions(runs, STEPS)}
+    return tables | {"at_equal_steps": all_conditions(runs, STEPS), "claims": judged_claims(runs)}

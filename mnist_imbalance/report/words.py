@@ -129,8 +129,8 @@ def bullets(paragraphs: str) -> Markup:
 def tidy(markdown: str) -> str:
     """Return Markdown with one line per paragraph, and one blank line between paragraphs."""
     parts = [part.strip() for part in re.split(r"\n\s*\n", markdown)]
-    kept = ("|", "- ", "<", "#")
-    lines = (part if part.startswith(kept) else re.sub(r"\s*\n\s*", " ", part) for part in parts)
+    whole = ("|", "- ", "<", "#")
+    lines = (part if part.startswith(whole) else re.sub(r"\s*\n\s*", " ", part) for part in parts)
     return "\n\n".join(filter(None, lines)) + "\n"
 
 
