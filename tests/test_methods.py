@@ -30,6 +30,7 @@ from mnist_imbalance.methods.mixes import Mixup, Remix
 from mnist_imbalance.models import CosineLinear
 from mnist_imbalance.models.cnn import LeNet5
 from mnist_imbalance.models.lstm import RowLSTM
+from mnist_imbalance.training.classifier import Classifier
 
 ONE_PERCENT = [54, 62, 55, 56, 53, 4921, 5418, 5765, 5351, 5449]
 IMBALANCED = [542, 624, 546, 563, 534, 4921, 5418, 5765, 5351, 5449]
@@ -191,6 +192,20 @@ def test_group_dro_of_sagawa_2020(logits: Tensor, labels: Tensor) -> None:
     same(loss(logits.requires_grad_(), labels), weights[:9] @ torch.stack(means))
     loss(logits.detach(), labels)  # scoring leaves the weights as they are
     same(loss.weights, weights)
+
+
+def test_group_dro_trains_on_mixed_images(images: Tensor, labels: Tensor) -> None:
+    model, loss, alone, mix = LeNet5(10), GroupDRO(10), GroupDRO(10), Mixup(alpha=1)
+    state = torch.get_rng_state()
+    value = Classifier(model, loss, mix=mix).step((images, labels), "train")
+    *_, bias = model.parameters()
+    [found] = torch.autograd.grad(value, bias)
+    torch.set_rng_state(state)
+    mixed, first, second, share = mix(images, labels)
+    [one] = torch.autograd.grad(alone(model(mixed), first), bias)
+    [two] = torch.autograd.grad(alone(model(mixed), second), bias)
+    same(found, share * one + (1 - share) * two)
+    same(loss.weights, alone.weights)  # two updates
 
 
 def test_impossible_losses_are_named() -> None:

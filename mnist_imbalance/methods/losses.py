@@ -235,8 +235,9 @@ def label_aware_smoothing(
 class GroupDRO(nn.Module):
     """The sum of the labels' mean losses, each times a weight that grows with it.
 
-    Sagawa et al., 2020, "Distributionally robust neural networks", with labels as groups: after
-    every training batch q ∝ q · exp(step · ℓ), where ℓ are the labels' mean losses in the batch.
+    Sagawa et al., 2020, "Distributionally robust neural networks", with labels as groups: a
+    training batch first updates q ∝ q · exp(step · ℓ) by its labels' mean losses ℓ, then has the
+    loss q · ℓ. With a mix, both labels of its images do so in turn: two updates per batch.
     """
 
     weights: Tensor
@@ -254,5 +255,5 @@ class GroupDRO(nn.Module):
         means = sums / labels.bincount(minlength=len(self.weights)).clamp(min=1)
         if logits.requires_grad:
             grown = self.weights * (self.step * means.detach()).exp()
-            self.weights.copy_(grown / grown.sum())
+            self.weights = grown / grown.sum()  # a new tensor: backward may need the old one
         return self.weights @ means
