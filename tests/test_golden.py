@@ -67,7 +67,7 @@ def random(*shape: int) -> Tensor:
 def data(config: Any) -> list[Any]:
     part: MNISTData = build(config, "data")
     part.setup()
-    sets = [part.sample(), *part.epoch(0), *part.epoch(1), *part.train, *part.val, *part.test]
+    sets = [*part.epoch(0), *part.epoch(1), *part.train, *part.val, *part.test]
     return [*sets, part.minority, [*part.counts.values()], part.groups, part.sha256]
 
 

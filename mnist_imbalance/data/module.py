@@ -24,9 +24,9 @@ UNCHANGED = Copy(angle=0, noise=0)
 class Slices(Sampler[Batch]):
     """Batches that are slices of an epoch's tensors, from a sampler that is its own data set.
 
-    ``draw`` maps an epoch to its images and labels, so many, in order; ``dim`` is the one to be
-    sliced. Lightning sets a sampler's epoch, so that a resumed run draws the same order; without
-    Lightning every pass is the next epoch.
+    ``draw`` maps an epoch to its images and labels, in order; ``images`` is their number, ``dim``
+    the dimension to slice. Lightning sets a sampler's epoch, so that a resumed run draws the same
+    order; without Lightning every pass is the next epoch.
     """
 
     def __init__(self, draw: Callable[[int], Batch], images: int, size: int, dim: int = 0) -> None:
@@ -56,7 +56,7 @@ class MNISTData(lightning.LightningDataModule):
     """A data set as tensors on the trainer's device, in batches that are slices of them.
 
     A batch is ``(images, labels)``: (N, C, H, W) float in [0, 1] and (N,) int64. Without arguments
-    it is all of MNIST. The attributes are there after `setup`.
+    it is MNIST, 500 training images per label held out. The attributes are there after `setup`.
     """
 
     counts: dict[str, list[int]]  # images of each label after each step
@@ -74,8 +74,8 @@ class MNISTData(lightning.LightningDataModule):
         seed: Seed = 0,  # chooses validation images, kept images, and noise
         order_seed: Seed | None = None,  # of order and transforms, with the epoch; None is seed
         val_per_label: PositiveInt = 500,  # training images held out for validation
-        minority: Sequence[NonNegativeInt] | PositiveInt = (),  # or how many of them seed draws
-        keep: Profile = 1.0,  # of the minority's other images, or more: see Profile
+        minority: Sequence[NonNegativeInt] | PositiveInt = (),  # or how many labels seed draws
+        keep: Profile = 1.0,  # fraction of the minority's other images, or more: see Profile
         shots: tuple[PositiveInt, PositiveInt] | None = None,  # see `label_groups`
         copies: Annotated[Sequence[Copy], Field(min_length=1)] = (UNCHANGED,),  # of a kept image
         copied: Literal["minority", "all"] = "minority",  # labels
@@ -110,8 +110,8 @@ class MNISTData(lightning.LightningDataModule):
         if not self.minority and (loses or (len(self.copies) > 1 and self.copied == "minority")):
             raise ConfigError("data.minority: must name labels, which lose images or are copied")
 
-        chance, held_out = generator("hold-out", self.seed), self.val_per_label
-        drawn = [own[torch.randperm(len(own), generator=chance)] for own in by_label(labels, size)]
+        rng, held_out = generator("hold-out", self.seed), self.val_per_label
+        drawn = [own[torch.randperm(len(own), generator=rng)] for own in by_label(labels, size)]
         train, val = [own[held_out:] for own in drawn], [own[:held_out] for own in drawn]
         with naming("data.keep"):
             kept = kept_counts(self.keep, self.minority, [*map(len, train)])
@@ -157,8 +157,8 @@ class MNISTData(lightning.LightningDataModule):
     def order(self, epoch: int) -> Tensor:
         """Return the indices of an epoch's training images, in order, (M,) on the CPU."""
         extra = {"epoch": epoch} if "epoch" in signature(self.sampler).parameters else {}
-        chance = generator("order", self.order_seed, epoch)
-        return self.sampler(self.train[1].cpu(), generator=chance, **extra)
+        rng = generator("order", self.order_seed, epoch)
+        return self.sampler(self.train[1].cpu(), generator=rng, **extra)
 
     def drawn(self, epoch: int) -> Batch:
         """Return all training images and labels, with an epoch's noise, before they are ordered."""
@@ -171,8 +171,8 @@ class MNISTData(lightning.LightningDataModule):
         """Return the training images and labels of an epoch, in order."""
         images, labels = self.drawn(number)
         order = self.order(number).to(labels.device)
-        chance = generator("transforms", self.order_seed, number)
-        return transform_each(images[order], self.transforms, chance), labels[order]
+        rng = generator("transforms", self.order_seed, number)
+        return transform_each(images[order], self.transforms, rng), labels[order]
 
     def _loader(self, draw: Callable[[int], Batch], images: int) -> DataLoader[Any]:
         if self.trainer:
@@ -195,11 +195,3 @@ class MNISTData(lightning.LightningDataModule):
         """Scale the pixels to [0, 1], on the device."""
         images, labels = batch
         return images / 255, labels
-
-    def sample(self) -> Tensor:
-        """Return images of the minority, or all, (copies, labels, C, H, W) (AI3607, Figure 3)."""
-        images, labels = self.train
-        kept, copies = self.counts["subsampled"], len(self.copies)
-        chosen = self.minority or range(self.num_classes)
-        own = [images[labels == label][:: kept[label]][:copies] for label in chosen]
-        return torch.stack(own, dim=1)
