@@ -49,16 +49,18 @@ def take_apart(config: DictConfig) -> tuple[DictConfig, HydraConf]:
     return OmegaConf.masked_copy(config, keys), HydraConfig.get()
 
 
-Limit = Annotated[FiniteFloat, Field(gt=0)]  # batches, or a fraction of them
+Positive = Annotated[FiniteFloat, Field(gt=0)]
+NonNegative = Annotated[FiniteFloat, Field(ge=0)]
+Limit = Positive  # batches, or a fraction of them
 End = Annotated[int, Field(ge=-1)]  # -1 is Lightning's word for no end
 
 
 class OptimizerKeys(BaseModel, strict=True):
     """The keys that all optimizers share."""
 
-    lr: Annotated[FiniteFloat, Field(gt=0)]
+    lr: Positive
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0
-    weight_decay: Annotated[FiniteFloat, Field(ge=0)] = 0
+    weight_decay: NonNegative = 0
 
 
 class TrainerKeys(BaseModel, strict=True):

@@ -187,13 +187,13 @@ def shares(indices: Tensor) -> list[float]:
 
 
 def test_sampling_of_kang_2020() -> None:
-    own, alike, chance = [0.0090, 0.0901, 0.9009], [1 / 3] * 3, generator("test")
+    own, alike, rng = [0.0090, 0.0901, 0.9009], [1 / 3] * 3, generator("test")
     for power, expected in ((0, alike), (0.5, [0.0706, 0.2233, 0.7061]), (1, own)):
-        drawn = by_frequency(UNEQUAL, power=power, images=50_000, generator=chance)
+        drawn = by_frequency(UNEQUAL, power=power, images=50_000, generator=rng)
         assert shares(drawn) == pytest.approx(expected, abs=0.01)
     for ends in ({"epochs": 11}, {"epochs": 28, "steps": 1050}, {"epochs": -1, "steps": 1050}):
         for epoch, expected in ((0, own), (5, [0.1712, 0.2117, 0.6171]), (10, alike)):
-            drawn = progressive(UNEQUAL, epoch=epoch, generator=chance, batch_size=111, **ends)
+            drawn = progressive(UNEQUAL, epoch=epoch, generator=rng, batch_size=111, **ends)
             assert len(drawn) == len(UNEQUAL)
             assert shares(drawn) == pytest.approx(expected, abs=0.02)
 

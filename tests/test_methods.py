@@ -290,7 +290,7 @@ def test_metrics_worked_out_by_hand() -> None:
     assert metrics.ece(logits, labels).item() == pytest.approx((0.4 + 0.3) / 2, abs=1e-6)
     own = metrics.ece(logits, labels, minority=[0], of="minority")
     assert own.item() == pytest.approx(0.1, abs=1e-6)
-    assert metrics.part(logits, labels, [0], "majority")[1].tolist() == [1, 1, 1]
+    assert metrics.select_group(logits, labels, [0], "majority")[1].tolist() == [1, 1, 1]
     for metric in (metrics.ece, metrics.nll):
         assert metric(logits, labels, minority=[], of="minority").isnan()
     without_label = torch.tensor([[3.0, 0, 1], [2, 1, 1], [0, 2, 1], [1, 3, 1]])

@@ -38,7 +38,7 @@ MISTAKES = {  # overrides → how the error begins
     "data.copies=[]": "data.copies: ",
     "data.copies=[{angle: 3}]": "data.copies.0.noise: Field required",
     "data.batch_size=0": "data.batch_size: Input should be greater than 0, got 0",
-    "data.dir=README.md": "data.dir: no whole MNIST files in ",
+    "data.dir=README.md": f"data.dir: {Path('README.md').absolute()} has no complete MNIST in ",
     "data.dir=null": "data.dir: Input",
     "data.sampler._target_=builtins.len": "data.sampler: ",
     "~data._target_": "data: must be a MNISTData, is a dict",
@@ -63,7 +63,7 @@ MISTAKES = {  # overrides → how the error begins
     "+logger.x._target_=builtins.dict": "logger.x: must be a Logger, is a dict",
     "logger=mlflow logger.mlflow.tracking_uri=http://localhost:1": "logger.mlflow: ",
     "+posthoc._target_=builtins.print +posthoc._partial_=true": "posthoc: must return a Module",
-    "posthoc=crt": "model.output_relu: must be false for posthoc=crt",
+    "posthoc=crt": "model: its last linear layer must give the logits",
     "data.copies=[" + ",".join(["{angle: 1, noise: 0.1}"] * 20) + "]": "runs_dir: ",
     "optimizer.lr=1e9": "optimizer.lr: the val loss is nan in epoch 0",
 }

@@ -172,7 +172,7 @@ def test_mistakes_are_named(run: tuple[nn.Module, MNISTData]) -> None:
     keys: dict[str, Any] = {"seed": 0, "steps": 50, "batch_size": 8}
     with pytest.raises(ConfigError, match=r"^posthoc\.lr: the loss is (nan|inf); try a smaller"):
         crt(*run, **keys, lr=1e38)
-    with pytest.raises(ConfigError, match=r"^model\.output_relu: must be false for posthoc=crt"):
+    with pytest.raises(ConfigError, match=r"^model: its last linear layer must give the logits \("):
         crt(RowLSTM(10), run[1], **keys, lr=1)
     with pytest.raises(ConfigError, match=r"^model: has no linear layer"):
         last_layer(nn.Flatten())

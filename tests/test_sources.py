@@ -102,7 +102,7 @@ def test_usps(tmp_path: Path) -> None:
     images, labels = data.test
     assert images[labels == 5].float().mean().item() == pytest.approx(127, abs=1)
     (tmp_path / "usps.bz2").write_bytes(b"no archive")
-    with pytest.raises(ConfigError, match=r"^data\.dir: no whole USPS files in .* cannot get them"):
+    with pytest.raises(ConfigError, match=r"^data\.dir: .* no complete USPS in .* download failed"):
         read(tmp_path, "usps")
 
 
@@ -124,7 +124,7 @@ def test_a_folder_of_images(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^data\.dir: .*nowhere/train"):
         read(tmp_path / "nowhere", "folder")
     batch = torch.zeros(3, 1, 2, 2), torch.tensor([0, 1, 5])
-    with pytest.raises(ConfigError, match=r"^data\.source: labels must be below 5"):
+    with pytest.raises(ConfigError, match=r"^data\.source: labels must be from 0 to 4 "):
         Images(batch, batch, num_classes=5)
 
 
@@ -156,6 +156,6 @@ def test_missing_or_damaged_archives_are_named_and_none_is_deleted(
         elif damage == "unpacked":  # without the archives
             (raw / archive.stem).write_bytes(gzip.decompress(archive.read_bytes())[:1000])
     before = {path.name for path in tmp_path.rglob("*")}
-    with pytest.raises(ConfigError, match=r"^data\.dir: no whole MNIST files in "):
+    with pytest.raises(ConfigError, match=r"^data\.dir: .* has no complete MNIST in "):
         read_torchvision(tmp_path)
     assert {path.name for path in tmp_path.rglob("*")} - {".download.lock"} == before

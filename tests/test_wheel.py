@@ -90,7 +90,7 @@ def test_what_cannot_be_downloaded_is_told_by_name(shell: Shell, tmp_path: Path)
     done = shell("mnist-imbalance", "counts")
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    assert done.stderr.startswith("error: data.dir: no whole MNIST files in ")
+    assert done.stderr.startswith(f"error: data.dir: {tmp_path / 'data'} has no complete MNIST in ")
 
 
 @pytest.mark.parametrize(

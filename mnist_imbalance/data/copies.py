@@ -22,7 +22,7 @@ class Copy(BaseModel, extra="forbid"):
 
 
 def expand(
-    images: Tensor, labels: Tensor, copied: Tensor, copies: Sequence[Copy], chance: torch.Generator
+    images: Tensor, labels: Tensor, copied: Tensor, copies: Sequence[Copy], rng: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Replace the ``copied`` images, (N,) bool, by their copies (AI3607, section 4).
 
@@ -33,7 +33,7 @@ def expand(
     for copy in copies:
         block = rotate(images[copied], copy.angle, InterpolationMode.BILINEAR)
         if copy.noise:
-            noise = torch.randn(block.shape, generator=chance) * (255 * copy.noise)
+            noise = torch.randn(block.shape, generator=rng) * (255 * copy.noise)
             block = (block + noise).round().clamp(0, 255).to(torch.uint8)
         blocks.append(block)
     return torch.cat(blocks), torch.cat([labels[~copied], *[labels[copied]] * len(copies)])

@@ -18,9 +18,9 @@ Profile = float | list[float] | Callable[[list[int]], list[int]]
 
 @validate_call
 def exponential(available: Sequence[int], ratio: Ratio) -> list[int]:
-    """Return counts that fall by the same factor from label to label, int(n · ratio^(−i/(C−1))).
+    """Return counts that fall by the same factor from label to label, int(n · ratio^(−i/(K−1))).
 
-    Cao et al., 2019, after Cui et al., 2019; n is the number of images of the rarest label.
+    Cao et al., 2019, after Cui et al., 2019; n is the lowest number of images available of a label.
     """
     most, last = min(available), max(len(available) - 1, 1)
     return [int(most * ratio ** (-label / last)) for label in range(len(available))]
@@ -52,13 +52,15 @@ def rare_labels(wanted: Sequence[int] | int, num_classes: int, seed: int) -> lis
 
 def kept_counts(keep: Profile, minority: Sequence[int], available: list[int]) -> list[int]:
     """Return how many of its available images each label keeps: one at least, or a ConfigError."""
-    if isinstance(keep, float):
-        keep = [keep if label in minority else 1.0 for label in range(len(available))]
-    counts: list[Any] = keep(list(available)) if callable(keep) else keep
+    counts: list[Any] = []  # of a list of another length
+    if callable(keep):
+        counts = keep(list(available))
+    elif isinstance(keep, float):
+        counts = [round(keep * n) if label in minority else n for label, n in enumerate(available)]
+    elif len(keep) == len(available):
+        counts = [round(part * images) for part, images in zip(keep, available, strict=True)]
     if len(counts) != len(available):
         raise ConfigError(f"data.keep: must give {len(available)} numbers, one for each label")
-    if not callable(keep):
-        counts = [round(part * images) for part, images in zip(keep, available, strict=True)]
     for label, (count, images) in enumerate(zip(counts, available, strict=True)):
         if not isinstance(count, int) or not 1 <= count <= images:
             left = f"{images} images of label {label} that data.val_per_label leaves"
@@ -76,10 +78,10 @@ def name_group(labels: Sequence[int]) -> str:
 def label_groups(
     minority: Sequence[int], counts: Sequence[int], shots: tuple[int, int] | None = None
 ) -> dict[str, list[int]]:
-    """Return the labels of the minority, the majority and "all".
+    """Return the labels of the minority, the majority and "all"; the first group is the minority.
 
-    With ``shots`` they are the labels that keep fewer images, as many, and more (Liu et al., 2019,
-    "Large-scale long-tailed recognition in an open world", with 20 and 100).
+    With ``shots`` they are the labels that keep fewer than shots[0], between, and more than
+    shots[1] images (Liu et al., 2019, "Large-scale long-tailed recognition in an open world").
     """
     labels = [*range(len(counts))]
     if shots:

@@ -1,6 +1,6 @@
 """Samplers: labels (N,) of the training images → the indices (M,) of an epoch's images, in order.
 
-All chance comes from the epoch's ``generator``, and M depends on the labels alone. A sampler with a
+Only the epoch's ``generator`` is random, and M depends on the labels alone. A sampler with a
 parameter ``epoch`` gets the epoch's number, from 0.
 """
 
@@ -21,9 +21,10 @@ def shuffle(labels: Tensor, *, generator: Generator) -> Tensor:
     return torch.randperm(len(labels), generator=generator)
 
 
-def draw(chances: Tensor, labels: Tensor, images: int, generator: Generator) -> Tensor:
-    """Draw indices with replacement, each label with its chance, (C,), up to a common factor."""
-    weights = (chances / labels.bincount(minlength=len(chances)).clamp(min=1))[labels]
+def draw(probabilities: Tensor, labels: Tensor, images: int, generator: Generator) -> Tensor:
+    """Draw indices with replacement, labels in proportion to ``probabilities``, (K,)."""
+    counts = labels.bincount(minlength=len(probabilities)).clamp(min=1)
+    weights = (probabilities / counts)[labels]
     return torch.multinomial(weights, images, replacement=True, generator=generator)
 
 
@@ -31,10 +32,10 @@ def draw(chances: Tensor, labels: Tensor, images: int, generator: Generator) -> 
 def by_frequency(
     labels: Tensor, *, power: FiniteFloat, images: PositiveInt | None = None, generator: Generator
 ) -> Tensor:
-    """Draw labels in proportion to a power of their images, ``images`` times or once an image.
+    """Draw ``images`` indices (by default one per training image), labels in proportion to n^power.
 
     Kang et al., 2020, "Decoupling representation and classifier for long-tailed recognition", where
-    the power is q: 1 draws images alike, ½ is square-root sampling, 0 draws labels alike.
+    the power is q: 1 draws all images equally often, 0 all labels, ½ is square-root sampling.
     """
     return draw(labels.bincount() ** power, labels, images or len(labels), generator)
 
@@ -49,23 +50,23 @@ def progressive(
     steps: int = -1,
     batch_size: int = 1,
 ) -> Tensor:
-    """Draw images alike in the first epoch, and labels alike in the last.
+    """Draw all images equally often in the first epoch, and all labels in the last.
 
-    Kang et al., 2020: p = (1 − t) · n / N + t · 1 / C, t from 0 to 1. Training ends after
-    ``epochs`` or ``steps``, whichever is earlier; -1 is no end.
+    Kang et al., 2020: p = (1 − t) · n / N + t · 1 / K, t from 0 to 1. Training ends after
+    ``epochs`` or ``steps``, whichever is earlier; -1 means no limit.
     """
     counts = labels.bincount()
     per_epoch = ceil(len(labels) / batch_size)
     last = min(end for end in (epochs, ceil(steps / per_epoch)) if end > 0) - 1
     done = min(epoch / last, 1) if last else 0
     present = counts > 0
-    chances = (1 - done) * counts / len(labels) + done * present / present.sum()
-    return draw(chances, labels, len(labels), generator)
+    probabilities = (1 - done) * counts / len(labels) + done * present / present.sum()
+    return draw(probabilities, labels, len(labels), generator)
 
 
 @checked
 def under_sampled(labels: Tensor, *, seed: Seed, generator: Generator) -> Tensor:
-    """Return as many images of every label as the rarest has, repeated to a whole epoch.
+    """Return equally many images per label, those of the rarest, repeated to fill an epoch.
 
     ``seed`` chooses the images, the generator orders them.
     """

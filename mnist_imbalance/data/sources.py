@@ -31,7 +31,8 @@ class Images:
     def __post_init__(self) -> None:
         for _, labels in (self.train, self.test):
             if not 0 <= labels.min() <= labels.max() < self.num_classes <= 256:
-                raise ConfigError(f"data.source: labels must be below {self.num_classes} (or 256)")
+                most = f"{self.num_classes - 1} (num_classes - 1), at most 255"  # of uint8
+                raise ConfigError(f"data.source: labels must be from 0 to {most}")
 
     def checksum(self) -> str:
         """Return the sha256, in hex, of all images and labels."""
@@ -54,8 +55,8 @@ def load(dir: Path, name: str, **split: Any) -> Any:
             return kind(download=True)
     except Exception as error:
         raise ConfigError(
-            f"data.dir: no whole {name} files in {dir.absolute()}, as torchvision lays them, and "
-            f"it cannot get them: {str(error).partition(':')[0]}"
+            f"data.dir: {dir.absolute()} has no complete {name} in torchvision's layout, and the "
+            f"download failed: {str(error).partition(':')[0]}"
         ) from error
 
 

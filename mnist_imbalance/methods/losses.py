@@ -1,4 +1,4 @@
-"""Losses for imbalanced labels: logits (N, C) and labels (N,) → a scalar.
+"""Losses for imbalanced labels: logits (N, K) and labels (N,) → a scalar.
 
 Most published losses are `AdjustedCrossEntropy` with other numbers for each label; the functions
 below compute these from ``class_counts``, the training images of each label (docs/methods.md).
@@ -9,19 +9,18 @@ from math import pi
 from typing import Annotated, Literal, Unpack
 
 import torch
-from pydantic import Field, FiniteFloat, PositiveInt, validate_call, with_config
+from pydantic import Field, PositiveInt, validate_call, with_config
 from torch import Tensor, nn
 from torch.nn import functional
 from typing_extensions import TypedDict
 
+from mnist_imbalance.config import NonNegative, Positive
 from mnist_imbalance.errors import ConfigError
 
-Number = Tensor | float  # one for each label, (C,), or one for all
-Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Number = Tensor | float  # one for each label, (K,), or one for all
 Normalize = Literal["weight_sum", "count"]  # divide a batch's sum by its weights or its images
 Counts = Sequence[PositiveInt]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-Exponent = Annotated[FiniteFloat, Field(ge=0)]
 NEUTRAL = {"weights": 1.0, "scales": 1.0, "offsets": 0.0, "margins": 0.0, "smoothing": 0.0}
 
 
@@ -32,14 +31,14 @@ class WeightedCrossEntropy(nn.Module):
     """
 
     @validate_call
-    def __init__(self, weights: Sequence[Weight], normalize: Normalize = "weight_sum") -> None:
+    def __init__(self, weights: Sequence[Positive], normalize: Normalize = "weight_sum") -> None:
         super().__init__()
         self.weights: Tensor
         self.register_buffer("weights", torch.tensor(weights))
         self.normalize = normalize
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Map logits (N, C) and labels (N,) to a scalar."""
+        """Map logits (N, K) and labels (N,) to a scalar."""
         if self.normalize == "weight_sum":
             return functional.cross_entropy(logits, labels, self.weights)
         return functional.cross_entropy(logits, labels, self.weights, reduction="sum") / len(labels)
@@ -50,7 +49,7 @@ class MinorityWeightedCrossEntropy(WeightedCrossEntropy):
 
     @validate_call
     def __init__(
-        self, minority_weight: Weight, minority: list[int], num_classes: int, normalize: Normalize
+        self, minority_weight: Positive, minority: list[int], num_classes: int, normalize: Normalize
     ) -> None:
         weights = [minority_weight if n in minority else 1.0 for n in range(num_classes)]
         super().__init__(weights, normalize)
@@ -73,11 +72,11 @@ class AdjustedCrossEntropy(nn.Module):
 
     def __init__(
         self,
-        num_classes: int,  # C
+        num_classes: int,  # K
         *,
         normalize: Normalize = "count",
         deferred: float = 0.0,  # fraction of training that begins with plain cross-entropy
-        kept: Sequence[str] = (),  # numbers that hold from the beginning all the same
+        kept: Sequence[str] = (),  # names of numbers that are not deferred
         **numbers: Number,  # w, Δ, ι, m, ε and γ, by the names above
     ) -> None:
         super().__init__()
@@ -96,7 +95,7 @@ class AdjustedCrossEntropy(nn.Module):
                 self.get_buffer(name).copy_(number)
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Map logits (N, C) and labels (N,) to a scalar."""
+        """Map logits (N, K) and labels (N,) to a scalar."""
         margins = functional.one_hot(labels, logits.shape[1]) * self.margins
         log_p = (self.scales * logits + self.offsets - margins).log_softmax(dim=1)
         own = -log_p.gather(1, labels.unsqueeze(1)).squeeze(1)
@@ -116,7 +115,7 @@ class Options(TypedDict, total=False):
 
 
 def frequencies(class_counts: Sequence[int]) -> Tensor:
-    """Return each label's share of the images, (C,)."""
+    """Return each label's share of the images, (K,)."""
     counts = torch.tensor(class_counts, dtype=torch.float64)
     return counts / counts.sum()
 
@@ -130,8 +129,8 @@ def effective_weights(class_counts: Sequence[int], beta: float) -> Tensor:
 @validate_call
 def focal(
     class_counts: Counts,
-    gamma: Exponent = 2,
-    weights: Sequence[Weight] | None = None,
+    gamma: NonNegative = 2,
+    weights: Sequence[Positive] | None = None,
     beta: Fraction = 0,
     **options: Unpack[Options],
 ) -> AdjustedCrossEntropy:
@@ -160,7 +159,7 @@ def class_balanced(
 
 @validate_call
 def inverse_frequency(
-    class_counts: Counts, power: Exponent = 1, **options: Unpack[Options]
+    class_counts: Counts, power: NonNegative = 1, **options: Unpack[Options]
 ) -> AdjustedCrossEntropy:
     """Return cross-entropy weighted by w ∝ n^−power, scaled to a mean of 1; power 0 is plain.
 
@@ -175,8 +174,8 @@ def inverse_frequency(
 def ldam(
     class_counts: Counts,
     head: str | None,
-    max_margin: Exponent = 0.5,
-    scale: Weight = 30,
+    max_margin: NonNegative = 0.5,
+    scale: Positive = 30,
     beta: Fraction = 0,
     **options: Unpack[Options],
 ) -> AdjustedCrossEntropy:
@@ -200,7 +199,10 @@ def ldam(
 
 @validate_call
 def vs(
-    class_counts: Counts, gamma: Exponent = 0.3, tau: Exponent = 1, **options: Unpack[Options]
+    class_counts: Counts,
+    gamma: NonNegative = 0.3,
+    tau: NonNegative = 1,
+    **options: Unpack[Options],
 ) -> AdjustedCrossEntropy:
     """Return the vector-scaling loss, −log softmax(Δ ⊙ z + ι)_y, Δ = (n / n_max)^γ, ι = τ log π.
 
@@ -217,7 +219,10 @@ def vs(
 
 @validate_call
 def label_aware_smoothing(
-    class_counts: Counts, most: Fraction = 0.4, least: Fraction = 0.1, **options: Unpack[Options]
+    class_counts: Counts,
+    most: Fraction = 0.4,  # of the first records; conf/ has the authors' numbers for ten labels,
+    least: Fraction = 0.1,  # in conf/loss at a ratio of 100 : 1 and in conf/posthoc at 10 : 1
+    **options: Unpack[Options],
 ) -> AdjustedCrossEntropy:
     """Return cross-entropy that smooths the targets of frequent labels more.
 
@@ -243,13 +248,13 @@ class GroupDRO(nn.Module):
     weights: Tensor
 
     @validate_call
-    def __init__(self, num_classes: PositiveInt, step: Weight = 0.01) -> None:
+    def __init__(self, num_classes: PositiveInt, step: Positive = 0.01) -> None:
         super().__init__()
         self.step = step
         self.register_buffer("weights", torch.full((num_classes,), 1 / num_classes))
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Map logits (N, C) and labels (N,) to a scalar."""
+        """Map logits (N, K) and labels (N,) to a scalar."""
         losses = functional.cross_entropy(logits, labels, reduction="none")
         sums = torch.zeros_like(self.weights).index_add(0, labels, losses)
         means = sums / labels.bincount(minlength=len(self.weights)).clamp(min=1)

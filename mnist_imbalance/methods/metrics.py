@@ -1,4 +1,4 @@
-"""Metrics beside accuracy: a set's logits (N, C) and labels (N,) → a number."""
+"""Metrics beside accuracy: a split's logits (N, K) and labels (N,) → a number."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 from torchmetrics.functional.classification import binary_auroc, multiclass_calibration_error
 
-Of = Literal["all", "minority", "majority"]
+Group = Literal["all", "minority", "majority"]
 
 
 def recalls(logits: Tensor, labels: Tensor) -> Tensor:
@@ -34,30 +34,32 @@ def worst_label(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def auroc(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the mean area under the curve, in [0, 1], of the labels that have images."""
+    """Return the mean area under the ROC curve, in [0, 1], of the labels that have images."""
     present = labels.unique()
     p = logits.softmax(dim=1)
     several = present if len(present) > 1 else []  # one label alone has no area: nan
     return torch.tensor([binary_auroc(p[:, y], (labels == y).long()) for y in several]).mean()
 
 
-def part(logits: Tensor, labels: Tensor, minority: Sequence[int], of: Of) -> tuple[Tensor, Tensor]:
-    """Return the logits and labels of all images, of the minority's or of the majority's."""
+def select_group(
+    logits: Tensor, labels: Tensor, minority: Sequence[int], of: Group
+) -> tuple[Tensor, Tensor]:
+    """Return the logits and labels of the images of a group."""
     if of == "all":
         return logits, labels
     chosen = torch.isin(labels, labels.new_tensor(minority), invert=of == "majority")
     return logits[chosen], labels[chosen]
 
 
-def nll(logits: Tensor, labels: Tensor, minority: Sequence[int] = (), of: Of = "all") -> Tensor:
+def nll(logits: Tensor, labels: Tensor, minority: Sequence[int] = (), of: Group = "all") -> Tensor:
     """Return the mean of −log p of the true label, in nats; nan without images."""
-    return functional.cross_entropy(*part(logits, labels, minority, of))
+    return functional.cross_entropy(*select_group(logits, labels, minority, of))
 
 
-def ece(logits: Tensor, labels: Tensor, minority: Sequence[int] = (), of: Of = "all") -> Tensor:
+def ece(logits: Tensor, labels: Tensor, minority: Sequence[int] = (), of: Group = "all") -> Tensor:
     """Return the expected calibration error with 15 bins, in [0, 1]; nan without images.
 
     Naeini et al., 2015; Guo et al., 2017, "On calibration of modern neural networks".
     """
-    logits, labels = part(logits, labels, minority, of)
+    logits, labels = select_group(logits, labels, minority, of)
     return multiclass_calibration_error(logits.softmax(dim=1), labels, logits.shape[1], n_bins=15)

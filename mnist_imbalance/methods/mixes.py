@@ -78,7 +78,7 @@ class Remix(Mixup):
         super().__init__(alpha)
         self.tau = tau
         counts = torch.tensor(class_counts, dtype=torch.float64)
-        much_more = counts.unsqueeze(1) >= kappa * counts  # (C, C): label i against label j
+        much_more = counts.unsqueeze(1) >= kappa * counts  # (K, K): label i against label j
         self.register_buffer("much_more", much_more, persistent=False)
 
     def forward(self, images: Tensor, labels: Tensor) -> Mixed:

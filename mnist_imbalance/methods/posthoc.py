@@ -18,26 +18,20 @@ from torch.nn import functional
 from torch.optim import SGD
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
+from mnist_imbalance.config import NonNegative, Positive
 from mnist_imbalance.data.copies import transform_each
 from mnist_imbalance.data.module import MNISTData
 from mnist_imbalance.data.samplers import by_frequency, checked
 from mnist_imbalance.data.seeds import Seed, derive, generator
 from mnist_imbalance.errors import ConfigError
-from mnist_imbalance.methods.losses import (
-    Exponent,
-    Fraction,
-    Number,
-    Weight,
-    frequencies,
-    label_aware_smoothing,
-)
+from mnist_imbalance.methods.losses import Fraction, Number, frequencies, label_aware_smoothing
 from mnist_imbalance.methods.metrics import balanced_accuracy
 
 STRENGTHS = [step / 10 for step in range(31)]  # τ from 0, which changes nothing, to 3
 
 
 class Adjusted(nn.Module):
-    """A model whose logits (N, C) are scaled, then shifted, by one number or one for each label."""
+    """A model whose logits (N, K) are scaled, then shifted, by one number or one for each label."""
 
     scales: Tensor
     offsets: Tensor
@@ -75,7 +69,7 @@ def best_strength(
 ) -> tuple[float, str]:
     """Return the smallest τ with the highest balanced accuracy, and a summary.
 
-    ``adjust`` maps τ to the logits (N, C) of the validation images.
+    ``adjust`` maps τ to the logits (N, K) of the validation images.
     """
     grid = sorted(tau) if isinstance(tau, list) else [tau]
     scores = {tau: round(balanced_accuracy(adjust(tau), labels).item(), 6) for tau in grid}
@@ -86,7 +80,7 @@ def best_strength(
 
 @checked
 def logit_adjustment(
-    model: nn.Module, data: MNISTData, *, tau: Exponent | list[Exponent] | None = None
+    model: nn.Module, data: MNISTData, *, tau: NonNegative | list[NonNegative] | None = None
 ) -> Adjusted:
     """Take τ log π from the logits, π being each label's share of the training images.
 
@@ -105,7 +99,7 @@ def tau_normalized(
     data: MNISTData,
     *,
     keep_bias: bool,
-    tau: Exponent | list[Exponent] = STRENGTHS[:11],  # of earlier records
+    tau: NonNegative | list[NonNegative] = STRENGTHS[:11],  # of earlier records; conf/ lists more
 ) -> Adjusted:
     """Divide each label's last weights by their norm^τ; at τ = 1 all norms are equal.
 
@@ -141,7 +135,7 @@ def temperature(model: nn.Module, data: MNISTData) -> Adjusted:
 
 
 @checked
-def label_shift(model: nn.Module, data: MNISTData, *, prior: list[Weight] | None) -> Adjusted:
+def label_shift(model: nn.Module, data: MNISTData, *, prior: list[Positive] | None) -> Adjusted:
     """Take log π from the logits, as `logit_adjustment` with τ = 1, and add the log test prior.
 
     Hong et al., 2021, "Disentangling label distribution for long-tailed visual recognition"
@@ -182,9 +176,8 @@ def features_of(model: nn.Module, layer: nn.Linear, images: Tensor) -> Tensor:
     with torch.no_grad(), hook:
         for part in torch.split(images, 1000):
             if model(part / 255) is not seen[-1][1]:
-                raise ConfigError(
-                    "model.output_relu: must be false for posthoc=crt, mislas and ncm"
-                )
+                needs = "its last linear layer must give the logits"
+                raise ConfigError(f"model: {needs} (for the LSTM: model=lstm_no_relu)")
     return torch.cat([features for features, _ in seen])
 
 
@@ -195,16 +188,16 @@ def retrained(
     *,
     seed: Seed,
     steps: PositiveInt,
-    lr: Weight,  # at first
+    lr: Positive,  # at first
     batch_size: PositiveInt,
-    weight_decay: Exponent = 0,
+    weight_decay: NonNegative = 0,
     transforms: bool = False,  # draw data.transforms anew for every image of every batch
     smoothing: Fraction = 0,  # part of every target that is spread over all labels
     most: Fraction = 0,  # instead, that of the most frequent label in `label_aware_smoothing`
     least: Fraction = 0,  # and that of the rarest
     anew: bool = False,  # draw the last linear layer's weights anew
-    lr_factor: Exponent = 0,  # the layer's rate divided by lr; 0 freezes it
-    scaled: bool = False,  # train one factor a label, of its logit, bias included
+    lr_factor: NonNegative = 0,  # the layer's rate divided by lr; 0 freezes it
+    scaled: bool = False,  # train one factor per label for its logit, bias included
 ) -> Adjusted:
     """Train the end of a model by SGD with momentum 0.9 and a rate that falls to 0 as a cosine.
 
@@ -235,8 +228,8 @@ def retrained(
     for step, chosen in enumerate(order.split(batch_size)):
         batch = inputs[chosen]
         if redrawn:
-            chance = generator("balanced transforms", seed, step)
-            batch = frozen(transform_each(batch, data.transforms, chance))
+            rng = generator("balanced transforms", seed, step)
+            batch = frozen(transform_each(batch, data.transforms, rng))
         optimizer.zero_grad()
         value = loss(head(batch) * scales, labels[chosen])
         value.backward()
@@ -253,7 +246,7 @@ mislas = partial(retrained, scaled=True)  # Zhong et al., 2021, after mixup
 
 
 class NearestMean(nn.Module):
-    """Maps features (N, F) to minus their squared distances from the labels' means, (N, C)."""
+    """Maps features (N, F) to minus their squared distances from the labels' means, (N, K)."""
 
     centre: Tensor
     means: Tensor
@@ -266,7 +259,7 @@ class NearestMean(nn.Module):
         self.register_buffer("means", torch.stack(means))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Map features (N, F) to logits (N, C)."""
+        """Map features (N, F) to logits (N, K)."""
         unit = functional.normalize(features - self.centre)
         squares = unit.square().sum(dim=1, keepdim=True) + self.means.square().sum(dim=1)
         return 2 * unit @ self.means.T - squares
@@ -275,7 +268,7 @@ class NearestMean(nn.Module):
 def ncm(model: nn.Module, data: MNISTData) -> Adjusted:
     """Choose the label with the nearest mean of training features (nearest class mean, NCM).
 
-    As in the authors' code: features less their mean, brought to norm 1, Euclidean distance.
+    As in the authors' code: features less their mean, scaled to norm 1, Euclidean distance.
     """
     layer = last_layer(model)
     images, labels = data.drawn(0)

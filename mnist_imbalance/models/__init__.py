@@ -1,13 +1,11 @@
 """Models, and what they share: the last layer, features (N, F) → logits (N, K)."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
 Head = Literal["linear", "cosine"]
-Scale = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class CosineLinear(nn.Linear):

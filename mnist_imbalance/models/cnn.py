@@ -6,7 +6,8 @@ import torch
 from pydantic import PositiveInt, validate_call
 from torch import nn
 
-from mnist_imbalance.models import Head, Scale, last_linear
+from mnist_imbalance.config import Positive
+from mnist_imbalance.models import Head, last_linear
 
 
 class LeNet5(nn.Sequential):
@@ -22,9 +23,9 @@ class LeNet5(nn.Sequential):
         num_classes: PositiveInt,
         image_shape: Sequence[PositiveInt] = (1, 28, 28),
         channels: tuple[PositiveInt, PositiveInt] = (6, 16),  # of the two convolutions
-        features: tuple[PositiveInt, PositiveInt] = (120, 84),  # of the two layers behind them
+        features: tuple[PositiveInt, PositiveInt] = (120, 84),  # of the layers after them
         head: Head = "linear",
-        scale: Scale = 30,  # of the cosines
+        scale: Positive = 30,  # of the cosines
     ) -> None:
         colours, height, width = image_shape
         pooled = ((height // 2 - 4) // 2) * ((width // 2 - 4) // 2)

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from pydantic import FiniteFloat, PositiveInt, validate_call
 from torch import Tensor, nn
 
+from mnist_imbalance.config import Positive
 from mnist_imbalance.errors import ConfigError
-from mnist_imbalance.models import Head, Scale, last_linear
+from mnist_imbalance.models import Head, last_linear
 
 
 class RowLSTM(nn.Module):
@@ -26,7 +27,7 @@ class RowLSTM(nn.Module):
         output_bias: FiniteFloat | None = 5.0,  # at the start; None is PyTorch's default
         output_relu: bool = True,  # AI3607's, after the last layer
         head: Head = "linear",
-        scale: Scale = 30,  # of the cosines
+        scale: Positive = 30,  # of the cosines
     ) -> None:
         super().__init__()
         if head == "cosine" and (output_relu or output_bias is not None):

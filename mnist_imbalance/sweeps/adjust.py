@@ -19,7 +19,7 @@ def main() -> None:
 
         import pandas  # --help does not wait for these
 
-        from mnist_imbalance.methods.metrics import balanced_accuracy, ece, nll, part
+        from mnist_imbalance.methods.metrics import balanced_accuracy, ece, nll, select_group
         from mnist_imbalance.methods.posthoc import logits_of
         from mnist_imbalance.training.run import adjust, load_run
 
@@ -41,8 +41,8 @@ def main() -> None:
         logits, labels = logits_of(model, data.test[0]), data.test[1]
         rows[name] = {
             "balanced": balanced_accuracy(logits, labels),
-            "minority": balanced_accuracy(*part(logits, labels, data.minority, "minority")),
-            "majority": balanced_accuracy(*part(logits, labels, data.minority, "majority")),
+            "minority": balanced_accuracy(*select_group(logits, labels, data.minority, "minority")),
+            "majority": balanced_accuracy(*select_group(logits, labels, data.minority, "majority")),
             "NLL": nll(logits, labels),
             "ECE": ece(logits, labels),
             "val": balanced_accuracy(logits_of(model, data.val[0]), data.val[1]),
