@@ -41,7 +41,7 @@ def exactly(available: Sequence[int], counts: Sequence[PositiveInt]) -> list[int
 
 
 def rare_labels(wanted: Sequence[int] | int, num_classes: int, seed: int) -> list[int]:
-    """Return the wanted labels, or as many as are wanted, drawn by the seed; all must exist."""
+    """Return the wanted labels, or a wanted number of them, drawn by the seed; all must exist."""
     if isinstance(wanted, int):
         drawn = torch.randperm(num_classes, generator=generator("minority", seed))
         wanted = drawn[:wanted].tolist()

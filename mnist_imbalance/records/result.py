@@ -25,9 +25,9 @@ Predictions = Mapping[str, numpy.ndarray]  # predicted labels by split, (N,) uin
 class Scores(BaseModel, frozen=True):
     """Scores of a model on one set of images; every accuracy is in [0, 1]."""
 
-    confusion: list[list[int]]  # (C, C); rows: true labels, columns: predicted labels
+    confusion: list[list[int]]  # (K, K); rows: true labels, columns: predicted labels
     loss: float  # the training loss
-    positive: list[int]  # (C,), images for which each label's output is above zero:
+    positive: list[int]  # (K,), images for which each label's output is above zero:
     # a label without any has died behind an output ReLU
     positive_of_own: list[int] | None = None  # the same among each label's own images
     metrics: dict[str, float | None] = {}  # of the config group; None: not a number

@@ -66,7 +66,7 @@ def read(roots: Iterable[str | Path], *, once: bool = True) -> tuple[pandas.Data
 
     Returns:
         The runs, and a line for each damaged record. The columns are the keys of ``result.json``,
-        those of its scores as ``test_loss`` and ``test_confusion``, an array (C, C); ``seconds`` of
+        those of its scores as ``test_loss`` and ``test_confusion``, an array (K, K); ``seconds`` of
         training; ``file``; and ``folder``, empty for a packed run.
     """
     rows, lines = [], []

@@ -20,7 +20,7 @@ from mnist_imbalance.errors import ConfigError, naming
 from mnist_imbalance.records.result import Groups, Scores
 
 Batch = tuple[Tensor, Tensor]  # images and labels
-Metric = Callable[[Tensor, Tensor], Any]  # logits (N, C) and labels (N,) of a split → a number
+Metric = Callable[[Tensor, Tensor], Any]  # logits (N, K) and labels (N,) of a split → a number
 Part = Mapping[str, Any]  # a class or function by ``_target_``, with arguments, as in conf/
 SGD = partial(torch.optim.SGD, lr=0.001, momentum=0.9, weight_decay=0.0001)  # AI3607's
 
