@@ -50,7 +50,7 @@ def bare(model: str) -> list[float]:
     parts = build_parts(compose_with([f"model={model}"]))
     images, labels = (tensor.to(DEVICE) for tensor in parts.data.train)
     network = parts.classifier.model.to(DEVICE)
-    optimizer = parts.classifier.optimized(network.parameters(), None)
+    optimizer = parts.classifier.build_optimizer(network.parameters(), None)
     size = parts.data.batch_size
     for _ in range(2):
         begin = synchronized()

@@ -33,7 +33,7 @@ def point(model: str, images: int, runs: int, batch_size: int, repeats: int = 1)
         trained = StackedClassifier([part.classifier for part in parts])
         pixels, labels = (torch.stack([tensor] * runs) for tensor in (pixels, labels))
     trained.to(DEVICE)
-    optimizer = parts[0].classifier.optimized(trained.parameters(), None)
+    optimizer = parts[0].classifier.build_optimizer(trained.parameters(), None)
     slices = (tensor.split(batch_size, dim=int(runs > 1)) for tensor in (pixels, labels))
     batches = list(zip(*slices, strict=True))[: 12 if runs > 1 else None]
     seconds, scale = [], 1 if runs > 1 else 255  # a stack scales the pixels itself

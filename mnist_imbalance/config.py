@@ -36,14 +36,14 @@ def compose_with(
 ) -> DictConfig:
     """Compose ``conf/<name>.yaml`` as this process's command line would."""
     path = list(HydraConfig.get().searchpath) if HydraConfig.initialized() else []
-    ours = GlobalHydra.instance().is_initialized()
-    with nullcontext() if ours else initialize_config_dir(str(CONF), version_base="1.3"):
+    initialized = GlobalHydra.instance().is_initialized()
+    with nullcontext() if initialized else initialize_config_dir(str(CONF), version_base="1.3"):
         search = [f"hydra.searchpath={path}"] if path else []
         return compose(name, [*search, *overrides], return_hydra_config=with_hydra)
 
 
-def take_apart(config: DictConfig) -> tuple[DictConfig, HydraConf]:
-    """Split a config into a job's and Hydra's own, which becomes the process's."""
+def activate_hydra(config: DictConfig) -> tuple[DictConfig, HydraConf]:
+    """Return a job's config and Hydra's own, and make the latter this process's."""
     HydraConfig.instance().set_config(config)
     keys = [str(key) for key in config if key != "hydra"]
     return OmegaConf.masked_copy(config, keys), HydraConfig.get()
@@ -55,7 +55,7 @@ Limit = Positive  # batches, or a fraction of them
 End = Annotated[int, Field(ge=-1)]  # -1 is Lightning's word for no end
 
 
-class OptimizerKeys(BaseModel, strict=True):
+class OptimizerConfig(BaseModel, strict=True):
     """The keys that all optimizers share."""
 
     lr: Positive
@@ -63,7 +63,7 @@ class OptimizerKeys(BaseModel, strict=True):
     weight_decay: NonNegative = 0
 
 
-class TrainerKeys(BaseModel, strict=True):
+class TrainerConfig(BaseModel, strict=True):
     """The keys of ``lightning.Trainer`` that other code relies on."""
 
     devices: Literal[1]  # to use several, sweep with hydra/launcher=joblib
@@ -74,14 +74,14 @@ class TrainerKeys(BaseModel, strict=True):
     limit_test_batches: Limit = 1.0
 
 
-class Keys(BaseModel, strict=True, extra="forbid"):
+class TrainConfig(BaseModel, strict=True, extra="forbid"):
     """A whole config; values of type Any are checked when they are built."""
 
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     threads: Annotated[int, Field(gt=0, le=4096)]
     runs_dir: Annotated[str, Field(min_length=1)]
-    optimizer: OptimizerKeys
-    trainer: TrainerKeys
+    optimizer: OptimizerConfig
+    trainer: TrainerConfig
     data: Any
     model: Any
     loss: Any
@@ -96,7 +96,7 @@ class Keys(BaseModel, strict=True, extra="forbid"):
 def check(config: DictConfig) -> None:
     """Check the values that no part checks itself."""
     try:
-        trainer = Keys.model_validate(OmegaConf.to_container(config, resolve=True)).trainer
+        trainer = TrainConfig.model_validate(OmegaConf.to_container(config, resolve=True)).trainer
     except ValidationError as error:
         raise as_config_error(error) from error
     ends = trainer.max_epochs, trainer.max_steps
@@ -174,19 +174,25 @@ def overrides_from_arguments(description: str | None, name: str = "train") -> li
     return [*([f"hydra.searchpath=['file://{place}']"] if place else []), *given.overrides]
 
 
-def silence_warnings() -> None:
-    """Silence warnings that no user can act on, here and in child processes."""
+def prepare_process() -> None:
+    """Make Hydra raise errors, and silence a warning in child processes; see `errors`."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints them instead
     in_jobs = "ignore::UserWarning:multiprocessing.process"
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # hand errors on to us instead of printing them
     os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [os.getenv("PYTHONWARNINGS"), in_jobs]))
 
 
 def start(job: Callable[[], Any]) -> None:
     """Run a job that Hydra composes from the command line."""
-    silence_warnings()
+    prepare_process()
     with one_line_errors():
         for argument in sys.argv[1:]:
             group, _, value = argument.partition("=")
             if value == "null" and (CONF / group).is_dir():
-                raise ConfigError(f"{argument}: must be the name of a choice, or [a,b]")
-        job()
+                several = ", or [a,b]" if group in ("callbacks", "logger", "metrics") else ""
+                raise ConfigError(f"{argument}: must be the name of a choice{several}")
+        try:
+            job()
+        except OSError as error:
+            if not error.filename:  # Hydra's MissingConfigException
+                raise
+            raise ConfigError(f"runs_dir: {error.filename}: {error.strerror}") from error

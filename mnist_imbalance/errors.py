@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
 STOPPED = "stopped; run the same command again to resume from the last finished epoch"
-SHOW_TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"
+SHOW_TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"  # as the user set it: we set it, too
 
 
 class ConfigError(ValueError):
@@ -39,7 +39,9 @@ def naming(key: str) -> Iterator[None]:
         raise as_config_error(error, prefix=f"{key}.") from error
     except Exception as error:  # a user's own part can fail in any way
         text = " ".join(str(error).split())
-        if not text or not isinstance(error, ValueError | TypeError | ImportError | RuntimeError):
+        if isinstance(error, OSError) and error.filename:
+            text = f"{error.filename}: {error.strerror}"
+        elif not text or not isinstance(error, ValueError | TypeError | ImportError | RuntimeError):
             text = f"{type(error).__name__}: {text}"
         raise ConfigError(f"{key}: {text}") from error
 
@@ -48,7 +50,7 @@ EXPECTED = (ConfigError, HydraException, OmegaConfBaseException, OSError)
 LIBRARIES = {"hydra", "omegaconf", "yaml", "antlr4", "joblib", "lightning", "ray", "submitit"}
 
 
-def origin(error: BaseException) -> str:
+def raising_package(error: BaseException) -> str:
     """Return the name of the package whose code raised an error."""
     modules = [frame.f_globals["__name__"] for frame, _ in traceback.walk_tb(error.__traceback__)]
     return str(modules[-1]).partition(".")[0] if modules else ""
@@ -56,7 +58,7 @@ def origin(error: BaseException) -> str:
 
 def is_user_error(error: BaseException) -> bool:
     """Return whether a config, an override or the machine caused an error, not a bug of ours."""
-    return isinstance(error, EXPECTED) or origin(error) in LIBRARIES
+    return isinstance(error, EXPECTED) or raising_package(error) in LIBRARIES
 
 
 def one_line(error: BaseException) -> str:
@@ -68,10 +70,10 @@ def one_line(error: BaseException) -> str:
     elif isinstance(error, OverrideParseException):
         text = f"{error.override}: {text}"
     elif isinstance(error, OSError) and error.filename:
-        text = f"runs_dir: {error.filename}: {error.strerror}"
+        text = f"{error.filename}: {error.strerror}"
     elif not isinstance(error, EXPECTED):
         keys = {"lightning": "trainer, callbacks: ", "submitit": "hydra.launcher: "}
-        text = f"{keys.get(origin(error), '')}{type(error).__name__}: {text}"
+        text = f"{keys.get(raising_package(error), '')}{type(error).__name__}: {text}"
     return " ".join(text.partition("object_type=")[0].split())
 
 
@@ -90,6 +92,7 @@ def one_line_errors() -> Iterator[None]:
     except Exception as error:
         if SHOW_TRACEBACKS or not is_user_error(error):
             raise
-        sys.exit(f"error: {one_line(error)}")
+        hint = "" if isinstance(error, EXPECTED) else " (HYDRA_FULL_ERROR=1 shows the traceback)"
+        sys.exit(f"error: {one_line(error)}{hint}")
     except KeyboardInterrupt:
         sys.exit(STOPPED)

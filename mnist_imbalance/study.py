@@ -75,7 +75,7 @@ def train_all(runs: Sequence[PlannedRun], keys: StudyKeys) -> tuple[int, list[st
         The number of finished runs, and a line for each of the others.
     """
     from mnist_imbalance.records.table import read
-    from mnist_imbalance.training.folder import RunFolder
+    from mnist_imbalance.training.folder import lock
 
     failures: dict[str, str] = {}  # by config hash
     while True:
@@ -96,7 +96,7 @@ def train_all(runs: Sequence[PlannedRun], keys: StudyKeys) -> tuple[int, list[st
         sys.stdout.flush()
         runs_dir = QuotedString(keys.runs_dir, Quote.single).with_quotes()
         jobs = [(*run.overrides, f"runs_dir={runs_dir}") for run in wave]
-        with RunFolder(Path(keys.runs_dir)).lock():
+        with lock(Path(keys.runs_dir)):
             outcomes = launch(jobs, HydraConfig.get())
         for run, outcome in zip(wave, outcomes, strict=True):
             elsewhere = f"its record, in {outcome.folder}, is not here"

@@ -16,22 +16,22 @@ from mnist_imbalance.errors import STOPPED, ConfigError, one_line_errors
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
 def job(config: DictConfig) -> None:
     """Train one run and show its result; with ``-m``, Hydra's launcher trains all."""
-    console, settings = Console(), HydraConfig.get()
+    console, hydra_config = Console(), HydraConfig.get()
     with one_line_errors():  # not later: Hydra would print the overrides first
-        if swept := settings.sweeper.params:
+        if swept := hydra_config.sweeper.params:
             raise ConfigError(f"experiment: this overlay sweeps {', '.join(swept)}; add -m")
         with Console(stderr=True).status("loading PyTorch"):
             from mnist_imbalance.sweeps.launch import remove_empty
             from mnist_imbalance.training.folder import RunFolder
-            from mnist_imbalance.training.run import fit_run
-        folder = RunFolder(Path(settings.runtime.output_dir))
+            from mnist_imbalance.training.run import run_or_resume
+        folder = RunFolder(Path(hydra_config.runtime.output_dir))
         finished = folder.result_file.exists()
         try:
-            result = fit_run(config, settings, folder)
+            result = run_or_resume(config, hydra_config, folder)
         except SystemExit:  # Lightning's answer to SIGTERM
             sys.exit(STOPPED)
         finally:
-            remove_empty(folder.path, Path(settings.sweep.dir).absolute())
+            remove_empty(folder.path, Path(hydra_config.sweep.dir).absolute())
     title = f"{result.condition}, {result.model}, {result.optimizer}, {result.epochs} epochs"
     table = Table("label", "test accuracy %", title=f"{title}, seed {result.seed}", min_width=70)
     groups = result.test.of_groups(result.groups) | {"all": result.test.accuracy}
@@ -42,7 +42,7 @@ def job(config: DictConfig) -> None:
         console.print("finished before, nothing trained")
     console.print(f"run folder: {folder.path}", soft_wrap=True)
     if "tensorboard" in (config.logger or {}):
-        experiment = f"{config.runs_dir}/{settings.runtime.choices['experiment']}"
+        experiment = f"{config.runs_dir}/{hydra_config.runtime.choices['experiment']}"
         console.print(f"TensorBoard: tensorboard --logdir {experiment}", soft_wrap=True)
 
 

@@ -11,7 +11,7 @@ import pytest
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from mnist_imbalance.config import CONF, compose_with, take_apart
+from mnist_imbalance.config import CONF, activate_hydra, compose_with
 
 if TYPE_CHECKING:
     from mnist_imbalance.records.result import Result
@@ -65,12 +65,12 @@ def composed(*overrides: str) -> DictConfig:
 def fitted(runs_dir: Path, *overrides: str) -> "tuple[RunFolder, Result]":
     """Train a run of few images, as the command line would; return its folder and result."""
     from mnist_imbalance.training.folder import RunFolder  # slow to import
-    from mnist_imbalance.training.run import fit_run
+    from mnist_imbalance.training.run import run_or_resume
 
     short = ["data/source=debug", "trainer=cpu", "hydra.mode=RUN", f"runs_dir={runs_dir}"]
-    config, hydra = take_apart(compose_with([*short, *overrides], with_hydra=True))
+    config, hydra = activate_hydra(compose_with([*short, *overrides], with_hydra=True))
     folder = RunFolder(Path(hydra.sweep.dir) / hydra.sweep.subdir)
-    return folder, fit_run(config, hydra, folder, show_progress=False)
+    return folder, run_or_resume(config, hydra, folder, show_progress=False)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ import torch
 from conftest import REPOSITORY, wait_until
 from torch import nn
 
-from mnist_imbalance.config import compose_with, take_apart
+from mnist_imbalance.config import activate_hydra, compose_with
 from mnist_imbalance.methods.losses import MinorityWeightedCrossEntropy
 from mnist_imbalance.models.cnn import LeNet5
 from mnist_imbalance.models.lstm import RowLSTM
@@ -25,8 +25,8 @@ from mnist_imbalance.records.result import Result, read_predictions
 from mnist_imbalance.sweeps.batched import Run, StackedClassifier, fit_together, program, similar
 from mnist_imbalance.sweeps.stacked import MappableLSTM, Stacked
 from mnist_imbalance.training.classifier import Classifier
-from mnist_imbalance.training.folder import RunFolder
-from mnist_imbalance.training.run import fit_run
+from mnist_imbalance.training.folder import RunFolder, lock
+from mnist_imbalance.training.run import run_or_resume
 
 SHORT = ("trainer=cpu", "trainer.max_epochs=2", "data/source=debug")
 QUICK = (*SHORT, "logger=none")
@@ -39,7 +39,7 @@ CASES = [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name 
 
 
 def make_run(root: Path, *overrides: str) -> Run:
-    task, hydra = take_apart(compose_with([*overrides, f"runs_dir={root}"], with_hydra=True))
+    task, hydra = activate_hydra(compose_with([*overrides, f"runs_dir={root}"], with_hydra=True))
     return Run(task, hydra, RunFolder(Path(hydra.sweep.dir) / hydra.sweep.subdir))
 
 
@@ -81,7 +81,7 @@ def test_runs_side_by_side_end_as_before_and_as_alone(tmp_path: Path, case: str)
         if values["device"] == row["device"] and values["torch"] == row["torch"]:
             assert values == {key: row[key] for key in values}
     alone = make_run(tmp_path / "alone", *jobs[-1])
-    by_itself = fit_run(alone.config, alone.hydra, alone.folder, show_progress=False)
+    by_itself = run_or_resume(alone.config, alone.hydra, alone.folder, show_progress=False)
     for name in ("config", "condition", "train_counts", "groups", "steps"):
         assert getattr(result, name) == getattr(by_itself, name)
     for split in ("train", "val", "test"):
@@ -156,7 +156,7 @@ def test_no_run_takes_another_with_it(tmp_path: Path) -> None:
     first, second, locked = (make(f"seed={seed}") for seed in range(3))
     in_its_folder = Run(make("loss.minority_weight=2").config, first.hydra, first.folder)
     runs = [first, second, *map(make, wrong), make("seed=0"), in_its_folder, locked]
-    with locked.folder.lock():
+    with lock(locked.folder.path):
         one, two, *failures, again, taken, busy = fit_together(runs, show_progress=False)
     for failure, text in zip(failures, wrong.values(), strict=True):
         assert str(failure).startswith(text)
@@ -179,7 +179,7 @@ def test_models_that_cannot_be_stacked_are_trained_one_by_one(
     result, failure = fit_together(dropout, show_progress=False)
     assert isinstance(result, Result) and "side by side" not in result.device
     assert failure == "LookupError: unforeseen"
-    monkeypatch.setattr("mnist_imbalance.training.run.fit_run", lambda *_: "alone")
+    monkeypatch.setattr("mnist_imbalance.training.run.run_or_resume", lambda *_: "alone")
     assert fit_together(make("Normalized", "seed=0", "seed=1"), False) == ["alone"] * 2
     assert capsys.readouterr().out.count("2 runs are trained one by one: ") == 2
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision import datasets
 
-from mnist_imbalance.config import build, compose_with, parts_of, take_apart
+from mnist_imbalance.config import activate_hydra, build, compose_with, parts_of
 from mnist_imbalance.data.module import MNISTData
 from mnist_imbalance.methods.posthoc import logits_of
 from mnist_imbalance.records.result import read_predictions
@@ -40,10 +40,10 @@ def run_outcome(overrides: str) -> dict[str, str]:
     """Train one run and return the values that must stay as they are."""
     with tempfile.TemporaryDirectory() as runs_dir:
         given = [*SHORT, *overrides.split(), f"runs_dir={runs_dir}", "hydra.mode=RUN"]
-        task, hydra = take_apart(compose_with(given, with_hydra=True))
+        task, hydra = activate_hydra(compose_with(given, with_hydra=True))
         folder = RunFolder(Path(hydra.sweep.dir) / hydra.sweep.subdir)
         with patch.object(training, "fields_of", partial(training.fields_of, compose=COMPOSE)):
-            result = training.fit_run(task, hydra, folder, show_progress=False)
+            result = training.run_or_resume(task, hydra, folder, show_progress=False)
         labels = read_predictions(folder.path) or {}
         metrics = (folder.path / "metrics.csv").read_bytes()
     return {

@@ -12,7 +12,7 @@ from mnist_imbalance.models.lstm import RowLSTM
 from mnist_imbalance.records.result import Result
 from mnist_imbalance.sweeps.batched import Run, StackedClassifier, fit_together, stack
 from mnist_imbalance.sweeps.stacked import Stacked
-from mnist_imbalance.training.run import build_parts, build_trainer, fit_run
+from mnist_imbalance.training.run import build_parts, build_trainer, run_or_resume
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 DIFFERENT = [
@@ -31,7 +31,7 @@ def test_cpu_and_gpu_agree(tmp_path: Path, model: str, data: str) -> None:
     for accelerator in ("cpu", "gpu"):
         choices = (f"model={model}", f"data={data}", "loss=weighted", f"trainer={accelerator}")
         run = make_run(tmp_path / accelerator, *SHORT, *choices, "metrics=[calibration,auroc]")
-        results.append(fit_run(run.config, run.hydra, run.folder, show_progress=False))
+        results.append(run_or_resume(run.config, run.hydra, run.folder, show_progress=False))
     cpu, gpu = results
     assert gpu.device.startswith("cuda, ")
     assert gpu.train_counts == cpu.train_counts
@@ -50,7 +50,7 @@ def test_side_by_side_on_a_gpu_is_alone_on_a_gpu(tmp_path: Path, model: str) -> 
     *results, failure = fit_together(runs("together", *DIFFERENT, diverging), show_progress=False)
     assert "loss is nan" in str(failure)
     for run, together in zip(runs("alone", *DIFFERENT), results, strict=True):
-        alone = fit_run(run.config, run.hydra, run.folder, show_progress=False)
+        alone = run_or_resume(run.config, run.hydra, run.folder, show_progress=False)
         assert isinstance(together, Result), together
         assert "cuda" in together.device and "side by side" in together.device
         assert together.test.accuracy == pytest.approx(alone.test.accuracy, abs=AGREE)

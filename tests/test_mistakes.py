@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from mnist_imbalance import train
+from mnist_imbalance.sweeps import adjust
 
 MISTAKES = {  # overrides → how the error begins
     "data=none": "data: no choice none; there are augmented_100, augmented_40, augme",
@@ -14,6 +15,8 @@ MISTAKES = {  # overrides → how the error begins
     "ckpt_path=x": "Could not override 'ckpt_path'",
     "seed": "seed: ",
     "model=null": "model=null: must be the name of a choice",
+    "logger=null": "logger=null: must be the name of a choice, or [a,b]",
+    "debug=null": "debug=null: must be the name of a choice",
     "loss=[plain,weighted]": "loss: must be one choice, loss=name",
     "mix=[mixup,remix]": "mix: must be one choice, mix=name",
     "experiment=normalize": "experiment: this overlay sweeps loss.minority_weight, loss.no",
@@ -82,11 +85,17 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
     assert isinstance(stopped.value.code, str)  # goes to stderr, with exit code 1
     assert stopped.value.code.startswith(f"error: {message}")
     assert "\n" not in stopped.value.code
+    assert ("(HYDRA_FULL_ERROR=1" in stopped.value.code) == message.endswith(": TypeError: ")
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.name[0] != "."]
 
 
-def test_runs_dir_may_be_no_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_place_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("a file")
     monkeypatch.setattr(sys, "argv", ["train", f"runs_dir={tmp_path / 'runs'}"])
     with pytest.raises(SystemExit, match=r"^error: runs_dir: .*: Not a directory$"):
         train.main()
+    monkeypatch.setattr(sys, "argv", ["adjust", f"run={tmp_path}"])
+    with pytest.raises(
+        SystemExit, match=r"^error: run: .*config\.yaml: No such file or directory$"
+    ):
+        adjust.main()

@@ -14,7 +14,7 @@ from test_launch import start
 from mnist_imbalance import study
 from mnist_imbalance.errors import STOPPED
 from mnist_imbalance.records.table import read
-from mnist_imbalance.training.folder import RunFolder
+from mnist_imbalance.training.folder import lock
 
 NONE_ELSE = ["study.extensions=[]", "study.seeds=[3]"]
 TWO_RUNS = [*NONE_ELSE, "study.experiments=[per_label]"]
@@ -124,7 +124,7 @@ def test_a_mistake_is_one_line_before_anything_is_trained(
 
 
 def test_two_studies_do_not_share_a_place(study_here: Study, tmp_path: Path) -> None:
-    with RunFolder(tmp_path / "runs").lock():
+    with lock(tmp_path / "runs"):
         code, _, errors = study_here(tmp_path, *TWO_RUNS)
     assert code == 1
     assert errors.startswith("error: runs_dir: another process is at work in ")

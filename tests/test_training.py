@@ -23,7 +23,7 @@ from mnist_imbalance.records.identity import result_config
 from mnist_imbalance.records.result import read_predictions
 from mnist_imbalance.training.callbacks import SeedEveryEpoch
 from mnist_imbalance.training.classifier import Classifier
-from mnist_imbalance.training.folder import RunFolder, commit
+from mnist_imbalance.training.folder import RunFolder, code, commit, lock
 from mnist_imbalance.training.run import draw_confusion, load_run
 
 TWO = "trainer.max_epochs=2"
@@ -101,7 +101,7 @@ def test_a_finished_run_is_only_read(tmp_path: Path) -> None:
     assert fitted(tmp_path, TWO, "threads=2", "logger=none")[1] == result
     assert before == {path: path.stat().st_mtime_ns for path in folder.path.rglob("*")}
     assert result_config(composed("logger=none")) == result_config(composed())
-    with folder.lock(), pytest.raises(ConfigError, match="another process is at work in"):
+    with lock(folder.path), pytest.raises(ConfigError, match="another process is at work in"):
         fitted(tmp_path, TWO)
     task = ["data/source=debug", "trainer=cpu", TWO, "data.batch_size=64"]
     for file in (folder.result_file, tmp_path / "result.json"):  # finished, and only begun
@@ -216,11 +216,26 @@ def test_a_checkpoint_that_cannot_be_resumed_is_named(tmp_path: Path) -> None:
             fitted(tmp_path, TWO)
     del state["loops"]  # as if trained side by side
     torch.save(state, folder.last_checkpoint)
-    with pytest.raises(ConfigError, match=r"^runs_dir: .*last\.ckpt is missing or damaged"):
+    with pytest.raises(ConfigError, match=r"^runs_dir: .*last\.ckpt holds no loops to resume from"):
+        fitted(tmp_path, TWO)
+    folder.last_checkpoint.write_bytes(b"")
+    with pytest.raises(ConfigError, match=r"^runs_dir: .*last\.ckpt is damaged; "):
         fitted(tmp_path, TWO)
     folder.last_checkpoint.unlink()
-    with pytest.raises(ConfigError, match=r"^runs_dir: .*last\.ckpt is missing or damaged"):
+    with pytest.raises(ConfigError, match=r"^runs_dir: .*last\.ckpt is missing; "):
         load_run(folder.path)
+
+
+def test_the_checksum_covers_the_code_that_trains(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    package = shutil.copytree(REPOSITORY / "mnist_imbalance", tmp_path / "copy")
+    monkeypatch.setattr("mnist_imbalance.training.folder.PACKAGE", package)
+    known = {code.__wrapped__()}
+    for name in ("models/cnn.py", "sweeps/batched.py", "sweeps/stacked.py", "train.py"):
+        (package / name).write_text("# another")
+        known.add(code.__wrapped__())
+    assert len(known) == 4  # with train.py as without
 
 
 def test_the_command_line(

@@ -6,10 +6,11 @@ from mnist_imbalance.errors import one_line_errors
 
 def main() -> None:
     """Run the command line."""
-    config.silence_warnings()
+    config.prepare_process()
     with one_line_errors():
         overrides = config.overrides_from_arguments(__doc__, "study")
-        keys, _ = config.take_apart(config.compose_with(overrides, name="study", with_hydra=True))
+        composed = config.compose_with(overrides, name="study", with_hydra=True)
+        keys, _ = config.activate_hydra(composed)
         from mnist_imbalance.report.page import write_report  # --help does not wait for it
 
         write_report(keys)

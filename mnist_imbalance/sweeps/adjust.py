@@ -7,13 +7,13 @@ images are scored once. Nothing is written.
 
 from collections.abc import Callable
 
-from mnist_imbalance.config import build, compose_with, overrides_from_arguments, silence_warnings
-from mnist_imbalance.errors import ConfigError, one_line_errors
+from mnist_imbalance.config import build, compose_with, overrides_from_arguments, prepare_process
+from mnist_imbalance.errors import ConfigError, naming, one_line_errors
 
 
 def main() -> None:
     """Run the command line."""
-    silence_warnings()
+    prepare_process()
     with one_line_errors():
         config = compose_with(overrides_from_arguments(__doc__, "adjust"), name="adjust")
 
@@ -23,7 +23,8 @@ def main() -> None:
         from mnist_imbalance.methods.posthoc import logits_of
         from mnist_imbalance.training.run import adjust, load_run
 
-        run = load_run(config.run)
+        with naming("run"):
+            run = load_run(config.run)
         if run.result is None or run.posthoc:
             raise ConfigError(f"run: {config.run} must be a finished run without a posthoc")
         data, model = run.data, run.classifier.model

@@ -29,6 +29,7 @@ from torch.utils.data import DataLoader
 
 from mnist_imbalance.config import check, compose_with
 from mnist_imbalance.data.module import Slices
+from mnist_imbalance.data.sources import Batch
 from mnist_imbalance.errors import ConfigError, describe_failure
 from mnist_imbalance.methods.losses import GroupDRO
 from mnist_imbalance.records.identity import SEEDS, result_config, hash_config
@@ -36,8 +37,8 @@ from mnist_imbalance.records.result import Result, write_record
 from mnist_imbalance.sweeps.stacked import Stacked
 from mnist_imbalance.training import run as training
 from mnist_imbalance.training.callbacks import AtomicCheckpointIO, Origin
-from mnist_imbalance.training.classifier import Batch, Classifier, tally
-from mnist_imbalance.training.folder import RunFolder, code, describe
+from mnist_imbalance.training.classifier import Classifier, tally
+from mnist_imbalance.training.folder import RunFolder, code, describe, lock
 
 PARAMETER_GROUP = ("lr", "weight_decay")  # the optimizer's keys in which runs may differ
 OWN = {*SEEDS, *(f"optimizer.{key}" for key in PARAMETER_GROUP)}
@@ -134,7 +135,7 @@ class StackedClassifier(Classifier):
         keys, sizes = zip(*((keys, len([*runs])) for keys, runs in grouped), strict=True)
         model = Stacked([classifier.model for classifier in classifiers], sizes)
         loss = Stacked([classifier.loss for classifier in classifiers], sizes)
-        super().__init__(model, loss, classifiers[0].make_optimizer, classifiers[0].make_scheduler)
+        super().__init__(model, loss, classifiers[0].make_optimizer, classifiers[0].scheduler_part)
         self.classifiers, self.keys = list(classifiers), keys
         self.failures: dict[int, str] = {}  # why a run's loss is not finite, by the run's number
 
@@ -145,7 +146,7 @@ class StackedClassifier(Classifier):
             {"params": [*model.parameters(), *loss.parameters()], **keys}
             for model, loss, keys in parts
         ]
-        return self.optimized(parameters, self.trainer)
+        return self.build_optimizer(parameters, self.trainer)
 
     def step(self, batch: Batch, split: str) -> Tensor:
         """Return the sum of the runs' losses for images in [0, 255]: each gradient is its own."""
@@ -274,16 +275,16 @@ def fit_together(runs: Sequence[Run], show_progress: bool = True) -> list[Result
     """Train runs, as one where that is possible, and return each one's result or why it has none.
 
     Finished runs, those with a checkpoint of their own, wrong values and models that cannot be
-    stacked are left to `fit_run`, one by one.
+    stacked are left to `run_or_resume`, one by one.
     """
     outcomes: dict[Run, Result | str] = {}
     in_order = sorted(runs, key=lambda run: f"{run.config.get('optimizer')} {run.folder.path}")
     with ExitStack() as locks:
         parts: dict[Run, training.Parts] = {}
         for run in in_order if len(runs) > 1 else ():
-            with suppress(Exception):  # `fit_run` says what is wrong
+            with suppress(Exception):  # `run_or_resume` says what is wrong
                 training.check_run(run.config, run.hydra)
-                locks.enter_context(run.folder.lock())
+                locks.enter_context(lock(run.folder.path))
                 if not run.folder.result_of(run.config) and not run.folder.last_checkpoint.exists():
                     parts[run] = training.build_parts(run.config)
         if len(parts) > 1:
@@ -292,7 +293,8 @@ def fit_together(runs: Sequence[Run], show_progress: bool = True) -> list[Result
     for run in runs:
         if run not in outcomes:
             try:
-                outcomes[run] = training.fit_run(run.config, run.hydra, run.folder, show_progress)
+                by_itself = (run.config, run.hydra, run.folder, show_progress)
+                outcomes[run] = training.run_or_resume(*by_itself)
             except Exception as error:
                 outcomes[run] = describe_failure(error)
     return [outcomes[run] for run in runs]

@@ -20,7 +20,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, read_write
 from tqdm import tqdm
 
-from mnist_imbalance.config import compose_with, take_apart
+from mnist_imbalance.config import activate_hydra, compose_with
 from mnist_imbalance.errors import STOPPED, ConfigError, describe_failure, naming
 
 Job = tuple[str, ...]  # a training command line
@@ -75,7 +75,7 @@ def sigint_blocked() -> Iterator[None]:
 def compose_job(common: Sequence[str], job: Job) -> tuple[DictConfig, HydraConf]:
     """Compose a job as Hydra composes the jobs of a sweep; return its config and Hydra's part."""
     overrides = ["hydra.mode=MULTIRUN", *common, *job]
-    config, hydra = take_apart(compose_with(overrides, with_hydra=True))
+    config, hydra = activate_hydra(compose_with(overrides, with_hydra=True))
     runtime: Any = hydra.runtime
     with read_write(runtime):
         runtime.output_dir = str(Path(hydra.sweep.dir).absolute() / hydra.sweep.subdir)

@@ -131,10 +131,10 @@ def search(config: DictConfig) -> None:
         outcomes = iter(launch([*chain.from_iterable(jobs)], settings))
         return [[next(outcomes) for _ in runs] for runs in jobs]
 
-    from mnist_imbalance.training.folder import RunFolder
+    from mnist_imbalance.training.folder import lock
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with RunFolder(folder).lock():
+    with lock(folder):
         storage = JournalStorage(JournalFileBackend(str(folder / "trials.log")))
         found = optuna.create_study(
             storage=storage, study_name="search", direction="maximize", load_if_exists=True

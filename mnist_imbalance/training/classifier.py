@@ -16,10 +16,10 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from mnist_imbalance.config import build_part, inject
+from mnist_imbalance.data.sources import Batch
 from mnist_imbalance.errors import ConfigError, naming
 from mnist_imbalance.records.result import Groups, Scores
 
-Batch = tuple[Tensor, Tensor]  # images and labels
 Metric = Callable[[Tensor, Tensor], Any]  # logits (N, K) and labels (N,) of a split → a number
 Part = Mapping[str, Any]  # a class or function by ``_target_``, with arguments, as in conf/
 SGD = partial(torch.optim.SGD, lr=0.001, momentum=0.9, weight_decay=0.0001)  # AI3607's
@@ -113,7 +113,7 @@ class Classifier(lightning.LightningModule):
         self.model: nn.Module = build_part(model, "model", nn.Module)
         self.loss: nn.Module = build_part(loss or nn.CrossEntropyLoss(), "loss", nn.Module)
         self.make_optimizer = build_part(optimizer or SGD, "optimizer", Callable)
-        self.make_scheduler = scheduler
+        self.scheduler_part = scheduler
         self.metrics: dict[str, Metric] = {
             name: build_part(metric, f"metrics.{name}", Callable)
             for name, metric in (metrics or {}).items()
@@ -131,17 +131,17 @@ class Classifier(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer of all parameters, with its scheduler if there is one."""
-        return self.optimized(self.parameters(), self.trainer)
+        return self.build_optimizer(self.parameters(), self.trainer)
 
-    def optimized(self, parameters: Iterable[Any], trainer: lightning.Trainer | None) -> Any:
+    def build_optimizer(self, parameters: Iterable[Any], trainer: lightning.Trainer | None) -> Any:
         """Return an optimizer of parameters, or groups of them; without a trainer for one step."""
         with naming("optimizer"):
             optimizer = self.make_optimizer(parameters)
-        if not self.make_scheduler:
+        if not self.scheduler_part:
             return optimizer
         steps = int(trainer.estimated_stepping_batches) if trainer else 1
         with naming("scheduler"):
-            part = inject(self.make_scheduler, {"T_max": steps, "total_steps": steps})
+            part = inject(self.scheduler_part, {"T_max": steps, "total_steps": steps})
             scheduler = build_part(part, "scheduler", Callable)(optimizer)
         return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
 
@@ -249,4 +249,4 @@ class Classifier(lightning.LightningModule):
                 self.step((images, labels), "train")
         self._batches["train"].clear()
         self.train()
-        self.optimized(self.parameters(), None)
+        self.build_optimizer(self.parameters(), None)

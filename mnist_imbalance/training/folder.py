@@ -19,12 +19,28 @@ from hydra.conf import HydraConf
 from omegaconf import DictConfig, OmegaConf
 
 import mnist_imbalance
-from mnist_imbalance.errors import ConfigError
+from mnist_imbalance.config import PACKAGE
+from mnist_imbalance.errors import ConfigError, naming
 from mnist_imbalance.records.identity import result_config
 from mnist_imbalance.records.result import Result, read_record, write_whole
 
-PACKAGE = Path(mnist_imbalance.__file__).parent
-TRAINS = ("data", "models", "methods", "training")  # folders with the code that trains
+CODE = ("data/", "models/", "methods/", "training/", "sweeps/batched.py", "sweeps/stacked.py")
+
+
+@contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a folder, which need not exist."""
+    file = folder / ".lock"
+    with naming("runs_dir"):
+        folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(file, timeout=0):
+            try:
+                yield
+            finally:
+                file.unlink(missing_ok=True)
+    except Timeout as error:
+        raise ConfigError(f"runs_dir: another process is at work in {folder}") from error
 
 
 class RunFolder:
@@ -35,20 +51,6 @@ class RunFolder:
         self.last_checkpoint = path / "checkpoints" / "last.ckpt"
         self.result_file = path / "result.json"
         self.config_file = path / ".hydra" / "config.yaml"
-
-    @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Keep other processes out of the folder."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        file = self.path / ".lock"
-        try:
-            with FileLock(file, timeout=0):
-                try:
-                    yield
-                finally:
-                    file.unlink(missing_ok=True)
-        except Timeout as error:
-            raise ConfigError(f"runs_dir: another process is at work in {self.path}") from error
 
     def result(self) -> Result | None:
         """Read ``result.json``; None if the run is not complete."""
@@ -86,22 +88,23 @@ class RunFolder:
                     shutil.rmtree(place) if place.is_dir() else place.unlink()
             raise
 
+    def checkpoint(self, needed: str = "history") -> dict[str, Any]:
+        """Read the last checkpoint, on the CPU; training resumes from one with "loops"."""
+        file, again = self.last_checkpoint, "delete the run's folder and train it again"
+        try:
+            state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch.load fails in many ways
+            problem = "damaged" if file.exists() else "missing"
+            raise ConfigError(f"runs_dir: {file} is {problem}; {again}") from error
+        if needed not in state:  # a run trained side by side leaves no "loops"
+            raise ConfigError(f"runs_dir: {file} holds no {needed} to resume from; {again}")
+        return state
+
     def epochs_done(self) -> int:
         """Return the number of epochs before the last checkpoint; 0 without one."""
         if not self.last_checkpoint.exists():
             return 0
-        return int(read_checkpoint(self.last_checkpoint, needed="loops")["epoch"]) + 1
-
-
-def read_checkpoint(path: Path, needed: str = "history") -> dict[str, Any]:
-    """Return the contents of a checkpoint, on the CPU; training resumes from one with "loops"."""
-    try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        return {needed: state[needed], **state}
-    except Exception as error:  # torch.load fails in many ways
-        raise ConfigError(
-            f"runs_dir: {path} is missing or damaged; delete it, run again"
-        ) from error
+        return int(self.checkpoint(needed="loops")["epoch"]) + 1
 
 
 def describe(device: torch.device) -> str:
@@ -118,8 +121,9 @@ def describe(device: torch.device) -> str:
 def code() -> str:
     """Return a checksum of the code that trains."""
     digest = hashlib.sha256()
-    for file in sorted(file for part in TRAINS for file in (PACKAGE / part).rglob("*.py")):
-        digest.update(file.read_bytes())
+    for file in sorted(PACKAGE.rglob("*.py")):
+        if file.relative_to(PACKAGE).as_posix().startswith(CODE):
+            digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
 
 

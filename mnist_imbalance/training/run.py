@@ -32,11 +32,16 @@ from mnist_imbalance.records import identity
 from mnist_imbalance.records.result import Groups, History, Result, write_record
 from mnist_imbalance.training.callbacks import AtomicCheckpointIO, Origin, SeedEveryEpoch
 from mnist_imbalance.training.classifier import Classifier, to_metrics
-from mnist_imbalance.training.folder import RunFolder, code, describe, read_checkpoint, versions
+from mnist_imbalance.training.folder import RunFolder, code, describe, lock, versions
 
 Posthoc = Callable[[nn.Module, MNISTData], nn.Module]
-torch.backends.cudnn.allow_tf32 = False  # float32 means the same on every device
-deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # 5 % of a step
+SILENCED = (  # warnings of Lightning that no user can act on
+    "The number of training batches",  # nothing is logged by step
+    ".*does not have many workers",  # slices need none
+    "Checkpoint directory",  # not empty when a run resumes
+    "Experiment logs directory",  # of CSVLogger, likewise
+    "The `srun` command",  # where Slurm is installed but not used
+)
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,8 @@ class Parts:
 def build_parts(config: DictConfig, data: MNISTData | None = None) -> Parts:
     """Return a run's parts, with the initial weights of its seed; each is tried out once."""
     torch.set_num_threads(config.threads)
+    torch.backends.cudnn.allow_tf32 = False  # float32 means the same on every device
+    deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # 5 % of a step
     data = data or build(config, "data", kind=MNISTData)
     data.setup()
     lightning.seed_everything(config.seed, verbose=False)
@@ -103,7 +110,7 @@ def build_trainer(
     """Return the Trainer, which keeps the last checkpoint in the folder."""
     for package in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(package).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", module="lightning")  # on workers, folders, Slurm
+    warnings.filterwarnings("ignore", "|".join(SILENCED))
     last = folder.last_checkpoint
     keep_last = ModelCheckpoint(
         last.parent, last.stem, enable_version_counter=False, save_on_train_epoch_end=True
@@ -129,7 +136,7 @@ def build_trainer(
 
 
 def build_loggers(config: DictConfig, folder: RunFolder, epochs_done: int) -> list[Logger]:
-    """Return a run's loggers, which get the run folder and the run's name by parameters' names."""
+    """Return a run's loggers; its folder and name are injected by parameter name."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # nothing leaves the machine
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # seconds, not minutes
     os.environ.setdefault("WANDB_SILENT", "true")
@@ -168,7 +175,7 @@ def finished_parent(runs_dir: str, values: Mapping[str, Any], origin: Origin) ->
             result = folder.result()
             made = result and (result.config, result.data_sha256, result.versions["code"])
             if made == (training, *origin.checksums.values()):
-                read_checkpoint(folder.last_checkpoint)
+                folder.checkpoint()
                 return folder
     return None
 
@@ -181,12 +188,12 @@ def check_run(config: DictConfig, hydra: HydraConf) -> None:
             raise ConfigError(f"{group}: must be one choice, {group}=name")
 
 
-def fit_run(
+def run_or_resume(
     config: DictConfig, hydra: HydraConf, folder: RunFolder, show_progress: bool = True
 ) -> Result:
     """Train, score and keep a run, or resume it; a finished one is only read."""
     check_run(config, hydra)
-    with folder.lock():
+    with lock(folder.path):
         if result := folder.result_of(config):  # whose identity does not hold data.dir
             moved = folder.config_file.exists() and folder.config().data.dir != config.data.dir
             if moved and result.data_sha256 != build_parts(config).data.sha256:
@@ -195,13 +202,15 @@ def fit_run(
         parts = build_parts(config)
         try:
             with folder.begin(config, hydra):
-                return train(parts, folder, fields_of(config, hydra), show_progress)
+                return train_and_score(parts, folder, fields_of(config, hydra), show_progress)
         finally:
             if wandb := sys.modules.get("wandb"):  # or the next run would join this one's
                 wandb.finish(exit_code=int(sys.exception() is not None))
 
 
-def train(parts: Parts, folder: RunFolder, record: dict[str, Any], show_progress: bool) -> Result:
+def train_and_score(
+    parts: Parts, folder: RunFolder, record: dict[str, Any], show_progress: bool
+) -> Result:
     """Train or resume, validate, adjust, test, and keep the record, see `fields_of`."""
     config, data, classifier = parts.config, parts.data, parts.classifier
     origin = Origin(data.sha256, code())
@@ -216,14 +225,14 @@ def train(parts: Parts, folder: RunFolder, record: dict[str, Any], show_progress
     trainer = build_trainer(config, folder, loggers, callbacks, show_progress)
     if parent:
         print(f"training taken from {parent.path}", flush=True)
-        state = read_checkpoint(parent.last_checkpoint)
+        state = parent.checkpoint()
         classifier.load_state_dict(state["state_dict"])
         classifier.on_load_checkpoint(state)
         log_epochs(loggers, classifier.history, data.groups)
         AtomicCheckpointIO().save_checkpoint(state, folder.last_checkpoint)
         steps = state["global_step"]
     else:
-        fit(parts, trainer, timer, folder.last_checkpoint if epochs_done else None)
+        fit(parts, trainer, timer, folder if epochs_done else None)
         steps = trainer.global_step
     trainer.loggers = []  # their curves show training
     if trainer.progress_bar_callback:
@@ -245,17 +254,19 @@ def train(parts: Parts, folder: RunFolder, record: dict[str, Any], show_progress
     return result
 
 
-def fit(parts: Parts, trainer: lightning.Trainer, timer: Timer, checkpoint: Path | None) -> None:
-    """Train, or resume from a checkpoint, to the end."""
-    if checkpoint:
-        state = read_checkpoint(checkpoint)
+def fit(parts: Parts, trainer: lightning.Trainer, timer: Timer, begun: RunFolder | None) -> None:
+    """Train to the end, from the last checkpoint of a folder if the run was begun."""
+    if begun:
+        state = begun.checkpoint()
         if any(own.get("stopped_epoch") for own in state["callbacks"].values()):  # EarlyStopping's
             trainer.fit_loop.max_epochs = state["epoch"] + 1
-    trainer.fit(parts.classifier, datamodule=parts.data, ckpt_path=checkpoint, weights_only=True)
+    path = begun.last_checkpoint if begun else None
+    trainer.fit(parts.classifier, datamodule=parts.data, ckpt_path=path, weights_only=True)
     print(trainer.profiler.summary(), end="")  # type: ignore[attr-defined]  # empty without one
     whole = trainer.current_epoch == trainer.max_epochs or trainer.global_step == trainer.max_steps
     left = timer.time_remaining()
-    if not whole and not (trainer.should_stop and (left is None or left > 0)):
+    out_of_time = left is not None and left <= 0
+    if not whole and (out_of_time or not trainer.should_stop):
         done = f"{len(parts.classifier.history['train'])} of {trainer.max_epochs} epochs"
         raise ConfigError(f"trainer: stopped after {done}; it resumes without trainer.max_time")
 
@@ -319,7 +330,7 @@ def load_run(folder: str | Path) -> Parts:
     run = RunFolder(Path(folder))
     parts = build_parts(identity.to_current(run.config()))
     with naming(str(run.last_checkpoint)):
-        parts.classifier.load_state_dict(read_checkpoint(run.last_checkpoint)["state_dict"])
+        parts.classifier.load_state_dict(run.checkpoint()["state_dict"])
     if parts.posthoc:
         parts.classifier.model = adjust(parts.classifier.model, parts.data, parts.posthoc)
     parts.classifier.eval()
