@@ -12,7 +12,7 @@ from mnist_imbalance.errors import ConfigError
 
 
 class Origin(lightning.Callback):
-    """Keeps checksums of data and code in checkpoints, and refuses to resume with others."""
+    """Keeps checksums of data and code in checkpoints; refuses to resume where they differ."""
 
     def __init__(self, data: str, code: str) -> None:
         self.checksums = {"data": data, "code": code}
@@ -22,7 +22,7 @@ class Origin(lightning.Callback):
         return self.checksums
 
     def load_state_dict(self, state_dict: dict[str, str]) -> None:
-        """Compare with a checkpoint's."""
+        """Compare them with those of a checkpoint."""
         for name, checksum in self.checksums.items():
             if state_dict[name] != checksum:
                 raise ConfigError(
@@ -39,7 +39,7 @@ class SeedEveryEpoch(lightning.Callback):
     def on_train_batch_start(
         self, trainer: lightning.Trainer, module: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Seed before an epoch's first batch."""
+        """Seed before the first batch of an epoch."""
         if batch_idx == 0:  # Lightning resumes past on_train_epoch_start
             torch.manual_seed(derive("epoch", self.seed, trainer.current_epoch))
 
@@ -50,12 +50,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
     ) -> None:
-        """Write beside the path, then move there at once."""
+        """Write a file beside the path, then rename it."""
         super().save_checkpoint(checkpoint, f"{path}.part", storage_options)
         os.replace(f"{path}.part", path)
 
     def load_checkpoint(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Read a checkpoint of a whole epoch as one that the next epoch follows."""
+        """Read a checkpoint of a whole epoch as one that the next epoch follows (Lightning 2.6)."""
         checkpoint: dict[str, Any] = super().load_checkpoint(*args, **kwargs)
         loop = checkpoint["loops"]["fit_loop"]
         batches = loop["epoch_loop.batch_progress"]

@@ -103,9 +103,9 @@ class Classifier(lightning.LightningModule):
         groups: Groups | None = None,
     ) -> None:
         super().__init__()
-        names = ("model", "loss", "optimizer", "scheduler", "mix")
-        parts = zip(names, (model, loss, optimizer, scheduler, mix), strict=True)
-        configs: dict[str, Any] = {name: part for name, part in parts if isinstance(part, Mapping)}
+        parts: dict[str, Any] = {"model": model, "loss": loss, "optimizer": optimizer}
+        parts |= {"scheduler": scheduler, "mix": mix}
+        configs = {name: part for name, part in parts.items() if isinstance(part, Mapping)}
         self.groups: Groups = {name: list(labels) for name, labels in (groups or {}).items()}
         if all(isinstance(metric, Mapping) for metric in (metrics or {}).values()):
             configs["metrics"] = dict(metrics or {})

@@ -22,7 +22,6 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
-from torch.utils import deterministic
 from torchmetrics.utilities.plot import plot_confusion_matrix
 
 from mnist_imbalance.config import build, build_part, check, compose_with, part_of, parts_of
@@ -41,6 +40,7 @@ SILENCED = (  # warnings of Lightning that no user can act on
     "Checkpoint directory",  # not empty when a run resumes
     "Experiment logs directory",  # of CSVLogger, likewise
     "The `srun` command",  # where Slurm is installed but not used
+    ".*LeafSpec",  # is deprecated, of Lightning's own code
 )
 
 
@@ -59,7 +59,8 @@ def build_parts(config: DictConfig, data: MNISTData | None = None) -> Parts:
     """Return a run's parts, with the initial weights of its seed; each is tried out once."""
     torch.set_num_threads(config.threads)
     torch.backends.cudnn.allow_tf32 = False  # float32 means the same on every device
-    deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # 5 % of a step
+    # filling takes 5 % of a step
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     data = data or build(config, "data", kind=MNISTData)
     data.setup()
     lightning.seed_everything(config.seed, verbose=False)
@@ -181,7 +182,7 @@ def finished_parent(runs_dir: str, values: Mapping[str, Any], origin: Origin) ->
 
 
 def check_run(config: DictConfig, hydra: HydraConf) -> None:
-    """Check a run's values, and that one choice was made in each group that takes one."""
+    """Check the values of a run, and that groups of a single choice have one."""
     check(config)
     for group in (*identity.CHOICES, "scheduler", "mix", "posthoc"):
         if not isinstance(hydra.runtime.choices.get(group), str):
