@@ -1,4 +1,4 @@
-"""Hydra's door to `sweeps.launch`; Hydra imports this at every start."""
+"""The launcher plugin that Hydra finds here, imported at every start; see `sweeps.launch`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -23,7 +23,7 @@ class SweepLauncher(Launcher):
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        """Train all runs."""
+        """Train all runs; a sweeper gets each one's balanced accuracy on validation images."""
         from mnist_imbalance.errors import ConfigError
         from mnist_imbalance.sweeps.launch import check_launcher, launch, show
 
@@ -32,5 +32,9 @@ class SweepLauncher(Launcher):
             raise ConfigError(f"hydra.mode: a {name} has no sweep of its own; leave out -m")
         check_launcher(hydra)
         print(f"{len(job_overrides)} jobs, in {hydra.sweep.dir}", flush=True)
-        show(launch([tuple(job) for job in job_overrides], hydra, hydra.overrides.hydra))
-        return [JobReturn(job, status=JobStatus.COMPLETED) for job in job_overrides]
+        outcomes = launch([tuple(job) for job in job_overrides], hydra, hydra.overrides.hydra)
+        show(outcomes)  # exits if one failed
+        returned = [JobReturn(job, status=JobStatus.COMPLETED) for job in job_overrides]
+        for job, outcome in zip(returned, outcomes, strict=True):
+            job.return_value = outcome.result.val.balanced_accuracy
+        return returned

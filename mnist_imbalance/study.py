@@ -17,7 +17,7 @@ from mnist_imbalance.sweeps.launch import check_launcher, launch
 from mnist_imbalance.sweeps.plan import PlannedRun, Study, at_grid_ends, plan, with_choices
 
 
-class StudyKeys(BaseModel, strict=True, extra="forbid"):
+class StudyConfig(BaseModel, strict=True, extra="forbid"):
     """The values of ``conf/study.yaml``."""
 
     study: Study
@@ -26,16 +26,16 @@ class StudyKeys(BaseModel, strict=True, extra="forbid"):
     dry_run: bool
 
 
-def check_study(config: DictConfig) -> StudyKeys:
+def check_study(config: DictConfig) -> StudyConfig:
     """Check the values of a study and its folders."""
     try:
-        keys = StudyKeys.model_validate(OmegaConf.to_container(config, resolve=True))
+        checked = StudyConfig.model_validate(OmegaConf.to_container(config, resolve=True))
     except ValidationError as error:
         raise as_config_error(error) from error
-    for folder in keys.records_dirs:
+    for folder in checked.records_dirs:
         if not Path(folder).is_dir():
             raise ConfigError(f"records_dirs: there is no folder {folder}; [] for none")
-    return keys
+    return checked
 
 
 def check_runs(runs: Sequence[PlannedRun], study: Study) -> None:
@@ -68,7 +68,7 @@ def show_plan(runs: Sequence[PlannedRun], left: Sequence[PlannedRun]) -> None:
         print(f"missing: {title(run)}" + (", which waits for others" if run.waits else ""))
 
 
-def train_all(runs: Sequence[PlannedRun], keys: StudyKeys) -> tuple[int, list[str]]:
+def train_all(runs: Sequence[PlannedRun], options: StudyConfig) -> tuple[int, list[str]]:
     """Train the runs without a record, those that wait for a choice after those that decide it.
 
     Returns:
@@ -79,32 +79,36 @@ def train_all(runs: Sequence[PlannedRun], keys: StudyKeys) -> tuple[int, list[st
 
     failures: dict[str, str] = {}  # by config hash
     while True:
-        records, _ = read([keys.runs_dir, *keys.records_dirs])
+        records, _ = read([options.runs_dir, *options.records_dirs])
         recorded = {*records.config_hash}
-        chosen = with_choices(runs, records, keys.study.weights)
-        ready = [*{run.config_hash: run for run in reversed(chosen)}.values()][::-1]  # each once
-        left = [run for run in ready if run.config_hash not in recorded]
+        chosen = with_choices(runs, records, options.study.weights)
+        ready: dict[str, PlannedRun] = {}
+        for run in chosen:
+            ready.setdefault(run.config_hash, run)  # two overlays may share it
+        left = [ready[key] for key in ready if key not in recorded]
         wave = [run for run in left if not run.waits and run.config_hash not in failures]
         failed = sum(run.config_hash in failures for run in left)
         done = len(ready) - len(left)
         print(f"{done} of {len(ready)} runs done, {len(left) - failed} to come, {failed} failed")
-        if keys.dry_run:
+        if options.dry_run:
             show_plan(chosen, left)
             return 0, []
         if not wave:
             break
         sys.stdout.flush()
-        runs_dir = QuotedString(keys.runs_dir, Quote.single).with_quotes()
+        runs_dir = QuotedString(options.runs_dir, Quote.single).with_quotes()
         jobs = [(*run.overrides, f"runs_dir={runs_dir}") for run in wave]
-        with lock(Path(keys.runs_dir)):
+        with lock(Path(options.runs_dir)):
             outcomes = launch(jobs, HydraConfig.get())
         for run, outcome in zip(wave, outcomes, strict=True):
             elsewhere = f"its record, in {outcome.folder}, is not here"
             failures[run.config_hash] = outcome.failure or elsewhere
     for setting in at_grid_ends(runs, chosen):
         print(f"chosen at the end of its grid: {title(setting)}")
-    incomplete = "its weight sweep is not complete, or not in study.experiments"
-    return done, [f"{title(run)}: {failures.get(run.config_hash, incomplete)}" for run in left]
+    no_sweep = "its weight sweep is not complete, or not in study.experiments"
+    no_setting = "a run that decides its setting has no record"
+    reasons = {run.config_hash: no_setting if run.tuned else no_sweep for run in left} | failures
+    return done, [f"{title(run)}: {reasons[run.config_hash]}" for run in left]
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="study")
@@ -112,10 +116,10 @@ def job(config: DictConfig) -> None:
     """Train the runs of a study, then write its report."""
     with one_line_errors():  # not later: Hydra would print the overrides first
         check_launcher(HydraConfig.get())
-        keys = check_study(config)
-        runs = plan(keys.study)
-        check_runs(runs, keys.study)
-        finished, failures = train_all(runs, keys)
+        options = check_study(config)
+        runs = plan(options.study)
+        check_runs(runs, options.study)
+        finished, failures = train_all(runs, options)
         if finished:
             from mnist_imbalance.report.page import write_report  # slow to import
 

@@ -22,7 +22,8 @@ from mnist_imbalance.methods.losses import MinorityWeightedCrossEntropy
 from mnist_imbalance.models.cnn import LeNet5
 from mnist_imbalance.models.lstm import RowLSTM
 from mnist_imbalance.records.result import Result, read_predictions
-from mnist_imbalance.sweeps.batched import Run, StackedClassifier, fit_together, program, similar
+from mnist_imbalance.sweeps import batched
+from mnist_imbalance.sweeps.batched import Run, StackedClassifier, fit_runs, similar, stacking_key
 from mnist_imbalance.sweeps.stacked import MappableLSTM, Stacked
 from mnist_imbalance.training.classifier import Classifier
 from mnist_imbalance.training.folder import RunFolder, lock
@@ -46,7 +47,7 @@ def make_run(root: Path, *overrides: str) -> Run:
 def train(runs: list[Run]) -> list[Result]:
     """Train runs, all of which have a result."""
     results = []
-    for run, result in zip(runs, fit_together(runs, show_progress=False), strict=True):
+    for run, result in zip(runs, fit_runs(runs, show_progress=False), strict=True):
         assert isinstance(result, Result), result
         assert result == run.folder.result()
         results.append(result)
@@ -73,7 +74,7 @@ def test_runs_side_by_side_end_as_before_and_as_alone(tmp_path: Path, case: str)
     keys = QUICK if case != "weights_lstm" else SHORT
     jobs = [(*keys, *row["overrides"].split()) for row in GOLDEN[case]]
     together = [make_run(tmp_path / "together", *job) for job in jobs]
-    assert len({program(run.config) for run in together} - {None}) == 1
+    assert len({stacking_key(run.config) for run in together} - {None}) == 1
     results = train(together)
     for row, run, result in zip(GOLDEN[case], together, results, strict=True):
         assert result.device.endswith(f", {len(jobs)} runs side by side")
@@ -157,7 +158,7 @@ def test_no_run_takes_another_with_it(tmp_path: Path) -> None:
     in_its_folder = Run(make("loss.minority_weight=2").config, first.hydra, first.folder)
     runs = [first, second, *map(make, wrong), make("seed=0"), in_its_folder, locked]
     with lock(locked.folder.path):
-        one, two, *failures, again, taken, busy = fit_together(runs, show_progress=False)
+        one, two, *failures, again, taken, busy = fit_runs(runs, show_progress=False)
     for failure, text in zip(failures, wrong.values(), strict=True):
         assert str(failure).startswith(text)
     assert isinstance(one, Result) and isinstance(two, Result)
@@ -176,11 +177,11 @@ def test_models_that_cannot_be_stacked_are_trained_one_by_one(
         return [make_run(tmp_path / name, *model, each) for each in own]
 
     dropout = make("Dropout", "seed=0", "+model.breaks=true")
-    result, failure = fit_together(dropout, show_progress=False)
+    result, failure = fit_runs(dropout, show_progress=False)
     assert isinstance(result, Result) and "side by side" not in result.device
     assert failure == "LookupError: unforeseen"
     monkeypatch.setattr("mnist_imbalance.training.run.run_or_resume", lambda *_: "alone")
-    assert fit_together(make("Normalized", "seed=0", "seed=1"), False) == ["alone"] * 2
+    assert fit_runs(make("Normalized", "seed=0", "seed=1"), False) == ["alone"] * 2
     assert capsys.readouterr().out.count("2 runs are trained one by one: ") == 2
 
 
@@ -196,21 +197,29 @@ def test_a_stopped_group_resumes_and_ends_alike(
         if self.current_epoch == 1:
             raise OSError("stopped")
 
+    def die(*_: object) -> None:
+        raise OSError("killed")
+
+    begun, undisturbed = make("stopped"), make("undisturbed")
     with monkeypatch.context() as patch:
         patch.setattr(StackedClassifier, "on_train_epoch_start", stop)
-        assert fit_together(make("stopped"), show_progress=False) == ["stopped"] * 2
+        assert fit_runs(begun, show_progress=False) == ["stopped"] * 2
     [checkpoint] = (tmp_path / "stopped").rglob("last.ckpt")
     assert torch.load(checkpoint, weights_only=True)["epoch"] == 0
-    begun, undisturbed = make("stopped"), make("undisturbed")
+    with monkeypatch.context() as patch:  # between a run's checkpoint and its record
+        patch.setattr(batched, "write_record", die)
+        assert fit_runs(begun, show_progress=False) == ["killed"] * 2
+    assert sum(run.folder.last_checkpoint.exists() for run in begun) == 1
+    assert not any(run.folder.result() for run in begun)
     ended = [values_of(*pair) for pair in zip(begun, train(begun[::-1])[::-1], strict=True)]
     assert ended == [values_of(*pair) for pair in zip(undisturbed, train(undisturbed), strict=True)]
     assert not checkpoint.exists()
     train(begun)  # are finished
 
 
-def test_which_runs_share_a_program() -> None:
+def test_which_runs_are_stacked() -> None:
     def shared(*overrides: str) -> str | None:
-        return program(compose_with(overrides))
+        return stacking_key(compose_with(overrides))
 
     assert shared() == shared("seed=3", "data.seed=4", "optimizer.lr=0.1")
     others = ["model=cnn", "loss=weighted", "data=augmented_40", "metrics=mcc", "scheduler=cosine"]

@@ -10,7 +10,7 @@ from test_batched import make_run
 
 from mnist_imbalance.models.lstm import RowLSTM
 from mnist_imbalance.records.result import Result
-from mnist_imbalance.sweeps.batched import Run, StackedClassifier, fit_together, stack
+from mnist_imbalance.sweeps.batched import Run, StackedClassifier, fit_runs, stack
 from mnist_imbalance.sweeps.stacked import Stacked
 from mnist_imbalance.training.run import build_parts, build_trainer, run_or_resume
 
@@ -47,7 +47,7 @@ def test_side_by_side_on_a_gpu_is_alone_on_a_gpu(tmp_path: Path, model: str) -> 
         return [make_run(root, f"model={model}", "trainer=gpu", *SHORT, *own) for own in keys]
 
     diverging = ("loss=weighted", "optimizer.lr=1e30")
-    *results, failure = fit_together(runs("together", *DIFFERENT, diverging), show_progress=False)
+    *results, failure = fit_runs(runs("together", *DIFFERENT, diverging), show_progress=False)
     assert "loss is nan" in str(failure)
     for run, together in zip(runs("alone", *DIFFERENT), results, strict=True):
         alone = run_or_resume(run.config, run.hydra, run.folder, show_progress=False)

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas
 import pytest
@@ -15,12 +16,13 @@ from conftest import REPOSITORY, end_by, wait_until
 from hydra.core.hydra_config import HydraConfig
 from scipy.stats import t
 
+from hydra_plugins.mnist_imbalance_launcher import SweepLauncher
 from mnist_imbalance import train
 from mnist_imbalance.config import compose_with
 from mnist_imbalance.errors import STOPPED, ConfigError
 from mnist_imbalance.records.table import read
 from mnist_imbalance.sweeps import launch
-from mnist_imbalance.sweeps.launch import check_launcher, mean_over_seeds
+from mnist_imbalance.sweeps.launch import Outcome, check_launcher, mean_over_seeds
 
 SHORT = ["data/source=debug", "trainer.max_epochs=1", "trainer.accelerator=cpu"]
 JOBLIB = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
@@ -91,6 +93,16 @@ def test_a_sweep_has_a_line_a_job_and_means_in_the_end(
         file.relative_to(Path(place).resolve()).parts[0] for file in tmp_path.rglob("event*")
     }
     assert folders == {"loss.minority_weight=2", "loss.minority_weight=7"}
+
+
+def test_a_sweeper_gets_scores_of_validation_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    results = [SimpleNamespace(val=SimpleNamespace(balanced_accuracy=score)) for score in (1, 0.5)]
+    monkeypatch.setattr(launch, "launch", lambda *_: [Outcome((), result) for result in results])
+    monkeypatch.setattr(launch, "show", lambda _: None)
+    launcher = SweepLauncher()
+    launcher.config = compose_with(["hydra.job.config_name=train"], with_hydra=True)
+    returned = launcher.launch([["seed=0"], ["seed=1"]], 0)
+    assert [job.return_value for job in returned] == [1, 0.5]
 
 
 def test_a_mean_has_half_of_its_interval() -> None:
@@ -166,6 +178,11 @@ def test_a_launcher_that_cannot_work_is_one_line(
     hydra.runtime.choices["hydra/launcher"] = name
     with pytest.raises(ConfigError, match=error):
         check_launcher(hydra)
+
+
+def test_a_key_that_a_launcher_lacks_is_one_line(sweep_here: Sweep, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"^error: hydra\.launcher: .* argument 'x'"):
+        sweep_here(*SHORT, "hydra/launcher=basic", "+hydra.launcher.x=1", f"runs_dir={tmp_path}")
 
 
 def test_without_slurm_the_mistake_is_one_line(

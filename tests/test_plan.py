@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 
 from mnist_imbalance.config import compose_with
 from mnist_imbalance.errors import ConfigError
-from mnist_imbalance.records.identity import result_config, hash_config
+from mnist_imbalance.records.identity import hash_config, result_config
 from mnist_imbalance.study import check_study
 from mnist_imbalance.sweeps.plan import PlannedRun, Study, at_grid_ends, plan, with_choices
 
@@ -113,6 +113,14 @@ def test_a_methods_setting_is_the_best_on_validation_images() -> None:
     rows[3] = record(tried[3], [0.95] * 10)
     [end] = at_grid_ends(waiting, with_choices(waiting, table(rows), []))
     assert end.config["loss.minority_weight"] == 10
+
+
+def test_overrides_of_a_method_keep_their_signs() -> None:
+    mine = "+study.methods.mine=['~threads','+trainer.gradient_clip_val=1,2']"
+    runs = [run for run in plan(small_methods(mine)) if "~threads" in run.overrides]
+    tried = [run for run in runs if not run.waits]
+    assert [run.config["trainer.gradient_clip_val"] for run in tried] == [1, 2]
+    assert all(map(is_composed, tried)) and len(runs) == 2 + 5
 
 
 def test_another_seed_can_tune() -> None:

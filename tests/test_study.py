@@ -14,6 +14,7 @@ from test_launch import start
 from mnist_imbalance import study
 from mnist_imbalance.errors import STOPPED
 from mnist_imbalance.records.table import read
+from mnist_imbalance.sweeps.launch import Outcome
 from mnist_imbalance.training.folder import lock
 
 NONE_ELSE = ["study.extensions=[]", "study.seeds=[3]"]
@@ -102,6 +103,19 @@ def test_what_waits_is_trained_last_and_failures_stop_no_other_run(
     found, _ = read([tmp_path / "runs"])
     [chosen] = found.config[found.loss == "per_label_chosen"]
     assert {*chosen["loss.weights"]} <= {1, 2, 3}
+
+
+def test_a_method_whose_settings_fail_is_named(
+    study_here: Study, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(study, "launch", lambda jobs, _: [Outcome(job, "broken") for job in jobs])
+    overrides = [*NONE_ELSE, "study.experiments=[methods_cnn]", 'study.tuned_at=["data.keep=0.1"]']
+    mine = "+study.methods.mine=['optimizer.lr=0.1,1']"
+    code, _, errors = study_here(tmp_path, *overrides, mine)
+    assert code == 1
+    reasons = [line.rpartition(": ")[2] for line in errors.splitlines()]
+    assert reasons[:3] == ["3 runs failed", "broken", "broken"]
+    assert reasons[3:] == ["a run that decides its setting has no record"]
 
 
 @pytest.mark.parametrize(

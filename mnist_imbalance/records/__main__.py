@@ -5,9 +5,7 @@ from pathlib import Path
 
 from mnist_imbalance.errors import one_line_errors
 
-COMMANDS = (
-    "write all runs below some folders to one file, equal ones once; or only read all records"
-)
+COMMANDS = "pack (or merge, the same): write all runs to one file, equal ones once; check: read all"
 
 
 def main() -> None:

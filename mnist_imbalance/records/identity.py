@@ -42,24 +42,32 @@ WITHOUT_EFFECT = {  # on the numbers, but for rounding; a run that max_time stop
     *("trainer.max_time", "trainer.profiler"),
 }
 MOVED = {  # module when the first record of its parts was written → module today, the parts
-    "data": "data.module MNISTData",
-    "data.digits": "data.sources read_digits",
-    "data.folder": "data.sources read_folder",
-    "data.profiles": "data.imbalance exactly exponential zipf",
-    "data.source": "data.sources read_torchvision",
-    "data.torchvision_sets": "data.sources read",
-    "losses": "methods.losses GroupDRO MinorityWeightedCrossEntropy WeightedCrossEntropy",
-    "methods": "methods.losses class_balanced focal inverse_frequency "
-    "label_aware_smoothing ldam vs",
-    "metrics": "methods.metrics auroc balanced_accuracy ece g_mean nll worst_label",
-    "mixes": "methods.mixes CutMix Mixup Remix",
-    "posthoc": "methods.posthoc label_shift logit_adjustment tau_normalized temperature thresholds",
-    "retraining": "methods.posthoc crt lws mislas ncm",
+    "data": ("data.module", "MNISTData"),
+    "data.digits": ("data.sources", "read_digits"),
+    "data.folder": ("data.sources", "read_folder"),
+    "data.profiles": ("data.imbalance", "exactly", "exponential", "zipf"),
+    "data.source": ("data.sources", "read_torchvision"),
+    "data.torchvision_sets": ("data.sources", "read"),
+    "losses": (
+        *("methods.losses", "GroupDRO", "MinorityWeightedCrossEntropy", "WeightedCrossEntropy"),
+    ),
+    "methods": (
+        *("methods.losses", "class_balanced", "focal", "inverse_frequency"),
+        *("label_aware_smoothing", "ldam", "vs"),
+    ),
+    "metrics": (
+        *("methods.metrics", "auroc", "balanced_accuracy", "ece", "g_mean", "nll", "worst_label"),
+    ),
+    "mixes": ("methods.mixes", "CutMix", "Mixup", "Remix"),
+    "posthoc": (
+        *("methods.posthoc", "label_shift", "logit_adjustment", "tau_normalized"),
+        *("temperature", "thresholds"),
+    ),
+    "retraining": ("methods.posthoc", "crt", "lws", "mislas", "ncm"),
 }
 RENAMED = {  # dotted path of a part today → the path that is hashed
     f"mnist_imbalance.{today}.{name}": f"mnist_imbalance.{first}.{name}"
-    for first, parts in MOVED.items()
-    for today, *names in [parts.split()]
+    for first, (today, *names) in MOVED.items()
     for name in names
 }
 

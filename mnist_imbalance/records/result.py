@@ -26,7 +26,7 @@ class Scores(BaseModel, frozen=True):
     """Scores of a model on one set of images; every accuracy is in [0, 1]."""
 
     confusion: list[list[int]]  # (K, K); rows: true labels, columns: predicted labels
-    loss: float  # the training loss
+    loss: float  # value of the training criterion on these images
     positive: list[int]  # (K,), images for which each label's output is above zero:
     # a label without any has died behind an output ReLU
     positive_of_own: list[int] | None = None  # the same among each label's own images
@@ -68,7 +68,8 @@ class Scores(BaseModel, frozen=True):
         of_groups = self.of_groups(groups).items()
         metrics = self.metrics.items()
         return {
-            **{"loss": self.loss, "accuracy": self.accuracy},
+            "loss": self.loss,
+            "accuracy": self.accuracy,
             **{f"accuracy_{name.replace('-', '_')}": accuracy for name, accuracy in of_groups},
             **{name: math.nan if value is None else value for name, value in metrics},
         }
@@ -116,7 +117,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 
 def tabulate_epochs(history: History, groups: Groups) -> str:
-    """Return scores as CSV, a row an epoch and split."""
+    """Return scores as CSV, one row per split and epoch; its column for the split is "stage"."""
     rows = []
     for split, epochs in history.items():
         for epoch, scores in epochs.items():

@@ -19,17 +19,13 @@ PACKED = ".parquet"
 SPLITS = ("train", "val", "test")
 INT, FLOAT, TEXT, BYTES = pyarrow.int64(), pyarrow.float64(), pyarrow.string(), pyarrow.binary()
 COUNTS = pyarrow.list_(INT)
-SCORES = {
-    **{"loss": FLOAT, "accuracy": FLOAT, "balanced_accuracy": FLOAT, "metrics": TEXT},
-    **{"confusion": pyarrow.list_(COUNTS), "positive": COUNTS, "positive_of_own": COUNTS},
-}
-COLUMNS = {
-    **dict.fromkeys(("config_hash", "condition", "model", "data", "loss", "optimizer"), TEXT),
-    **dict.fromkeys(("schema", "seed", "data_seed", "epochs", "steps", "threads"), INT),
-    **{"train_counts": COUNTS, "seconds": FLOAT, "test_seconds": FLOAT},
-    **dict.fromkeys(("groups", "data_sha256", "device", "versions", "config"), TEXT),
-    **{f"{split}_{name}": kind for split in SPLITS for name, kind in SCORES.items()},
-}
+SCORES = {"loss": FLOAT, "accuracy": FLOAT, "balanced_accuracy": FLOAT, "metrics": TEXT}
+SCORES |= {"confusion": pyarrow.list_(COUNTS), "positive": COUNTS, "positive_of_own": COUNTS}
+COLUMNS = dict.fromkeys(("config_hash", "condition", "model", "data", "loss", "optimizer"), TEXT)
+COLUMNS |= dict.fromkeys(("schema", "seed", "data_seed", "epochs", "steps", "threads"), INT)
+COLUMNS |= {"train_counts": COUNTS, "seconds": FLOAT, "test_seconds": FLOAT}
+COLUMNS |= dict.fromkeys(("groups", "data_sha256", "device", "versions", "config"), TEXT)
+COLUMNS |= {f"{split}_{name}": kind for split in SPLITS for name, kind in SCORES.items()}
 KEPT = {"epochs_csv": TEXT, "val_predicted": BYTES, "test_predicted": BYTES}  # beside the record
 JSON = {"groups", "versions", "config", *(f"{split}_metrics" for split in SPLITS)}
 CONFUSIONS = {f"{split}_confusion" for split in SPLITS}
@@ -43,12 +39,12 @@ def row_of(run: result.Result, file: Path) -> Row:
         scores = getattr(run, split)
         row |= {f"{split}_{name}": getattr(scores, name) for name in SCORES}
         row[f"{split}_confusion"] = numpy.array(scores.confusion)
-    row |= {"schema": 2, "seconds": run.seconds["fit"], "test_seconds": run.seconds["test"]}
-    return row | {"folder": str(file.parent), "file": str(file)}
+    row |= {"seconds": run.seconds["fit"], "test_seconds": run.seconds["test"]}
+    return row | {"schema": run.schema_version, "folder": str(file.parent), "file": str(file)}
 
 
 def read_packed(file: str | Path, columns: Iterable[str]) -> list[Row]:
-    """Return columns of a Parquet file, a row a run; raise ConfigError if it is damaged."""
+    """Return columns of a Parquet file, one row per run; raise ConfigError if it is damaged."""
     try:
         packed = parquet.read_table(file, columns=[*columns], page_checksum_verification=True)
     except (OSError, ValueError) as error:  # pyarrow's errors among them
@@ -62,7 +58,9 @@ def read_packed(file: str | Path, columns: Iterable[str]) -> list[Row]:
 
 
 def read(roots: Iterable[str | Path], *, once: bool = True) -> tuple[pandas.DataFrame, list[str]]:
-    """Read all records below some folders: a row a run, of equal runs the first, or ``once=False``.
+    """Read all records below some folders: one row per run.
+
+    Of runs with one config hash, only the first is kept unless ``once=False``.
 
     Returns:
         The runs, and a line for each damaged record. The columns are the keys of ``result.json``,
@@ -100,7 +98,7 @@ def kept(runs: pandas.DataFrame, columns: Iterable[str] = KEPT) -> pandas.DataFr
 
 
 def epochs(runs: pandas.DataFrame) -> pandas.DataFrame:
-    """Return ``metrics.csv`` of some runs, a row an epoch and stage, with ``config_hash``."""
+    """Return ``metrics.csv`` of some runs: one row per run, epoch and split (column "stage")."""
     tables = [
         pandas.read_csv(io.BytesIO(text.encode()), engine="pyarrow").assign(config_hash=key)
         for key, text in kept(runs, ["epochs_csv"]).dropna().itertuples(index=False)

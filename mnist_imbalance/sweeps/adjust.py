@@ -1,8 +1,8 @@
 """Adjust a trained run without training it again: run=runs/.../seed=0.
 
-Every choice of the config group posthoc: logit adjustment, normalized weights, a temperature, a
-re-trained or re-scaled last layer. What is chosen is chosen on the validation images; the test
-images are scored once. Nothing is written.
+The ten adjustments of conf/adjust.yaml: logit adjustment, normalized weights, a temperature, a
+re-trained or re-scaled last layer, and others. Each makes its choices on the validation images and
+is scored once on the test images; do not choose by these numbers. Nothing is written.
 """
 
 from collections.abc import Callable

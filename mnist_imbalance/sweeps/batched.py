@@ -1,7 +1,8 @@
-"""Similar runs of a sweep as one training: `similar` groups them, `fit_together` trains a group.
+"""Similar runs of a sweep, stacked into one training: `similar` groups them by `stacking_key`.
 
 Runs share one Trainer and its steps if they differ in seeds, learning rate, weight decay or the
 numbers of their loss. Each leaves the record, the log and the weights of a run by itself.
+`fit_runs` trains all runs of a group: `fit_stacked` those that it can, `run_or_resume` the others.
 """
 
 import gc
@@ -32,7 +33,7 @@ from mnist_imbalance.data.module import Slices
 from mnist_imbalance.data.sources import Batch
 from mnist_imbalance.errors import ConfigError, describe_failure
 from mnist_imbalance.methods.losses import GroupDRO
-from mnist_imbalance.records.identity import SEEDS, result_config, hash_config
+from mnist_imbalance.records.identity import SEEDS, hash_config, result_config
 from mnist_imbalance.records.result import Result, write_record
 from mnist_imbalance.sweeps.stacked import Stacked
 from mnist_imbalance.training import run as training
@@ -61,8 +62,8 @@ class Run:
     folder: RunFolder
 
 
-def program(config: DictConfig) -> str | None:
-    """Return a name that runs share if they can be trained as one; None for a run by itself."""
+def stacking_key(config: DictConfig) -> str | None:
+    """Return a key that runs share if they can be stacked; None for a run by itself."""
     try:
         check(config)
         loss: Any = locate(config.loss._target_)
@@ -93,16 +94,16 @@ def program(config: DictConfig) -> str | None:
 def similar(
     jobs: Sequence[Job], compose: Callable[[Job], DictConfig], at_most: int | None
 ) -> list[list[Job]]:
-    """Group jobs that can be trained as one, at most so many; `compose` maps one to its config."""
-    name = cache(lambda unseeded: program(compose(unseeded)))
-    programs: dict[Any, list[Job]] = defaultdict(list)
+    """Group jobs that can be stacked, at most so many; `compose` maps one to its config."""
+    key_of = cache(lambda unseeded: stacking_key(compose(unseeded)))
+    groups: dict[Any, list[Job]] = defaultdict(list)
     for job in dict.fromkeys(jobs):
         unseeded = tuple(override for override in job if override.split("=")[0] not in SEEDS)
-        programs[name(unseeded) or job].append(job)
+        groups[key_of(unseeded) or job].append(job)
     size = at_most or len(jobs)
     return [
         members[first : first + size]
-        for members in programs.values()
+        for members in groups.values()
         for first in range(0, len(members), size)
     ]
 
@@ -193,16 +194,16 @@ class StackedClassifier(Classifier):
             classifier.on_load_checkpoint(own)
 
 
-def fit_as_one(
-    parts: dict[Run, training.Parts], shared: RunFolder, show_progress: bool
+def train_stacked(
+    group: dict[Run, training.Parts], shared: RunFolder, show_progress: bool
 ) -> dict[Run, Result | str]:
-    """Train, score and record runs as one, or resume from the checkpoint in the shared folder."""
-    classifiers = [part.classifier for part in parts.values()]
-    datas = [part.data for part in parts.values()]
+    """Train, score and record a group, or resume from the checkpoint in the shared folder."""
+    classifiers = [parts.classifier for parts in group.values()]
+    datas = [parts.data for parts in group.values()]
     if any(True for _ in classifiers[0].model.buffers()):
         raise ValueError("the model has buffers, which training may change")
     callbacks = [timer := Timer(), Origin(datas[0].sha256, code())]
-    first = next(iter(parts))
+    first = next(iter(group))
     trainer = training.build_trainer(first.config, shared, [], callbacks, show_progress)
     warnings.filterwarnings("ignore", "The AccumulateGrad node")  # of the inputs of a CUDA graph
     for data in datas:
@@ -216,33 +217,27 @@ def fit_as_one(
     trainer.validate(stacked, val, verbose=False)
     trainer.test(stacked, test, verbose=False)
 
-    fit, tested = (timer.time_elapsed(stage) / len(parts) for stage in ("train", "test"))
+    fit, tested = (timer.time_elapsed(stage) / len(group) for stage in ("train", "test"))
     seconds = {"fit": fit, "test": tested}
-    device = f"{describe(trainer.strategy.root_device)}, {len(parts)} runs side by side"
+    device = f"{describe(trainer.strategy.root_device)}, {len(group)} runs side by side"
     compose = cache(compose_with)
     outcomes: dict[Run, Result | str] = {}
-    for number, (run, part) in enumerate(parts.items()):
+    for number, (run, parts) in enumerate(group.items()):
         if failure := stacked.failures.get(number):
             outcomes[run] = failure
             continue
-        part.classifier.model.load_state_dict(stacked.model.tensors(number))
-        part.classifier.loss.load_state_dict(stacked.loss.tensors(number))
-        part.classifier.close_history()
+        parts.classifier.model.load_state_dict(stacked.model.tensors(number))
+        parts.classifier.loss.load_state_dict(stacked.loss.tensors(number))
+        parts.classifier.close_history()
         fields = training.fields_of(run.config, run.hydra, compose)
-        result = training.make_result(fields, part, trainer.global_step, seconds, device)
-        record(run, result, part)
+        result = training.make_result(fields, parts, trainer.global_step, seconds, device)
+        record(run, result, parts.classifier)
         outcomes[run] = result
     return outcomes
 
 
-def record(run: Run, result: Result, part: training.Parts) -> None:
-    """Write the files of a run, its last checkpoint without the state of the optimizer."""
-    classifier, folder = part.classifier, run.folder
-    with folder.begin(run.config, run.hydra):
-        loggers = training.build_loggers(run.config, folder, 0)
-        training.log_epochs(loggers, classifier.history, result.groups)
-        training.log_result(loggers, result)
-        write_record(folder.path, result, classifier.history, classifier.predictions)
+def record(run: Run, result: Result, classifier: Classifier) -> None:
+    """Write the files of a run; its checkpoint is to load, not to resume (it has no "loops")."""
     checkpoint = {
         "epoch": result.epochs - 1,
         "global_step": result.steps,
@@ -251,44 +246,50 @@ def record(run: Run, result: Result, part: training.Parts) -> None:
         "hyper_parameters": dict(classifier.hparams),
     }
     classifier.on_save_checkpoint(checkpoint)
-    folder.last_checkpoint.parent.mkdir(exist_ok=True)
-    AtomicCheckpointIO().save_checkpoint(checkpoint, folder.last_checkpoint)
+    folder = run.folder
+    with folder.begin(run.config, run.hydra):
+        loggers = training.build_loggers(run.config, folder, 0)
+        training.log_epochs(loggers, classifier.history, result.groups)
+        training.log_result(loggers, result)
+        folder.last_checkpoint.parent.mkdir(exist_ok=True)
+        AtomicCheckpointIO().save_checkpoint(checkpoint, folder.last_checkpoint)
+        write_record(folder.path, result, classifier.history, classifier.predictions)
 
 
-def fit_stacked(parts: dict[Run, training.Parts], show_progress: bool) -> dict[Run, Result | str]:
+def fit_stacked(group: dict[Run, training.Parts], show_progress: bool) -> dict[Run, Result | str]:
     """Train runs in locked folders as one; return nothing if they must be trained one by one."""
-    hashes = {str(run.folder.path): hash_config(result_config(run.config)) for run in parts}
+    hashes = {str(run.folder.path): hash_config(result_config(run.config)) for run in group}
     shared = RunFolder(Path(min(hashes)) / f"side_by_side_{hash_config(hashes)[:16]}")
     outcomes: dict[Run, Result | str] = {}
     try:
-        outcomes = fit_as_one(parts, shared, show_progress)
+        outcomes = train_stacked(group, shared, show_progress)
     except Exception as error:
         if shared.last_checkpoint.exists():  # the same runs resume from it
-            return dict.fromkeys(parts, describe_failure(error))
+            return dict.fromkeys(group, describe_failure(error))
         reason = str(error).partition("\n")[0]
-        print(f"{len(parts)} runs are trained one by one: {reason}", flush=True)
+        print(f"{len(group)} runs are trained one by one: {reason}", flush=True)
     shutil.rmtree(shared.path, ignore_errors=True)
     return outcomes
 
 
-def fit_together(runs: Sequence[Run], show_progress: bool = True) -> list[Result | str]:
+def fit_runs(runs: Sequence[Run], show_progress: bool = True) -> list[Result | str]:
     """Train runs, as one where that is possible, and return each one's result or why it has none.
 
-    Finished runs, those with a checkpoint of their own, wrong values and models that cannot be
-    stacked are left to `run_or_resume`, one by one.
+    Finished runs, runs with epochs of their own, wrong values and models that cannot be stacked
+    are left to `run_or_resume`, one by one.
     """
     outcomes: dict[Run, Result | str] = {}
     in_order = sorted(runs, key=lambda run: f"{run.config.get('optimizer')} {run.folder.path}")
     with ExitStack() as locks:
-        parts: dict[Run, training.Parts] = {}
+        group: dict[Run, training.Parts] = {}
         for run in in_order if len(runs) > 1 else ():
             with suppress(Exception):  # `run_or_resume` says what is wrong
                 training.check_run(run.config, run.hydra)
                 locks.enter_context(lock(run.folder.path))
-                if not run.folder.result_of(run.config) and not run.folder.last_checkpoint.exists():
-                    parts[run] = training.build_parts(run.config)
-        if len(parts) > 1:
-            outcomes = fit_stacked(parts, show_progress)
+                if not run.folder.result_of(run.config) and not run.folder.epochs_done():
+                    group[run] = training.build_parts(run.config)
+        if len(group) > 1:
+            outcomes = fit_stacked(group, show_progress)
     gc.collect()  # cycles of a Trainer hold its data
     for run in runs:
         if run not in outcomes:

@@ -1,4 +1,4 @@
-"""One seam for all launchers: command lines in, outcomes out as they come."""
+"""Train command lines with any launcher: `launch`, `run_chunk` in its processes, then `show`."""
 
 import logging
 import multiprocessing
@@ -24,7 +24,7 @@ from mnist_imbalance.config import activate_hydra, compose_with
 from mnist_imbalance.errors import STOPPED, ConfigError, describe_failure, naming
 
 Job = tuple[str, ...]  # a training command line
-Chunk = Sequence[Job]  # runs that one process trains, side by side if there are several
+Chunk = Sequence[Job]  # jobs of one process; several are trained side by side
 
 
 class Outcome(NamedTuple):
@@ -43,18 +43,66 @@ class Outcome(NamedTuple):
 RunChunk = Callable[[Chunk], list[Outcome]]
 
 
-@cache  # once a process
-def end_with_parent() -> None:
-    """End a worker process when its parent ends."""
-    parent = multiprocessing.parent_process()
+EXTRAS = {"slurm": "submitit", "ray": "ray"}  # packages that an extra brings
 
-    def follow() -> None:
-        while parent and os.getppid() == parent.pid:  # joblib's workers have no sentinel
-            time.sleep(0.5)
-        os._exit(1)  # the main thread computes
 
-    if parent:
-        threading.Thread(target=follow, daemon=True).start()
+def check_launcher(hydra: HydraConf) -> None:
+    """Refuse a launcher that cannot work here."""
+    name = hydra.runtime.choices["hydra/launcher"]
+    if name not in LAUNCHERS:
+        raise ConfigError(f"hydra/launcher: must be one of {', '.join(LAUNCHERS)}, got {name}")
+    if name in EXTRAS and not find_spec(EXTRAS[name]):
+        raise ConfigError(f"hydra/launcher: {name} is not installed; pip install -e '.[{name}]'")
+    if (hydra.launcher.get("side_by_side") or 1) < 1:
+        raise ConfigError("hydra.launcher.side_by_side: must be above 0, or null for all")
+
+
+def launch(jobs: Sequence[Job], hydra: HydraConf, common: Sequence[str] = ()) -> list[Outcome]:
+    """Train runs and return how each ended, in the order of the jobs.
+
+    Args:
+        jobs: Command lines.
+        hydra: Hydra's part of the command's config.
+        common: Overrides that stand before those of each job.
+    """
+    before = HydraConfig.instance().cfg
+    how = hydra.runtime.choices["hydra/launcher"]
+    keys: Any = OmegaConf.to_container(hydra.launcher, resolve=True)
+    keys.pop("_target_")
+    searched = [
+        f"{source.schema}://{source.path}"
+        for source in hydra.runtime.config_sources
+        if source.provider == "command-line" or "searchpath" in source.provider
+    ]
+    common = [f"hydra.searchpath={searched}", *common]
+    at_most = keys.pop("side_by_side", 1)
+    if how == "batched":
+        import torch  # slow to import
+
+        if not (keys.pop("on_cpu") or torch.cuda.is_available()):
+            how, at_most = "joblib", 1
+    chunks: Sequence[Chunk] = [[job] for job in dict.fromkeys(jobs)]
+    if at_most != 1:
+        from mnist_imbalance.sweeps.batched import similar
+
+        chunks = similar(jobs, lambda job: compose_job(common, job)[0], at_most)
+    run = partial(run_chunk, Path.cwd(), common)
+    shared = set.intersection(*map(set, jobs)) if len(jobs) > 1 else set()
+    ended: dict[Job, Outcome] = {}
+    hidden = True if how in ("basic", "batched") else None  # each run shows its own bar
+    with naming("hydra.launcher"):  # keys that it does not have
+        in_any_order = LAUNCHERS[how](run, chunks, **keys)
+    with sigint_blocked(), tqdm(total=len({*jobs}), unit="run", disable=hidden) as bar:
+        for outcomes in in_any_order:
+            for outcome in outcomes:
+                ended[outcome.job] = outcome
+                own = " ".join(each for each in outcome.job if each not in shared)
+                state = "failed" if outcome.failure else "done"
+                with tqdm.external_write_mode():
+                    print(f"{len(ended)} of {bar.total} {state}: {own}", flush=True)
+            bar.update(len(outcomes))
+    HydraConfig.instance().cfg = before  # a job in this process has set its own
+    return [ended[job] for job in jobs]
 
 
 @contextmanager
@@ -82,11 +130,11 @@ def compose_job(common: Sequence[str], job: Job) -> tuple[DictConfig, HydraConf]
     return config, hydra
 
 
-def run_chunk(place: Path, common: Sequence[str], chunk: Chunk) -> list[Outcome]:
-    """Train runs, several of them side by side, in a command's working folder."""
+def run_chunk(cwd: Path, common: Sequence[str], chunk: Chunk) -> list[Outcome]:
+    """Train the runs of a chunk in the working folder of the command that launched it."""
     end_with_parent()
-    os.chdir(place)
-    from mnist_imbalance.sweeps.batched import Run, fit_together
+    os.chdir(cwd)
+    from mnist_imbalance.sweeps.batched import Run, fit_runs
     from mnist_imbalance.training.folder import RunFolder
 
     outcomes, runs = [], {}
@@ -98,7 +146,7 @@ def run_chunk(place: Path, common: Sequence[str], chunk: Chunk) -> list[Outcome]
             outcomes.append(Outcome(job, describe_failure(error)))
     try:
         in_main_process = multiprocessing.parent_process() is None
-        results = fit_together([*runs.values()], show_progress=in_main_process)
+        results = fit_runs([*runs.values()], show_progress=in_main_process)
     except SystemExit:  # Lightning's answer to SIGINT and SIGTERM
         sys.exit(STOPPED)
     finally:
@@ -115,6 +163,25 @@ def remove_empty(folder: Path, top: Path) -> None:
         while top in folder.parents:
             folder.rmdir()
             folder = folder.parent
+
+
+@cache  # once per process
+def end_with_parent() -> None:
+    """End a worker process when its parent ends."""
+    parent = multiprocessing.parent_process()
+
+    def follow() -> None:
+        while parent and os.getppid() == parent.pid:  # joblib's workers have no sentinel
+            time.sleep(0.5)
+        os._exit(1)  # the main thread computes
+
+    if parent:
+        threading.Thread(target=follow, daemon=True).start()
+
+
+def in_process(run: RunChunk, chunks: Sequence[Chunk]) -> Iterator[list[Outcome]]:
+    """In this process, one chunk after the other."""
+    return map(run, chunks)
 
 
 def with_joblib(
@@ -134,7 +201,7 @@ def with_slurm(
     from submitit import AutoExecutor
     from submitit.helpers import Checkpointable, as_completed
 
-    class Requeued(Checkpointable):  # done again after its time, the runs of a chunk resume
+    class Requeued(Checkpointable):  # started again after its time limit, its runs resume
         def __call__(self, chunk: Chunk) -> list[Outcome]:
             return run(chunk)
 
@@ -190,98 +257,9 @@ def with_ray(
         ray.shutdown()
 
 
-LAUNCHERS: dict[str, Callable[..., Iterator[list[Outcome]]]] = {
-    **dict.fromkeys(("basic", "batched"), map),  # in this process
-    **{"joblib": with_joblib, "slurm": with_slurm, "ray": with_ray},
-}
-EXTRAS = {"slurm": "submitit", "ray": "ray"}  # packages that an extra brings
-
-
-def check_launcher(hydra: HydraConf) -> None:
-    """Refuse a launcher that cannot work here."""
-    name = hydra.runtime.choices["hydra/launcher"]
-    if name not in LAUNCHERS:
-        raise ConfigError(f"hydra/launcher: must be one of {', '.join(LAUNCHERS)}, got {name}")
-    if name in EXTRAS and not find_spec(EXTRAS[name]):
-        raise ConfigError(f"hydra/launcher: {name} is not installed; pip install -e '.[{name}]'")
-    if (hydra.launcher.get("side_by_side") or 1) < 1:
-        raise ConfigError("hydra.launcher.side_by_side: must be above 0, or null for all")
-
-
-def launch(jobs: Sequence[Job], hydra: HydraConf, common: Sequence[str] = ()) -> list[Outcome]:
-    """Train runs and return how each ended, in the order of the jobs.
-
-    Args:
-        jobs: Command lines.
-        hydra: Hydra's part of the command's config.
-        common: Overrides that stand before those of each job.
-    """
-    before = HydraConfig.instance().cfg
-    how = hydra.runtime.choices["hydra/launcher"]
-    keys: Any = OmegaConf.to_container(hydra.launcher, resolve=True)
-    keys.pop("_target_")
-    searched = [
-        f"{source.schema}://{source.path}"
-        for source in hydra.runtime.config_sources
-        if source.provider == "command-line" or "searchpath" in source.provider
-    ]
-    common = [f"hydra.searchpath={searched}", *common]
-    at_most = keys.pop("side_by_side", 1)
-    if how == "batched":
-        import torch  # slow to import
-
-        if not (keys.pop("on_cpu") or torch.cuda.is_available()):
-            how, at_most = "joblib", 1
-    chunks: Sequence[Chunk] = [[job] for job in dict.fromkeys(jobs)]
-    if at_most != 1:
-        from mnist_imbalance.sweeps.batched import similar
-
-        chunks = similar(jobs, lambda job: compose_job(common, job)[0], at_most)
-    run = partial(run_chunk, Path.cwd(), common)
-    shared = set.intersection(*map(set, jobs)) if len(jobs) > 1 else set()
-    ended: dict[Job, Outcome] = {}
-    hidden = True if how in ("basic", "batched") else None  # each run shows its own bar
-    with sigint_blocked(), tqdm(total=len({*jobs}), unit="run", disable=hidden) as bar:
-        for outcomes in LAUNCHERS[how](run, chunks, **keys):
-            for outcome in outcomes:
-                ended[outcome.job] = outcome
-                own = " ".join(each for each in outcome.job if each not in shared)
-                state = "failed" if outcome.failure else "done"
-                with tqdm.external_write_mode():
-                    print(f"{len(ended)} of {bar.total} {state}: {own}", flush=True)
-            bar.update(len(outcomes))
-    HydraConfig.instance().cfg = before  # a job in this process has set its own
-    return [ended[job] for job in jobs]
-
-
-def mean_over_seeds(accuracies: Any) -> str:
-    """Return the mean in %, of several ± half of its 95 % interval, which takes them for normal."""
-    from scipy.stats import t  # slow to import
-
-    n = accuracies.count()
-    half = f" ± {100 * t.ppf(0.975, n - 1) * accuracies.sem():.1f}" if n > 1 else ""
-    return f"{100 * accuracies.mean():.1f}{half}"
-
-
-def tabulate(done: Sequence[Outcome]) -> str:
-    """Return accuracies in %, a row for the overrides that differ but the seed."""
-    import pandas
-
-    scores: list[dict[str, float]] = []
-    for _, result, _ in done:
-        scores.append({})
-        for split in ("val", "test"):
-            of = getattr(result, split)
-            for name, accuracy in {**of.of_groups(result.groups), "all": of.accuracy}.items():
-                scores[-1][f"{split} {name}"] = accuracy
-    overrides = pandas.DataFrame(
-        [dict(override.partition("=")[::2] for override in outcome.job) for outcome in done]
-    )
-    keys = [overrides[key] for key in overrides if key != "seed" and overrides[key].nunique() > 1]
-    groups = pandas.DataFrame(scores).groupby(keys or (lambda _: 0), sort=False)
-    table = groups.agg(mean_over_seeds)
-    table.insert(0, "n", groups.size())
-    return str(table.reset_index(drop=not keys).to_string(index=False))
+LAUNCHERS: dict[str, Callable[..., Iterator[list[Outcome]]]]
+LAUNCHERS = {"basic": in_process, "batched": in_process, "joblib": with_joblib}
+LAUNCHERS |= {"slurm": with_slurm, "ray": with_ray}
 
 
 def show(outcomes: Sequence[Outcome]) -> None:
@@ -295,3 +273,33 @@ def show(outcomes: Sequence[Outcome]) -> None:
     failed = [f"{' '.join(each.job)}: {each.failure}" for each in outcomes if each.failure]
     if failed:
         sys.exit("\n".join([f"error: {len(failed)} of {len(outcomes)} jobs failed", *failed]))
+
+
+def tabulate(done: Sequence[Outcome]) -> str:
+    """Return accuracies in %, one row per combination of the overrides that vary, seed aside."""
+    import pandas
+
+    scores: list[dict[str, float]] = []
+    for _, result, _ in done:
+        scores.append({})
+        for split in ("val", "test"):
+            own = getattr(result, split)
+            for name, accuracy in (own.of_groups(result.groups) | {"all": own.accuracy}).items():
+                scores[-1][f"{split} {name}"] = accuracy
+    overrides = pandas.DataFrame(
+        [dict(override.partition("=")[::2] for override in outcome.job) for outcome in done]
+    )
+    keys = [overrides[key] for key in overrides if key != "seed" and overrides[key].nunique() > 1]
+    groups = pandas.DataFrame(scores).groupby(keys or (lambda _: 0), sort=False)
+    table = groups.agg(mean_over_seeds)
+    table.insert(0, "n", groups.size())
+    return str(table.reset_index(drop=not keys).to_string(index=False))
+
+
+def mean_over_seeds(accuracies: Any) -> str:
+    """Return the mean in %, with half its 95 % t-interval if there are several."""
+    from scipy.stats import t  # slow to import
+
+    n = accuracies.count()
+    half = f" ± {100 * t.ppf(0.975, n - 1) * accuracies.sem():.1f}" if n > 1 else ""
+    return f"{100 * accuracies.mean():.1f}{half}"

@@ -16,13 +16,14 @@ from pydantic import BaseModel, Field
 from mnist_imbalance.config import compose_with
 from mnist_imbalance.data.seeds import Seed
 from mnist_imbalance.errors import ConfigError
-from mnist_imbalance.records.identity import result_config, hash_config
+from mnist_imbalance.records.identity import hash_config, result_config
 
 if TYPE_CHECKING:
     import pandas
 
 SWEPT, CHOSEN = "loss.minority_weight", "loss.weights"
 NO_SEED = -1  # stands where a run's seed will
+Case = frozenset[str]  # what an overlay sweeps: {"model=cnn", "data.keep=0.1"}
 Seeds = Annotated[list[Seed], Field(min_length=1)]
 
 
@@ -89,14 +90,17 @@ def parse(overrides: Sequence[str]) -> list[Override]:
     return list(OverridesParser.create().parse_overrides(list(overrides)))
 
 
-def values_by_key(overrides: Sequence[str]) -> dict[str, list[str]]:
-    """Return the values that overrides sweep, or the one that they set, by key."""
-    return {
-        override.key_or_group: list(override.sweep_string_iterator())
-        if override.is_sweep_override()
-        else [override.get_value_element_as_str()]
-        for override in parse(overrides)
-    }
+def by_key(overrides: Sequence[str]) -> dict[str, list[str]]:
+    """Return overrides without sweeps, by key: ``+a=1,2`` is ``{"a": ["+a=1", "+a=2"]}``."""
+    found = {}
+    for override in parse(overrides):
+        key, several = override.get_key_element(), override.is_sweep_override()
+        values = (
+            override.sweep_string_iterator() if several else [override.get_value_element_as_str()]
+        )
+        words = [key] if override.is_delete() else [f"{key}={value}" for value in values]
+        found[override.key_or_group] = words
+    return found
 
 
 @cache  # Hydra takes a tenth of a second
@@ -106,7 +110,7 @@ def compose(*overrides: str) -> tuple[DictConfig, DictConfig]:
     return OmegaConf.masked_copy(whole, [str(key) for key in whole if key != "hydra"]), whole.hydra
 
 
-def planned(experiment: str, overrides: Sequence[str]) -> PlannedRun:
+def plan_run(experiment: str, overrides: Sequence[str]) -> PlannedRun:
     """Compose a run without a seed as Hydra would: its choices first, then other values."""
     words = (f"experiment={experiment}", *overrides)
     usual = compose(words[0])[1].runtime.choices
@@ -114,13 +118,27 @@ def planned(experiment: str, overrides: Sequence[str]) -> PlannedRun:
     for word, override in zip(overrides, parse(overrides), strict=True):
         if override.type == OverrideType.CHANGE and "." in override.key_or_group:
             values.append(override)
-        elif usual.get(override.key_or_group) != override.value():
+        elif usual.get(override.key_or_group, ...) != override.value():
             chosen.append(word)
     base, hydra = compose(*chosen)
     config = copy.deepcopy(base)
     for override in values:
         OmegaConf.update(config, override.key_or_group, override.value())
     return PlannedRun(experiment, words, result_config(config), hydra.runtime.choices)
+
+
+def settings_by_case(
+    experiment: str, study: Study, methods: dict[str, list[str]], swept: dict[str, list[str]]
+) -> dict[tuple[str, Case], list[PlannedRun]]:
+    """Return the runs of an overlay without a seed: of each method in each case, every setting."""
+    settings: dict[tuple[str, Case], list[PlannedRun]] = {}
+    for method, overrides in (methods or {"": []}).items():
+        tried = by_key(overrides)
+        for words in product(*(swept | tried).values()):
+            case = frozenset(words).difference(*tried.values())
+            run = plan_run(experiment, [*words, *study.overrides])
+            settings.setdefault((method, case), []).append(run)
+    return settings
 
 
 def runs_of(experiment: str, study: Study) -> Iterator[PlannedRun]:
@@ -131,41 +149,35 @@ def runs_of(experiment: str, study: Study) -> Iterator[PlannedRun]:
     """
     is_main = experiment in study.experiments
     params = compose(f"experiment={experiment}")[1].sweeper.params or {}
-    swept = values_by_key([f"{key}={values}" for key, values in params.items()])
-    for key in (override.split("=")[0].lstrip("+~") for override in study.overrides):
+    swept = by_key([f"{key}={values}" for key, values in params.items()])
+    for key in by_key(study.overrides):
         if key in swept.keys() | {"seed", "runs_dir", "experiment"}:
             raise ConfigError(f"study.overrides: {key} is set by the study or {experiment} itself")
-    seeds = [int(seed) for seed in swept.pop("seed", [])] or [
+    seeds = [int(word.partition("=")[2]) for word in swept.pop("seed", [])] or [
         *(study.seeds if is_main else []),
         *([study.tuned_with] if is_main and study.methods else []),
         *(study.extension_seeds if experiment in study.extensions else []),
     ]
-    tuned_at = {(key, value) for key, _, value in (each.partition("=") for each in study.tuned_at)}
-    runs: dict[tuple[str, frozenset[Any]], list[PlannedRun]] = {}
-    methods = study.methods if is_main else {}
-    for method, overrides in (methods or {"": []}).items():
-        tried = values_by_key(overrides)
-        every = {**swept, **tried}
-        for values in product(*every.values()):
-            pairs = list(zip(every, values, strict=True))
-            run = planned(experiment, [*map("=".join, pairs), *study.overrides])
-            place = frozenset(pair for pair in pairs if pair[0] not in tried)
-            runs.setdefault((method, place), []).append(run)
-    for seed, ((method, place), settings) in product(sorted(set(seeds)), runs.items()):
+    tuned_at = by_key(study.tuned_at)
+    others = [swept.get(key, []) for key in tuned_at]
+    runs = settings_by_case(experiment, study, study.methods if is_main else {}, swept)
+    for seed, ((method, case), settings) in product(sorted(set(seeds)), runs.items()):
         seeded = [run.with_seed(seed) for run in settings]
-        tuned = frozenset(pair for pair in place if pair[0] not in dict(tuned_at)) | tuned_at
-        tunes = len(settings) > 1 and place == tuned and seed == study.tuned_with
-        if method and seed not in study.seeds and not tunes:
-            continue
-        if not method or len(settings) == 1 or tunes:
+        tuned = case.difference(*others).union(*tuned_at.values())  # the case where it is tuned
+        tunes = len(settings) > 1 and case == tuned and seed == study.tuned_with
+        if not method or tunes:  # all runs of an overlay, or of a method where it is tuned
             yield from seeded
+        elif seed not in study.seeds:  # the tuning seed has no other runs
             continue
-        if (method, tuned) not in runs:
+        elif len(settings) == 1:  # nothing to choose
+            yield from seeded
+        elif (method, tuned) not in runs:
             raise ConfigError(f"study.tuned_at: {experiment} does not sweep {study.tuned_at}")
-        deciding = (run.with_seed(study.tuned_with) for run in runs[method, tuned])
-        by_hash = {run.config_hash: own for run, own in zip(deciding, seeded, strict=True)}
-        unknown = {**seeded[0].config, "study.methods": [method, *by_hash]}
-        yield replace(seeded[0], config=unknown, tuned=by_hash)
+        else:  # one run, which waits for the best setting
+            deciding = (run.with_seed(study.tuned_with) for run in runs[method, tuned])
+            by_hash = {run.config_hash: own for run, own in zip(deciding, seeded, strict=True)}
+            unknown = {**seeded[0].config, "study.methods": [method, *by_hash]}
+            yield replace(seeded[0], config=unknown, tuned=by_hash)
 
 
 def plan(study: Study) -> list[PlannedRun]:

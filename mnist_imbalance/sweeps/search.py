@@ -22,14 +22,14 @@ from pydantic import BaseModel, Field, PositiveInt, ValidationError
 from mnist_imbalance.config import CONF, compose_with, start
 from mnist_imbalance.data.seeds import Seed, derive
 from mnist_imbalance.errors import ConfigError, as_config_error, naming, one_line_errors
-from mnist_imbalance.records.identity import result_config, hash_config
+from mnist_imbalance.records.identity import hash_config, result_config
 from mnist_imbalance.sweeps.launch import Outcome, check_launcher, launch
 from mnist_imbalance.sweeps.plan import Seeds
 
 Train = Callable[[Sequence[Mapping[str, Any]]], list[list[Outcome]]]
 
 
-class SearchKeys(BaseModel, strict=True, extra="forbid"):
+class SearchConfig(BaseModel, strict=True, extra="forbid"):
     """The values of ``search`` in ``conf/search.yaml``, which says what they mean."""
 
     space: Annotated[dict[str, list[Any] | dict[str, Any]], Field(min_length=1)]
@@ -57,34 +57,34 @@ def as_overrides(setting: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def check_search(config: DictConfig, overrides: Sequence[str]) -> SearchKeys:
+def check_search(config: DictConfig, overrides: Sequence[str]) -> SearchConfig:
     """Check the keys of the search, and the choices and ends of its space one by one."""
     try:
-        keys = SearchKeys.model_validate(OmegaConf.to_container(config, resolve=True))
+        options = SearchConfig.model_validate(OmegaConf.to_container(config, resolve=True))
     except ValidationError as error:
         raise as_config_error(error, prefix="search.") from error
     from mnist_imbalance.training.run import check_parts  # slow to import
 
     ends = {}
-    for key, values in keys.space.items():
+    for key, values in options.space.items():
         tried: Any = distribution(key, values)
         ends[key] = tried.choices if isinstance(values, list) else (tried.low, tried.high)
     first = {key: values[0] for key, values in ends.items()}
     settings = [{**first, key: value} for key, values in ends.items() for value in values]
     check_parts(compose_with([*overrides, *as_overrides(setting)]) for setting in settings)
-    return keys
+    return options
 
 
-def try_settings(search: optuna.Study, keys: SearchKeys, batch: int, train: Train) -> None:
+def try_settings(search: optuna.Study, options: SearchConfig, batch: int, train: Train) -> None:
     """Try settings, a batch at a time, until there are as many as the budget.
 
     A setting is asked for by a sampler that its number seeds, and is kept before it is trained:
     a stopped search goes on with it, and ends as if it had not been stopped.
     """
-    space = {key: distribution(key, values) for key, values in keys.space.items()}
-    while (tried := sum(trial.state.is_finished() for trial in search.trials)) < keys.budget:
-        for number in range(len(search.trials), min(tried - tried % batch + batch, keys.budget)):
-            seed = derive("search", keys.seed, number) % 2**32
+    space = {key: distribution(key, values) for key, values in options.space.items()}
+    while (tried := sum(trial.state.is_finished() for trial in search.trials)) < options.budget:
+        for number in range(len(search.trials), min(tried - tried % batch + batch, options.budget)):
+            seed = derive("search", options.seed, number) % 2**32
             search.sampler = optuna.samplers.TPESampler(seed=seed)
             search.ask(space)
         trials = search.get_trials(states=[TrialState.RUNNING])
@@ -95,7 +95,7 @@ def try_settings(search: optuna.Study, keys: SearchKeys, batch: int, train: Trai
             else:
                 scores = (run.result.val.balanced_accuracy for run in runs)
                 search.tell(trial.number, fmean(scores))
-        print(f"{len(search.trials)} of {keys.budget} settings tried", flush=True)
+        print(f"{len(search.trials)} of {options.budget} settings tried", flush=True)
 
 
 def show(search: optuna.Study, command: Sequence[str]) -> None:
@@ -110,17 +110,17 @@ def show(search: optuna.Study, command: Sequence[str]) -> None:
 
 def search(config: DictConfig) -> None:
     """Search as the command line says."""
-    settings = HydraConfig.get()
-    if settings.sweeper.params:
+    hydra_config = HydraConfig.get()
+    if hydra_config.sweeper.params:
         raise ConfigError("experiment: an overlay that sweeps cannot be searched")
-    check_launcher(settings)
-    task = settings.overrides.task
+    check_launcher(hydra_config)
+    task = hydra_config.overrides.task
     given = [each for each in task if not each.lstrip("+").startswith(("search.", "seed="))]
-    keys = check_search(config.search, given)
-    seeds = keys.seeds or [config.seed]
-    batch = keys.batch or max(1, min((os.cpu_count() or 1) // len(seeds), keys.budget // 4))
+    options = check_search(config.search, given)
+    seeds = options.seeds or [config.seed]
+    batch = options.batch or max(1, min((os.cpu_count() or 1) // len(seeds), options.budget // 4))
     training = result_config(OmegaConf.masked_copy(config, [*map(str, config.keys() - {"search"})]))
-    own = keys.model_dump(exclude={"budget"}) | {"seeds": seeds}
+    own = options.model_dump(exclude={"budget"}) | {"seeds": seeds}
     folder = Path(config.runs_dir) / "search" / hash_config(training | {"search": own})[:12]
 
     def train(asked: Sequence[Mapping[str, Any]]) -> list[list[Outcome]]:
@@ -128,7 +128,7 @@ def search(config: DictConfig) -> None:
             [(*given, *as_overrides(setting), f"seed={seed}") for seed in seeds]
             for setting in asked
         ]
-        outcomes = iter(launch([*chain.from_iterable(jobs)], settings))
+        outcomes = iter(launch([*chain.from_iterable(jobs)], hydra_config))
         return [[next(outcomes) for _ in runs] for runs in jobs]
 
     from mnist_imbalance.training.folder import lock
@@ -139,8 +139,8 @@ def search(config: DictConfig) -> None:
         found = optuna.create_study(
             storage=storage, study_name="search", direction="maximize", load_if_exists=True
         )
-        print(f"{keys.budget} settings, in {folder}", flush=True)
-        try_settings(found, keys, batch, train)
+        print(f"{options.budget} settings, in {folder}", flush=True)
+        try_settings(found, options, batch, train)
     show(found, ["python", "-m", "mnist_imbalance.train", *given, f"seed={seeds[0]}"])
 
 

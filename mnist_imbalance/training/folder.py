@@ -88,7 +88,7 @@ class RunFolder:
                     shutil.rmtree(place) if place.is_dir() else place.unlink()
             raise
 
-    def checkpoint(self, needed: str = "history") -> dict[str, Any]:
+    def checkpoint(self) -> dict[str, Any]:
         """Read the last checkpoint, on the CPU; training resumes from one with "loops"."""
         file, again = self.last_checkpoint, "delete the run's folder and train it again"
         try:
@@ -96,15 +96,16 @@ class RunFolder:
         except Exception as error:  # torch.load fails in many ways
             problem = "damaged" if file.exists() else "missing"
             raise ConfigError(f"runs_dir: {file} is {problem}; {again}") from error
-        if needed not in state:  # a run trained side by side leaves no "loops"
-            raise ConfigError(f"runs_dir: {file} holds no {needed} to resume from; {again}")
+        if "history" not in state:
+            raise ConfigError(f"runs_dir: {file} is of another program; {again}")
         return state
 
     def epochs_done(self) -> int:
-        """Return the number of epochs before the last checkpoint; 0 without one."""
+        """Return the number of epochs from which training resumes; 0 without a checkpoint."""
         if not self.last_checkpoint.exists():
             return 0
-        return int(self.checkpoint(needed="loops")["epoch"]) + 1
+        state = self.checkpoint()
+        return int(state["epoch"]) + 1 if "loops" in state else 0  # none: trained side by side
 
 
 def describe(device: torch.device) -> str:
