@@ -24,9 +24,8 @@ from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 from mnist_imbalance.errors import ConfigError, as_config_error, naming, one_line_errors
 
 PACKAGE = Path(__file__).resolve().parent
-CONF = next(  # in an installed package, or in the repository
-    place / "conf" for place in (PACKAGE, PACKAGE.parent) if (place / "conf").is_dir()
-)
+# in an installed package, or in the repository
+CONF = next(place / "conf" for place in (PACKAGE, PACKAGE.parent) if (place / "conf").is_dir())
 # some choices in conf/hydra/launcher share the name of a plugin's own config on purpose
 warnings.filterwarnings("ignore", r"\s*'hydra/launcher/\w+' is validated against ConfigStore")
 

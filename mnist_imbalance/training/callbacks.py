@@ -25,9 +25,8 @@ class Origin(lightning.Callback):
         """Compare them with those of a checkpoint."""
         for name, checksum in self.checksums.items():
             if state_dict[name] != checksum:
-                raise ConfigError(
-                    f"runs_dir: this run was begun with other {name}; choose another runs_dir"
-                )
+                begun = f"this run was begun with other {name}"
+                raise ConfigError(f"runs_dir: {begun}; choose another runs_dir")
 
 
 class SeedEveryEpoch(lightning.Callback):
@@ -47,11 +46,9 @@ class SeedEveryEpoch(lightning.Callback):
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint whole or not at all; Lightning may copy it from another file system."""
 
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
-    ) -> None:
+    def save_checkpoint(self, checkpoint: Any, path: Any, *args: Any, **kwargs: Any) -> None:
         """Write a file beside the path, then rename it."""
-        super().save_checkpoint(checkpoint, f"{path}.part", storage_options)
+        super().save_checkpoint(checkpoint, f"{path}.part", *args, **kwargs)
         os.replace(f"{path}.part", path)
 
     def load_checkpoint(self, *args: Any, **kwargs: Any) -> dict[str, Any]:

@@ -311,15 +311,12 @@ def make_result(
     """Return the result of a run that has been trained and tested, see `fields_of`."""
     data, classifier = parts.data, parts.classifier
     return Result(
-        **record,
+        **{**record, **classifier.scores},  # of train, val and test
         epochs=max(classifier.history["train"]) + 1,
         steps=steps,
         train_counts=data.class_counts,
         groups=data.groups,
         data_sha256=data.sha256,
-        train=classifier.scores["train"],
-        val=classifier.scores["val"],
-        test=classifier.scores["test"],
         seconds=seconds,
         device=device,
         versions=versions(),
