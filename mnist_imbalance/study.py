@@ -1,9 +1,11 @@
 """Train all runs of a study with a launcher, and write its report."""
 
+import os
 import sys
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -15,6 +17,9 @@ from mnist_imbalance.config import CONF, compose_with, start
 from mnist_imbalance.errors import ConfigError, as_config_error, one_line_errors
 from mnist_imbalance.sweeps.launch import check_launcher, launch
 from mnist_imbalance.sweeps.plan import PlannedRun, Study, at_grid_ends, plan, with_choices
+
+if TYPE_CHECKING:
+    import pandas
 
 
 class StudyConfig(BaseModel, strict=True, extra="forbid"):
@@ -35,6 +40,12 @@ def check_study(config: DictConfig) -> StudyConfig:
     for folder in checked.records_dirs:
         if not Path(folder).is_dir():
             raise ConfigError(f"records_dirs: there is no folder {folder}; [] for none")
+    report_dir = checked.study.report_dir or checked.runs_dir
+    for key, folder in (("runs_dir", checked.runs_dir), ("study.report_dir", report_dir)):
+        path = Path(folder).absolute()
+        there = next(place for place in (path, *path.parents) if place.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            raise ConfigError(f"{key}: {there} is no folder that can be written to")
     return checked
 
 
@@ -56,16 +67,26 @@ def title(run: PlannedRun) -> str:
     return " ".join(run.overrides).removeprefix("experiment=")
 
 
-def show_plan(runs: Sequence[PlannedRun], left: Sequence[PlannedRun]) -> None:
-    """Print the number of runs and records of each overlay, and the runs without a record."""
+def show_plan(
+    runs: Sequence[PlannedRun], left: Sequence[PlannedRun], records: "pandas.DataFrame"
+) -> None:
+    """Print the runs and records of each overlay, the runs that are left and how long they take."""
     import pandas
 
-    missing = {run.config_hash for run in left}
-    rows = [(run.experiment, run.config_hash not in missing) for run in runs]
-    overlays = pandas.DataFrame(rows, columns=["overlay", ""]).groupby("overlay", sort=False)
-    print(overlays[""].agg(runs="size", recorded="sum").to_string())
+    rows = [(run.experiment, run.config_hash) for run in runs]
+    planned = pandas.DataFrame(rows, columns=["overlay", "config_hash"])
+    known = records.assign(took=records.seconds + records.test_seconds)
+    planned = planned.merge(known[["config_hash", "took"]], how="left")
+    overlays = planned.groupby("overlay", sort=False).took
+    print(overlays.agg(runs="size", recorded="count").to_string())
     for run in left:
         print(f"missing: {title(run)}" + (", which waits for others" if run.waits else ""))
+    means = overlays.mean().fillna(planned.took.mean())
+    seconds = sum(means[run.experiment] for run in left)
+    if seconds > 0:  # not nan, as without records
+        print(
+            f"{timedelta(seconds=round(seconds))} one by one, as the records of each overlay took"
+        )
 
 
 def train_all(runs: Sequence[PlannedRun], options: StudyConfig) -> tuple[int, list[str]]:
@@ -91,7 +112,7 @@ def train_all(runs: Sequence[PlannedRun], options: StudyConfig) -> tuple[int, li
         done = len(ready) - len(left)
         print(f"{done} of {len(ready)} runs done, {len(left) - failed} to come, {failed} failed")
         if options.dry_run:
-            show_plan(chosen, left)
+            show_plan(chosen, left, records)
             return 0, []
         if not wave:
             break

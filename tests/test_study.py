@@ -71,6 +71,7 @@ def test_a_study_trains_each_run_once_and_writes_its_report(
     assert (code, "done: " in printed) == (0, False)
     assert "2 of 4 runs done, 2 to come, 0 failed\n" in printed
     assert "per_label     4         2\n" in printed
+    assert printed.endswith(" one by one, as the records of each overlay took\n")
 
 
 def test_what_waits_is_trained_last_and_failures_stop_no_other_run(
@@ -124,6 +125,7 @@ def test_a_method_whose_settings_fail_is_named(
         ("study.seeds=[x]", "error: study.seeds.0: Input should be a valid integer"),
         ('study.overrides=["trainer.max_epochs=one"]', "error: trainer.max_epochs: Input should"),
         ("records_dirs=[nowhere]", "error: records_dirs: there is no folder nowhere;"),
+        ("study.report_dir=README.md/report", "error: study.report_dir: /"),
         ("hydra.mode=MULTIRUN", "error: hydra.mode: a study has no sweep of its own"),
     ],
 )
