@@ -50,6 +50,8 @@ def load(dir: Path, name: str, **split: Any) -> Any:
     try:
         dir.mkdir(parents=True, exist_ok=True)
         with FileLock(dir / ".download.lock"):
+            with suppress(Exception):
+                return kind()  # downloaded by another process meanwhile
             for archive in dir.glob(f"{name}/raw/*-ubyte.gz"):
                 archive.with_suffix("").unlink(missing_ok=True)  # perhaps half-unpacked
             return kind(download=True)
