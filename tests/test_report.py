@@ -36,8 +36,9 @@ def made(**others: Any) -> list[dict[str, Any]]:
 def known_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """What the template is filled with."""
     raw = pd.DataFrame(rows)
-    tabulated = tables.all_tables(raw, np.array([], int))
-    known = {"tables": tabulated, "runs": tables.assign_budgets(raw), "damaged": ["a file"]}
+    runs = tables.assign_budgets(raw)
+    tabulated = tables.all_tables(raw, runs, np.array([], int))
+    known = {"tables": tabulated, "runs": runs, "damaged": ["a file"]}
     return known | {"figures": {}, "no_images": "no archive"}
 
 
@@ -190,12 +191,12 @@ def marks(figure: figures.Figure) -> list[str]:
 
 def test_models_have_panels_and_colours_alike_in_every_figure() -> None:
     rows = estimates(model=["lstm", "cnn", "linear"], weight=[2.0] * 3, label=["0-4"] * 3)
-    shown = svg(figures.draw_over_weight(rows, of_labels=False))
-    assert shown == svg(figures.draw_over_weight(rows, of_labels=False))
+    shown = svg(figures.draw_over_weight(rows, by_label=False))
+    assert shown == svg(figures.draw_over_weight(rows, by_label=False))
     assert all(f">{name}<" in shown for name in ("LSTM", "CNN", "linear"))
     assert 'fill="white"' not in shown
     assert {figures.GREY} == {*re.findall(r'<text [^>]*?fill="(.*?)"', shown)}
-    first, *_ = marks(figures.draw_over_weight(rows, of_labels=False))
+    first, *_ = marks(figures.draw_over_weight(rows, by_label=False))
     assert first == (
         "model: LSTM; optimizer: SGD; label: labels 0–4; weight: 2; n: 3; test accuracy: 50.0 %; "
         "95 % interval: 40.0 % to 60.0 %"

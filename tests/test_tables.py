@@ -127,7 +127,7 @@ def test_groups_and_labels_are_those_of_the_records() -> None:
     assert means["original"].to_dict() == pytest.approx(
         {"many": 0.85, "medium": 0.7, "few": 0.55, "all": 0.7}
     )
-    everything = tables.all_tables(pd.DataFrame(rows), NO_LABELS)
+    everything = tables.all_tables(pd.DataFrame(rows), found, NO_LABELS)
     assert everything["claims"].empty
     assert set(everything["restored"].rare) == {"many"}
     assert set(everything["restored"].frequent) == {"medium"}
@@ -135,7 +135,9 @@ def test_groups_and_labels_are_those_of_the_records() -> None:
     assert tables.rare_and_frequent(mixed) == ("0-4", "5-9")  # of most runs
     assert tables.all_conditions(mixed).query("label == 'few'").n.tolist() == [2, 2, 2]
     none = pd.DataFrame(rows[:1]).iloc[:0]
-    assert all(table.empty for table in tables.all_tables(none, NO_LABELS).values())
+    assert all(
+        table.empty for table in tables.all_tables(none, assign_budgets(none), NO_LABELS).values()
+    )
 
 
 def crossed(*gone: tuple[int, int]) -> pd.DataFrame:
@@ -227,9 +229,10 @@ def test_an_imbalance_with_a_fraction_for_each_label_is_ranked() -> None:
         rows.append(run(condition, seed, groups(0.5 + seed / 10, 0.9), config=config))
         rows.append(method_run(name, 0.1, seed, 0.7))
     raw = pd.DataFrame(rows)
-    tabulated = tables.all_tables(raw, NO_LABELS)
+    runs = assign_budgets(raw)
+    tabulated = tables.all_tables(raw, runs, NO_LABELS)
     assert {*tabulated["ranked"].keep} == {str(own), 0.1}
     drawn = figures.svg(figures.draw_ranked(tabulated["ranked"], tabulated["pairs"]))
-    known = {"tables": tabulated, "runs": tables.assign_budgets(raw), "damaged": []}
+    known = {"tables": tabulated, "runs": runs, "damaged": []}
     text = words.render("report.md.j2", **known, figures={}, no_images="")
     assert all(f"LSTM, {own} kept" in page for page in (drawn, text))

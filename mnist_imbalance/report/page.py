@@ -56,7 +56,7 @@ def samples(runs: pd.DataFrame, images: Images, copies: Sequence[Copy]) -> pd.Da
     return rows.assign(label=labels.tolist(), image=[data_url(i) for i in copied])
 
 
-def explore(runs: pd.DataFrame, images: Images | None) -> dict[str, Any]:
+def explore(runs: pd.DataFrame, images: Images | None, labels: tables.Labels) -> dict[str, Any]:
     """Return for JSON every condition with its curves, confusion matrix and some mistakes."""
     names = [*tables.FAMILY, "condition"]
     parts = pd.concat([tables.select_budget(runs, b).assign(ground=b) for b in tables.BUDGETS])
@@ -64,8 +64,7 @@ def explore(runs: pd.DataFrame, images: Images | None) -> dict[str, Any]:
     groups = [*dict.fromkeys(tables.rare_and_frequent(drawn))]
     curves = tables.validation_curves(drawn)
     curves["accuracy"] = (1000 * curves.accuracy).round().astype(int)
-    labels = images.test[1].numpy() if images else np.array([], int)
-    right, predicted = tables.hits(drawn, labels), records.predictions(drawn)
+    predicted = tables.predictions(drawn, labels)
     sets: list[dict[str, Any]] = []
     for keys, own in parts.groupby(names, sort=False):
         wide = curves[curves.config_hash.isin(own.config_hash)]
@@ -75,9 +74,9 @@ def explore(runs: pd.DataFrame, images: Images | None) -> dict[str, Any]:
             "curves": [wide[name].T.to_numpy().tolist() for name in groups if len(wide)],
             "confusion": own.test_confusion.sum().tolist(),
         }
-        known = own[own.config_hash.isin(right)].set_index("seed").config_hash.sort_index()
+        known = own[own.config_hash.isin(predicted)].set_index("seed").config_hash.sort_index()
         for seed, key in known.head(1).items():
-            wrong = np.flatnonzero(~right[key])
+            wrong = np.flatnonzero(predicted[key] != labels)
             cells = pd.DataFrame({0: wrong, 1: labels[wrong], 2: predicted[key][wrong]})
             first = cells.groupby(1).head(MAX_MISTAKES).sort_values([1, 0])
             shown |= {"seed": int(seed), "mistakes": first.to_numpy().tolist()}
@@ -113,15 +112,16 @@ def contents(runs: pd.DataFrame, damaged: list[str], overrides: Iterable[str]) -
         images, copies = read_images(overrides)
     except ConfigError as error:
         no_images = str(error)
-    tidy = tables.all_tables(runs, images.test[1].numpy() if images else np.array([], int))
-    runs = tables.assign_budgets(runs)
+    every, runs = runs, tables.assign_budgets(runs)
+    labels = images.test[1].numpy() if images else np.array([], int)
+    tidy = tables.all_tables(every, runs, labels)
     shown = {"confusion": tables.confusion(runs)}
     shown["samples"] = samples(runs, images, copies) if images else pd.DataFrame()
     drawn = {name: figures.svg(figure) for name, figure in figures.draw(tidy | shown).items()}
     known: dict[str, Any] = {"tables": tidy, "runs": runs, "damaged": damaged}
     known |= {"no_images": no_images, "figures": {name: f"<!-- {name} -->" for name in drawn}}
     text = render("report.md.j2", **known, blocks=BLOCKS)
-    files = {"index.html": page(text, drawn, explore(runs, images))}
+    files = {"index.html": page(text, drawn, explore(runs, images, labels))}
     files["report.md"] = render("report.md.j2", **known)
     files["finding.md"] = render("report.md.j2", **known, part="finding")
     if len(tidy["ranked"]):

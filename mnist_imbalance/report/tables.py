@@ -19,6 +19,7 @@ REFERENCE, ORIGINAL, ALL = "imbalanced", "original", "all"
 BY_IMAGES = ", loss.normalize=count"
 NAME = ["model", "optimizer", "condition"]
 FAMILY = ["ground", "optimizer", "model"]
+Labels = NDArray[np.integer[Any]]  # of the test set, (N,)
 
 MARKS = (0.5, 0.8, 0.95)  # of the loss
 REMEDIES, COMPARISONS = NAMES["remedies"], NAMES["compared"]
@@ -129,25 +130,27 @@ def restored(runs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def hits(runs: pd.DataFrame, labels: NDArray[np.integer[Any]]) -> dict[str, NDArray[np.bool_]]:
-    """Return by config hash which test images are right, (N,), if predictions fit the record."""
-    found, predicted = dict[str, NDArray[np.bool_]](), records.predictions(runs)
+def predictions(runs: pd.DataFrame, labels: Labels) -> dict[str, Labels]:
+    """Return by config hash the predicted labels of test images, (N,), if they fit the record."""
+    found, kept = dict[str, Labels](), records.predictions(runs)
     for key, confusion in zip(runs.config_hash, runs.test_confusion, strict=True):
-        own = predicted.get(key, labels[:0])
+        own = kept.get(key, labels[:0])
         if len(own) == len(labels):
             counts = np.bincount(len(confusion) * labels + own, minlength=confusion.size)
-            found |= {key: own == labels} if np.array_equal(counts, confusion.ravel()) else {}
+            if np.array_equal(counts, confusion.ravel()):
+                found[key] = own
     return found
 
 
-def compared(runs: pd.DataFrame, labels: NDArray[np.integer[Any]]) -> pd.DataFrame:
+def compared(runs: pd.DataFrame, labels: Labels) -> pd.DataFrame:
     """Compare remedies pair by pair on the rare labels, over seeds and over test images.
 
     The labels of the test set are (N,), or none where they are unknown.
     """
     (rare, frequent), rows = rare_and_frequent(runs), []
     needed = runs[runs.condition.isin({name for pair in COMPARISONS.values() for name in pair})]
-    right, minority = hits(needed, labels), np.isin(labels, groups_of(runs).get(rare, []))
+    predicted = predictions(needed, labels)
+    minority = np.isin(labels, groups_of(runs).get(rare, []))
     for budget, optimizer, accuracy in families(runs, *BUDGETS):
         model, margin = accuracy.model, accuracy.margin
         for comparison, (first, second) in COMPARISONS.items():
@@ -166,11 +169,12 @@ def compared(runs: pd.DataFrame, labels: NDArray[np.integer[Any]]) -> pd.DataFra
             for name, values in zip(("majority", "overall"), others, strict=True):
                 _, row[name], row[f"{name}_low"], row[f"{name}_high"] = estimate(values)
             keys = [accuracy.runs.config_hash[model, name] for name in (first, second)]
-            both = pd.concat(keys, axis=1, join="inner").map(right.get).dropna().sort_index()
+            both = pd.concat(keys, axis=1, join="inner").map(predicted.get).dropna().sort_index()
             row |= {"n_images": len(both), "rare": rare, "frequent": frequent}
             if len(both):
-                one, other = (np.stack([*own])[:, minority] for _, own in both.items())
-                wide = stats.over_seeds_and_images(one, other, labels[minority])
+                known = labels[minority]
+                one, other = (np.stack([*own])[:, minority] == known for _, own in both.items())
+                wide = stats.over_seeds_and_images(one, other, known)
                 row |= {"low_images": wide.low, "high_images": wide.high}
                 found = stats.paired_images(one, other)
                 row |= dict(zip(("gained", "lost", "p_images"), found, strict=True))
@@ -375,11 +379,10 @@ def confusion(runs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def all_tables(runs: pd.DataFrame, labels: NDArray[np.integer[Any]]) -> dict[str, pd.DataFrame]:
-    """Return all tables by name; the test set's labels, (N,), serve to compare image by image."""
-    ranked, runs = ranking.ranking_tables(runs), assign_budgets(runs)
+def all_tables(every: pd.DataFrame, runs: pd.DataFrame, labels: Labels) -> dict[str, pd.DataFrame]:
+    """Return all tables by name: rankings of every run, and others of `assign_budgets`' runs."""
     makers = [restored, components, table_1, all_conditions, differences, weight_sweep, selection]
     makers += [optimum, dead_labels, normalization, learning_curves, left_out]
-    tables = ranked | {make.__name__: make(runs) for make in makers}
+    tables = ranking.ranking_tables(every) | {make.__name__: make(runs) for make in makers}
     tables |= {"runs": every_run(runs), "compared": compared(runs, labels)}
     return tables | {"at_equal_steps": all_conditions(runs, STEPS), "claims": judged_claims(runs)}
