@@ -40,7 +40,7 @@ def naming(key: str) -> Iterator[None]:
     except Exception as error:  # a user's own part can fail in any way
         text = " ".join(str(error).split())
         if isinstance(error, OSError) and error.filename:
-            text = f"{error.filename}: {error.strerror}"
+            text = one_line(error)
         elif not text or not isinstance(error, ValueError | TypeError | ImportError | RuntimeError):
             text = f"{type(error).__name__}: {text}"
         raise ConfigError(f"{key}: {text}") from error

@@ -34,7 +34,7 @@ def job(config: DictConfig) -> None:
             remove_empty(folder.path, Path(hydra_config.sweep.dir).absolute())
     title = f"{result.condition}, {result.model}, {result.optimizer}, {result.epochs} epochs"
     table = Table("label", "test accuracy %", title=f"{title}, seed {result.seed}", min_width=70)
-    groups = result.test.of_groups(result.groups) | {"all": result.test.accuracy}
+    groups = result.test.by_group(result.groups) | {"all": result.test.accuracy}
     for name, accuracy in (*enumerate(result.test.accuracy_per_label), *groups.items()):
         table.add_row(str(name), f"{100 * accuracy:.1f}")
     console.print(table)

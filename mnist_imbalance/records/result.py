@@ -54,7 +54,7 @@ class Scores(BaseModel, frozen=True):
         """Mean of all labels' accuracies; nan if a label has no images."""
         return fmean(self.accuracy_per_label)
 
-    def of_groups(self, groups: Groups) -> dict[str, float]:
+    def by_group(self, groups: Groups) -> dict[str, float]:
         """Return the mean of the labels' accuracies of each group that does not hold all labels."""
         per_label = self.accuracy_per_label
         return {
@@ -65,12 +65,12 @@ class Scores(BaseModel, frozen=True):
 
     def named(self, groups: Groups) -> dict[str, float]:
         """Return loss, accuracy, each group's accuracy (``accuracy_0_4``) and the metrics."""
-        of_groups = self.of_groups(groups).items()
+        accuracies = self.by_group(groups).items()
         metrics = self.metrics.items()
         return {
             "loss": self.loss,
             "accuracy": self.accuracy,
-            **{f"accuracy_{name.replace('-', '_')}": accuracy for name, accuracy in of_groups},
+            **{f"accuracy_{name.replace('-', '_')}": accuracy for name, accuracy in accuracies},
             **{name: math.nan if value is None else value for name, value in metrics},
         }
 

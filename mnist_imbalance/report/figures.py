@@ -155,12 +155,12 @@ def draw_samples(samples: pd.DataFrame) -> Figure:
     return panels([image.encode(x, y, alt.Url("image:N"), HOVER)], rows, layout, height)
 
 
-def draw_over_weight(sweep: pd.DataFrame, of_labels: bool) -> Figure:
+def draw_over_weight(sweep: pd.DataFrame, by_label: bool) -> Figure:
     """Draw labels' or groups' accuracies over the rare labels' weight (AI3607, Figures 4, 5)."""
-    rows = add_descriptions(sweep[sweep.label.str.isdigit() == of_labels], ACCURACY)
+    rows = add_descriptions(sweep[sweep.label.str.isdigit() == by_label], ACCURACY)
     axis = alt.Axis(grid=False, values=sorted({*sweep.weight}), labelSeparation=6)
     x = alt.X("weight:Q", axis=axis, scale=alt.Scale(zero=False)).title("weight of the rare labels")
-    if of_labels:
+    if by_label:
         return line_panels(rows, x, ACCURACY, "model", ("label", 5, 120), 120)
     return line_panels(rows, x, ACCURACY, "label", ("model", 2, 360), 250)
 
@@ -248,8 +248,8 @@ def draw(tables: Mapping[str, pd.DataFrame]) -> dict[str, Figure]:
         ("differences", differences, draw_differences),
         ("figure_1", confusion.query("condition == 'original'"), draw_confusion_matrices),
         ("figure_2", confusion.query("condition == 'imbalanced'"), draw_confusion_matrices),
-        ("figure_4", sweep, partial(draw_over_weight, of_labels=True)),
-        ("figure_5", sweep, partial(draw_over_weight, of_labels=False)),
+        ("figure_4", sweep, partial(draw_over_weight, by_label=True)),
+        ("figure_5", sweep, partial(draw_over_weight, by_label=False)),
         ("figure_6", conditions, partial(draw_models, published=published)),
     ):
         for optimizer, rows in table.groupby("optimizer", sort=False):

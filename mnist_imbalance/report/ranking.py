@@ -129,8 +129,8 @@ def rank(chosen: pd.DataFrame, tried: pd.DataFrame) -> tuple[pd.DataFrame, pd.Da
             pairs.append(row | stats.judge(scores[first] - scores[second])._asdict())
     columns = [*TRAINED, "keep", "method", "setting", "tried", "rank", "seeds", "mean", "mean_low"]
     columns += ["mean_high", "rare", "frequent", *stats.JUDGED, "seconds"]
-    of_pairs = [*CASE, "first", "second", "n", "effect", "low", "high", "p", "p_corrected"]
-    return stats.apply_holm(ranked, CASE, columns), stats.apply_holm(pairs, CASE, of_pairs)
+    pair_columns = [*CASE, "first", "second", "n", "effect", "low", "high", "p", "p_corrected"]
+    return stats.apply_holm(ranked, CASE, columns), stats.apply_holm(pairs, CASE, pair_columns)
 
 
 def metrics(chosen: pd.DataFrame) -> pd.DataFrame:

@@ -137,8 +137,8 @@ def tidy(markdown: str) -> str:
 def render(template: str, **context: Any) -> str:
     """Fill a template of this folder; in Markdown every value is escaped by `plain`."""
     markdown = template.endswith(".md.j2")
-    of_markdown = {"finalize": plain, "lstrip_blocks": True, "trim_blocks": True}
-    options: dict[str, Any] = of_markdown if markdown else {}
+    escaping = {"finalize": plain, "lstrip_blocks": True, "trim_blocks": True}
+    options: dict[str, Any] = escaping if markdown else {}
     loader = PackageLoader("mnist_imbalance.report", ".")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, **options)
     filters = (bullets, counted, file_name, fraction, group, header, interval, keep_title, number)

@@ -41,8 +41,6 @@ class Outcome(NamedTuple):
 
 
 RunChunk = Callable[[Chunk], list[Outcome]]
-
-
 EXTRAS = {"slurm": "submitit", "ray": "ray"}  # packages that an extra brings
 
 
@@ -284,7 +282,7 @@ def tabulate(done: Sequence[Outcome]) -> str:
         scores.append({})
         for split in ("val", "test"):
             own = getattr(result, split)
-            for name, accuracy in (own.of_groups(result.groups) | {"all": own.accuracy}).items():
+            for name, accuracy in (own.by_group(result.groups) | {"all": own.accuracy}).items():
                 scores[-1][f"{split} {name}"] = accuracy
     overrides = pandas.DataFrame(
         [dict(override.partition("=")[::2] for override in outcome.job) for outcome in done]
