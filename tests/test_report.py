@@ -15,7 +15,7 @@ from made_runs import groups, run
 from mnist_imbalance.config import compose_with
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.records import table as records
-from mnist_imbalance.report import figures, page, tables, words
+from mnist_imbalance.report import figures, page, ranking, tables, words
 from mnist_imbalance.report.figures import svg
 from mnist_imbalance.report.page import write_report
 
@@ -50,7 +50,7 @@ def test_the_finding_names_models_and_numbers() -> None:
         "lose test accuracy: 30.0 points with the LSTM and 30.0 points with the CNN (SGD",
         "bring back 33 % with the LSTM and 33 % with the CNN.\n",
         "With Adam they lose 30.0 points with the LSTM; the copies bring back 33 %",
-        "| 10 unchanged copies | 33 % [33, 33] | 33 % [33, 33] | 33 % [33, 33] |",
+        "| ten plain copies | 33 % [33, 33] | 33 % [33, 33] | 33 % [33, 33] |",
     ):
         assert text in finding
     parts = finding.partition("\n\n")[0], "Figure 3 is missing: no archive", "record: a file"
@@ -81,7 +81,7 @@ def test_another_study_has_a_report_of_its_own() -> None:
     text = words.render("report.md.j2", **known_of(rows))
     assert "AI3607" not in text.partition("## Method")[0]
     assert "| model | condition | labels many | labels medium | labels few | all | n |" in text
-    assert "| vit | focal, loss.gamma=2 |" in text
+    assert "| vit | focal loss, γ 2 |" in text
     assert "| vit | &lt;b>\\|[x\\](y) |" in text  # what a record says is no markup
 
 
@@ -94,11 +94,27 @@ def test_numbers_and_names_as_a_reader_writes_them() -> None:
     for (low, high), said in ends.items():
         assert words.fraction({"fraction": 0.724, "low": low, "high": high}) == f"72 %{said}"
     assert words.fraction({"fraction": math.nan}) == "unknown"
-    names = ["weighted, loss.minority_weight=3, loss.normalize=count", "per_label, data.keep=0.05"]
-    assert [*map(words.title, names)] == ["weight 3, by images", "AI3607's weights, data.keep=0.05"]
+    for name, said in {
+        "weighted, loss.minority_weight=3, loss.normalize=count": "weight 3, divided by images",
+        "imbalanced, data.keep=[0.18, 0.19, 1.0], loss.gamma=0.1": "18 to 19 % kept, γ 0.1",
+        "posthoc=crt, posthoc.lr=0.2, posthoc.smoothing=0.1": "cRT with smoothing 0.1, rate 0.2",
+        "root_weighted, mix.even=True, mix.new_key=3": "root weighted, even, new key 3",
+    }.items():
+        assert words.title(name) == said
     names = ["weighted", "mine", "imbalanced", "weighted, loss.minority_weight=10", "original"]
     sorted_names = pd.Series(names, name="condition").sort_values(key=words.sort_key).tolist()
     assert sorted_names == ["original", "imbalanced", "weighted", names[3], "mine"]
+
+
+def test_no_name_is_a_key_or_stands_for_two() -> None:
+    runs, _ = records.read([REPOSITORY / "results"])
+    rows = ranking.select_comparable(runs)
+    tabulated = [(words.title, runs.condition), (words.method, rows.method)]
+    tabulated += [(words.title, own) for _, own in rows.groupby("method").setting]
+    for write, names in tabulated:
+        said = [*map(write, names.unique())]
+        assert len({*said}) == len(said)
+        assert not re.search("[=_]", "".join(said))
 
 
 def test_the_committed_report_is_what_the_committed_records_give(tmp_path: Path) -> None:

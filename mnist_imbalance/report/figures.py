@@ -14,7 +14,7 @@ import vl_convert
 from mnist_imbalance.report.claims import CONDITIONS
 from mnist_imbalance.report.ranking import cliques
 from mnist_imbalance.report.tables import REMEDIES
-from mnist_imbalance.report.words import file_name, group, keep_title, title
+from mnist_imbalance.report.words import file_name, group, keep_title, method, title
 
 Figure = alt.FacetChart
 Limits = tuple[float, float] | None
@@ -23,10 +23,12 @@ alt.data_transformers.disable_max_rows()
 
 GREY = "#7a7a7a"  # as legible on white as on GitHub's dark background (4.3 to 1)
 COLORS = {"LSTM": "#8a5cc4", "CNN": "#12987a", "LSTM without ReLU": "#cf3d86"}
-COLORS |= {"AI3607's LSTM": "#8c8c8c", "all labels": GREY, "original": "#7d7d7d"}
-COLORS |= {"imbalanced": "#c0392b", "augmented 100 %": "#a87400", "10 copies": "#93c54b"}
+COLORS |= {"AI3607's LSTM": "#8c8c8c", "all labels": GREY, "all images": "#7d7d7d"}
+COLORS |= {"imbalanced": "#c0392b", "ten augmented copies": "#a87400"}
+COLORS |= {"ten plain copies": "#93c54b"}
 SPARE = ["#d95f02", "#1f78b4", "#7b9e2f", "#b0447c", "#53b0bd", "#b08968"]  # of others
 READABLE = {"model": title, "optimizer": title, "condition": title, "label": group, "group": group}
+READABLE |= {"method": method, "setting": title}
 FACTS = ["model", "optimizer", "ground", "panel", "condition", "remedy", "method", "setting"]
 FACTS += ["label", "weight", "step", "true label", "predicted label", "images", "n"]  # of a mark
 ACCURACY = "test accuracy"

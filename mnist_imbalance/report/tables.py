@@ -12,7 +12,7 @@ from mnist_imbalance.records import table as records
 from mnist_imbalance.report import claims, ranking, stats
 from mnist_imbalance.report.claims import Accuracies
 from mnist_imbalance.report.stats import UNDECIDED, Estimate, estimate, estimates, judge
-from mnist_imbalance.report.words import NAMES, WEIGHT, sort_key
+from mnist_imbalance.report.words import NAMES, WEIGHT, sort_key, title
 
 STEPS, EPOCHS = BUDGETS = ("equal steps", "equal epochs")
 REFERENCE, ORIGINAL, ALL = "imbalanced", "original", "all"
@@ -22,7 +22,8 @@ FAMILY = ["ground", "optimizer", "model"]
 Labels = NDArray[np.integer[Any]]  # of the test set, (N,)
 
 MARKS = (0.5, 0.8, 0.95)  # of the loss
-REMEDIES, COMPARISONS = NAMES["remedies"], NAMES["compared"]
+REMEDIES = {name: title(name) for name in NAMES["remedies"]}
+COMPARISONS = NAMES["compared"]
 HEADLINE = [ORIGINAL, REFERENCE, "augmented_100", "duplicated_100", f"weighted{BY_IMAGES}"]
 # key of a config → column of `assign_budgets`
 CONFIG_COLUMNS = {"loss.minority_weight": "weight", "loss.normalize": "normalize"}

@@ -25,30 +25,48 @@ def sort_key(column: pd.Series) -> pd.Series:
     known = {name: rank for rank, name in enumerate(TITLES)}
 
     def key(name: str) -> tuple[Any, ...]:
-        weight = re.search(rf", {WEIGHT}([\d.]+)", name)
-        rest = name.replace(weight[0], "") if weight else name
-        rank = known.get(name.split(", ")[0], len(known))
-        return rank, rest, float(weight[1]) if weight else 7, name
+        weight, rank = name.partition(WEIGHT)[2], known.get(name.split(", ")[0], len(known))
+        rest = re.sub(rf", {WEIGHT}[^,]*", "", name)
+        return rank, rest, float(weight.split(",")[0] or 7), name
 
     return column.map({name: rank for rank, name in enumerate(sorted(column.unique(), key=key))})
 
 
+def part_title(part: str) -> str:
+    """Return a part of a name in words: "γ 0.1", "cRT", "no output ReLU", "root weighted"."""
+    key, _, value = part.rpartition("=")
+    if part in TITLES or "." not in key:  # a choice
+        return TITLES.get(part) or TITLES.get(value) or value.replace("_", " ")
+    if key == "data.keep":
+        return keep_title(value)
+    settings, last = NAMES["settings"], key.rpartition(".")[2]
+    said = settings.get(key) or settings.get(last) or last.replace("_", " ")
+    return {"True": said, "False": f"no {said}", "None": f"no {said}"}.get(value, f"{said} {value}")
+
+
 def title(name: object) -> str:
-    """Return what a reader calls a model, an optimizer, a condition or a divisor of the loss."""
-    named = re.sub(rf"^weighted(.*?), {WEIGHT}([\d.]+)", r"weight \2\1", str(name))
-    return ", ".join(TITLES.get(part, part) for part in named.split(", "))
+    """Return what a reader calls a model, an optimizer, a condition, a method or a setting."""
+    named = str(name)
+    for phrase, said in NAMES["phrases"].items():
+        named = re.sub(phrase, said, named)
+    return ", ".join(map(part_title, re.split(r", (?![^\[]*\])", named)))  # but within a list
+
+
+def method(name: str) -> str:
+    """Return what a reader calls a method whose setting stands beside it."""
+    return "one weight" if name == "weighted" else title(name)
 
 
 def group(name: str) -> str:
     """Return what a reader calls a label or a group: "labels 0–4", "label 3", "all labels"."""
-    if name == "all":
-        return "all labels"
-    return f"{'label' if name.isdigit() else 'labels'} {name.replace('-', '–')}"
+    labels = "label" if name.isdigit() else "labels"
+    return "all labels" if name == "all" else f"{labels} {name.replace('-', '–')}"
 
 
 def keep_title(keep: float | str) -> str:
-    """Return how many images an imbalance keeps: "10 % kept", or its settings by label."""
-    return f"{keep} kept" if isinstance(keep, str) else f"{100 * keep:g} % kept"
+    """Return how many images an imbalance keeps: "10 % kept", "18.01 to 19.36 % kept"."""
+    kept = [round(100 * float(part), 2) for part in re.findall(r"[\d.e-]+", str(keep))]
+    return f"{span([part for part in kept if part < 100] or kept)} % kept"
 
 
 def number(value: float, form: str = ".1f", scale: float = 100) -> str:
@@ -79,11 +97,10 @@ def fraction(row: Any) -> str:
     return f"{value} %{' [any]' if math.isinf(row['low']) else ''.join(ends)}"
 
 
-def span(counts: Iterable[int]) -> str:
+def span(counts: Iterable[float]) -> str:
     """Return the least and the most: "3 to 5"."""
-    counts = [*counts]
-    least, most = min(counts), max(counts)
-    return f"{least} to {most}" if least != most else f"{least}"
+    least, *_, most = sorted([*counts] * 2)
+    return f"{least:g} to {most:g}" if least != most else f"{least:g}"
 
 
 def counted(values: Iterable[Any], key: str = "") -> str:
@@ -105,25 +122,22 @@ def pivot(table: pd.DataFrame, by: list[str], column: str) -> Iterator[tuple[Any
 
 def file_name(picture: str, optimizer: str, unnamed: str = "sgd") -> str:
     """Return a picture's name, which tells the optimizer unless it is the usual one."""
-    slug = re.sub("[^a-z0-9]+", "-", optimizer)
-    return picture if optimizer == unnamed else f"{picture}_{slug}"
+    return picture if optimizer == unnamed else f"{picture}_{re.sub('[^a-z0-9]+', '-', optimizer)}"
 
 
 def plain(value: object) -> Markup:
     """Escape what has a meaning in Markdown or HTML, but for `code`."""
     if isinstance(value, Markup):
         return value
-    parts = re.split(r"(`[^`\n<&]*`)", str(value))
-    for at in range(0, len(parts), 2):
-        parts[at] = parts[at].replace("&", "&amp;").replace("<", "&lt;")
-        parts[at] = re.sub(r"[*`\\]|\](?=[(\[])", r"\\\g<0>", parts[at])
-    return Markup("".join(parts).replace("|", r"\|"))
+    code_or_mark, html = r"(`[^`\n<&]*`)|[&<*`\\]|\](?=[(\[])", {"&": "&amp;", "<": "&lt;"}
+    text = re.sub(code_or_mark, lambda m: m[1] or html.get(m[0], f"\\{m[0]}"), str(value))
+    return Markup(text.replace("|", r"\|"))
 
 
 def bullets(paragraphs: str) -> Markup:
     """Return paragraphs as a list."""
-    found = filter(str.strip, paragraphs.split("\n\n"))
-    return Markup("\n".join("- " + " ".join(paragraph.split()) for paragraph in found))
+    found = map(str.split, paragraphs.split("\n\n"))
+    return Markup("\n".join("- " + " ".join(words) for words in found if words))
 
 
 def tidy(markdown: str) -> str:
@@ -137,12 +151,12 @@ def tidy(markdown: str) -> str:
 def render(template: str, **context: Any) -> str:
     """Fill a template of this folder; in Markdown every value is escaped by `plain`."""
     markdown = template.endswith(".md.j2")
-    escaping = {"finalize": plain, "lstrip_blocks": True, "trim_blocks": True}
-    options: dict[str, Any] = escaping if markdown else {}
-    loader = PackageLoader("mnist_imbalance.report", ".")
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, **options)
-    filters = (bullets, counted, file_name, fraction, group, header, interval, keep_title, number)
-    environment.filters |= {f.__name__: f for f in (*filters, percent, pivot, span, title)}
+    blocks: dict[str, Any] = dict.fromkeys(("lstrip_blocks", "trim_blocks"), markdown)
+    loader, finalize = PackageLoader("mnist_imbalance.report", "."), plain if markdown else None
+    environment = Environment(loader=loader, finalize=finalize, autoescape=True, **blocks)
+    environment.undefined = StrictUndefined
+    filters = (bullets, counted, file_name, fraction, group, header, interval, keep_title, method)
+    environment.filters |= {f.__name__: f for f in (*filters, number, percent, pivot, span, title)}
     environment.filters["rows"] = methodcaller("to_dict", "records")
     environment.globals |= {**NAMES, "claims": claims, "blocks": {}, "part": ""}
     filled = environment.get_template(template).render(context)
