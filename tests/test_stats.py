@@ -15,6 +15,9 @@ from statsmodels.stats.weightstats import DescrStatsW
 from mnist_imbalance.report import stats
 from mnist_imbalance.report.stats import Judgement, estimate, judge
 
+STUDIES = 500  # whose rate of errors may exceed its level by three standard errors
+FAMILY = 10
+
 
 def test_students_interval_and_that_of_one_new_run() -> None:
     half = 4.302653 / math.sqrt(3)  # t at 97.5 % with 2 degrees of freedom; s.d. 1
@@ -115,45 +118,35 @@ def test_fieller_by_hand() -> None:
     assert np.isnan(ratio([1], [2])[2:] + ratio([], [])[1:]).all()
 
 
-def test_planted_components_are_recovered_as_by_the_analysis_of_variance() -> None:
-    random = np.random.default_rng(1)
-    by_row, by_column = random.normal(0, 0.02, (6, 1)), random.normal(0, 0.01, 6)
-    square = 0.9 + by_row + by_column + random.normal(0, 0.005, (6, 6))
-    rest = square - square.mean(axis=1, keepdims=True) - square.mean(axis=0) + square.mean()
-    rest = (rest**2).sum() / 25
-    expected = [square.mean(axis=axis).var(ddof=1) - rest / 6 for axis in (1, 0)]
-    assert stats.components(square) == pytest.approx([*expected, rest], rel=0.001)
-    assert stats.components(np.ones((3, 3))).tolist() == [0, 0, 0]
-    none = stats.components(0.9 + by_row + random.normal(0, 0.005, (6, 6)) * [[1, -1] * 3])
-    assert none[1] < 0.05 * none[0]
-    nothing_left = stats.components(by_row + by_column)
-    assert nothing_left[2] < 1e-6 * nothing_left[0]
+def test_components_and_their_intervals_cover_what_was_planted() -> None:
+    """As by hand; and in simulations, also where a variance is 0, at least as often as they say."""
+    random, planted = np.random.default_rng(1), np.array([0.0, 2.0, 1.0])
+    rows, columns, rest = (random.normal(size=(STUDIES, *own)) for own in ((3, 1), (1, 3), (3, 3)))
+    squares = planted[0] * rows + planted[1] * columns + planted[2] * rest
+    found = np.array([*map(stats.components, squares)])
+    covered = ((found[..., 1] <= planted**2) & (planted**2 <= found[..., 2])).mean(axis=0)
+    assert all(within(share, 0.95, 1) for share in covered[:2])
+    assert within(covered[2], 0.95, 0.95)
+    assert found[:, 1:, 0].mean(axis=0) == pytest.approx(planted[1:] ** 2, rel=0.1)
+    one, square = found[0], pd.DataFrame(squares[0])
+    left = (square.T - square.mean(axis=1)).T - square.mean() + square.mean().mean()
+    error = (left**2).to_numpy().sum() / 4
+    assert one[2] == pytest.approx([error, 4 * error / 11.143287, 4 * error / 0.484419])
+    between = 3 * square.mean().var()  # F at 2.5 and 97.5 % is 1 / 39.248 and 10.649
+    low, high = between - 10.649111 * error, between - error / 39.248418
+    expected = [(between - error) / 3, 2 * low / 7.377759 / 3, 2 * high / 0.050636 / 3]
+    assert one[1] == pytest.approx(np.maximum(expected, 0), rel=1e-4)
+    assert stats.components(np.ones((3, 3))).tolist() == [[0] * 3] * 3
 
 
-def test_seeds_for_a_power_of_four_fifths() -> None:
-    spread_1 = [-math.sqrt(0.5), math.sqrt(0.5), math.nan]
-    assert stats.seeds_needed(spread_1, 1) == 10  # as in textbooks' tables: 0.803, and 0.763 with 9
-    assert stats.seeds_needed(spread_1, -0.5) == 34
-    assert [stats.seeds_needed(spread_1, huge) for huge in (5, 100, 1e8)] == [3] * 3
-    assert stats.seeds_needed([0.5, 0.5], 1) == 3
-    few = [
-        stats.seeds_needed(spread_1, 0.08),
-        stats.seeds_needed([0.5], 1),
-        stats.seeds_needed([0.5, 0.6], 0),
-    ]
-    assert np.isnan(few).all()
-
-
-def test_the_seeds_that_would_decide() -> None:
-    for means, choose in (((0.5, 1), max), ((-0.5, -1, 9), min)):
-        effects = pd.DataFrame(comparisons(*means) / 2)
-        needed = [
-            stats.seeds_needed(effects[column], mean / 2) for column, mean in enumerate(means)
-        ]
-        assert stats.seeds_to_decide(effects, judge(effects)) == choose(needed[:2])
-    assert math.isnan(stats.seeds_to_decide(effects + 9, judge(effects + 9)))
-    clear = pd.DataFrame(comparisons(1.9))
-    assert stats.seeds_to_decide(clear, judge(clear)) > 5  # more than there are
+def test_effects_as_certain_as_each_other_are_combined_as_by_students_interval() -> None:
+    effects = pd.DataFrame({"n": [5] * 3, "effect": [1.0, 2.0, 3.0]})
+    half = 2.776445 * 0.5  # of each, with a variance of ¼, of which the true one is less
+    found = stats.combine(effects.assign(low=effects.effect - half))
+    assert found == pytest.approx((*estimate([1, 2, 3])[1:], math.sqrt(0.75)), abs=1e-5)
+    *_, low, high, spread = stats.combine(effects.assign(effect=2, low=2 - half))
+    wide = 4.302653 * 0.5 / math.sqrt(3)  # and no narrower where they happen to agree
+    assert (low, high, spread) == pytest.approx((2 - wide, 2 + wide, 0), abs=1e-5)
 
 
 def right(*seeds: str) -> Any:
@@ -175,8 +168,6 @@ def test_images_by_mcnemar_whose_seeds_count_as_one() -> None:
     )
 
 
-STUDIES = 500  # whose rate of errors may exceed its level by three standard errors
-FAMILY = 10
 of_seeds = pytest.mark.parametrize("n", [5, 10])
 
 

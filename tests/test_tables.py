@@ -221,6 +221,47 @@ def test_methods_that_are_not_told_apart_are_joined(found: Tables) -> None:
 
 
 @pytest.mark.usefixtures("kept_in_memory")
+def test_settings_tell_copies_from_their_changes() -> None:
+    levels = {"original": 0.9, "imbalanced": 0.8, "duplicated_100": 0.82, "augmented_100": 0.83}
+    rows = []
+    for (name, level), seed in product(levels.items(), range(3)):
+        reached = level + (0.001 * seed if name == "augmented_100" else 0)
+        config = {"optimizer.lr": 0.001, "data.keep": 1.0 if name == "original" else 0.1}
+        rows.append(run(name, seed, groups(reached - 0.1, 0.9), config=LAST | config))
+        method = f"data/copies={name}" if name.endswith("100") else name
+        rows += [method_run(method, k, seed, reached - d) for k, d in ((0.1, 0), (0.01, 0.1))]
+    raw = pd.DataFrame(rows)
+    tabulated = tables.all_tables(raw, assign_budgets(raw), NO_LABELS)
+    found = tabulated["settings"]
+    ways = ["SGD at 0.001, 11,650 steps", *["SGD falling from 0.03, 11,650 steps"] * 2]
+    assert found.training.tolist() == ways
+    assert found[["keep", "trained_out"]].to_numpy().tolist() == [[0.1, 0], [0.1, 1], [0.01, 1]]
+    fractions = found[["lost", "copies", "augmented"]].to_numpy()
+    assert fractions == pytest.approx(np.array([[0.1, 0.2, 0.31]] * 2 + [[0.2, 0.1, 0.155]]))
+    effect = found[["n", "effect", "low", "high"]].to_numpy()
+    assert effect == pytest.approx(np.array([estimate([0.01, 0.011, 0.012])] * 3))
+    summary = tabulated["summary"].set_index("settings")
+    assert summary.positive.to_dict() == {"all": 3, "trained out": 2}
+    curves = tabulated["restored_curves"]
+    assert curves[["step", "n", "mean"]].to_numpy() == pytest.approx(
+        np.array([[11650, 3, f] for f in (0.31, 0.2) * 2])
+    )
+
+
+def test_a_weight_is_told_from_a_larger_step() -> None:
+    levels = {"original": 0.9, "imbalanced": 0.5, "weighted": 0.8}
+    rows = [
+        run(f"{name}{changed}", seed, groups(level + rate, 0.9), config={"optimizer.lr": rate})
+        for rate, changed in ((0.001, ""), (0.002, ", optimizer.lr=0.002"))
+        for (name, level), seed in product(levels.items(), range(2))
+    ]
+    found = tables.step_size(assign_budgets(pd.DataFrame(rows))).set_index(["condition", "rate"])
+    assert found.fraction["weighted"].to_dict() == pytest.approx({0.001: 0.75, 0.002: 0.75})
+    assert found.rare["weighted"].to_dict() == pytest.approx({0.001: 0.801, 0.002: 0.802})
+    assert set(found.n) == {2}
+
+
+@pytest.mark.usefixtures("kept_in_memory")
 def test_an_imbalance_with_a_fraction_for_each_label_is_ranked() -> None:
     own = [0.1 + label / 10 for label in range(10)]
     rows = []

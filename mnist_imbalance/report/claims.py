@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from mnist_imbalance.report import stats
 from mnist_imbalance.report.stats import DECIMALS, JUDGED, NAN, Effects, estimate, judge
 
 
@@ -32,7 +31,7 @@ CONDITIONS = [*TABLE_1, "per_label_chosen"]
 AUGMENTED = ["augmented_40", "augmented_100"]
 MARGINS = {"lstm": 0.01, "lstm_no_relu": 0.01}  # of "no difference", in accuracy
 COLUMNS = ["claim", "section", "model", "optimizer", *JUDGED, "comparisons", "deciding", "margin"]
-COLUMNS += ["seeds_to_decide", "sentence", "statistic", "unit"]
+COLUMNS += ["sentence", "statistic", "unit"]
 
 
 def margin_of(model: str) -> float:
@@ -201,7 +200,6 @@ def judge_claims(a: Accuracies, optimizer: str) -> list[dict[str, Any]]:
         several = judgement.n > 0 and effects.shape[1] > 1
         row = claim | judgement._asdict() | {"claim": name, "model": model, "unit": unit}
         row |= {"family": a.model, "optimizer": optimizer, "margin": margin}
-        row |= {"seeds_to_decide": stats.seeds_to_decide(effects, judgement)}
         row |= {"deciding": str(effects.columns[judgement.deciding]) if several else ""}
         rows.append(row | {"comparisons": effects.shape[1]})
     return rows

@@ -12,13 +12,16 @@ from mnist_imbalance.records import table as records
 from mnist_imbalance.report import claims, ranking, stats
 from mnist_imbalance.report.claims import Accuracies
 from mnist_imbalance.report.stats import UNDECIDED, Estimate, estimate, estimates, judge
-from mnist_imbalance.report.words import NAMES, WEIGHT, sort_key, title
+from mnist_imbalance.report.words import NAMES, WEIGHT, keep_title, sort_key, title
 
+TRAINED_OUT = "trained out"
 STEPS, EPOCHS = BUDGETS = ("equal steps", "equal epochs")
 REFERENCE, ORIGINAL, ALL = "imbalanced", "original", "all"
 BY_IMAGES = ", loss.normalize=count"
 NAME = ["model", "optimizer", "condition"]
 FAMILY = ["ground", "optimizer", "model"]
+SETTING = ["model", "budget", "optimizer", "rate", "steps", "keep"]
+ENDS = ("", "_low", "_high")
 Labels = NDArray[np.integer[Any]]  # of the test set, (N,)
 
 MARKS = (0.5, 0.8, 0.95)  # of the loss
@@ -36,11 +39,13 @@ def assign_budgets(runs: pd.DataFrame) -> pd.DataFrame:
 
     The budgets are the steps and epochs of most runs of the imbalanced set without a last step.
     Adds to the columns of `records.table.read`: accuracies ("test 3", "val 0-4", "test all");
-    `CONFIG_COLUMNS`; `BUDGETS`, true or false; ``left_out``, why a run is in no comparison.
+    `CONFIG_COLUMNS`; ``version`` of this package that trained a run (those of 0.1.0 are older than
+    the protocol); `BUDGETS`, true or false; ``left_out``, why a run is in no comparison.
     """
     runs = runs[np.array(["scheduler._target_" not in config for config in runs.config], bool)]
     config = pd.DataFrame([*runs.config], runs.index).reindex(columns=CONFIG_COLUMNS)
     config = config.rename(columns=CONFIG_COLUMNS)
+    config["version"] = [versions.get("mnist_imbalance") for versions in runs.versions]
     for number in ("weight", "output_bias"):
         config[number] = pd.to_numeric(config[number], errors="coerce")
     scores = [records.accuracies(runs, split).add_prefix(f"{split} ") for split in ("val", "test")]
@@ -162,11 +167,12 @@ def compared(runs: pd.DataFrame, labels: Labels) -> pd.DataFrame:
                 )
             except KeyError:  # there are no such runs
                 continue
-            judgement = judge(effects, margin)
-            row = judgement._asdict() | {"ground": budget, "optimizer": optimizer, "model": model}
+            row = judge(effects, margin)._asdict() | {
+                "ground": budget,
+                "optimizer": optimizer,
+                "model": model,
+            }
             row |= {"comparison": comparison, "first": first, "second": second, "margin": margin}
-            row |= {"seeds_to_decide": stats.seeds_to_decide(effects, judgement)}
-            row |= {"seeds_for_margin": stats.seeds_needed(effects, margin)}
             for name, values in zip(("majority", "overall"), others, strict=True):
                 _, row[name], row[f"{name}_low"], row[f"{name}_high"] = estimate(values)
             keys = [accuracy.runs.config_hash[model, name] for name in (first, second)]
@@ -180,10 +186,10 @@ def compared(runs: pd.DataFrame, labels: Labels) -> pd.DataFrame:
                 found = stats.paired_images(one, other)
                 row |= dict(zip(("gained", "lost", "p_images"), found, strict=True))
             rows.append(row)
-    columns = [*FAMILY, "comparison", "first", "second", *stats.JUDGED, "margin", "seeds_to_decide"]
-    columns += ["seeds_for_margin", "majority", "majority_low", "majority_high", "overall"]
-    columns += ["overall_low", "overall_high", "n_images", "low_images", "high_images"]
-    columns += ["gained", "lost", "p_images", "rare", "frequent"]
+    columns = [*FAMILY, "comparison", "first", "second", *stats.JUDGED, "margin", "majority"]
+    columns += ["majority_low", "majority_high", "overall", "overall_low", "overall_high"]
+    columns += ["n_images", "low_images", "high_images", "gained", "lost", "p_images"]
+    columns += ["rare", "frequent"]
     return stats.apply_holm(rows, FAMILY, columns)
 
 
@@ -307,8 +313,9 @@ def table_1(runs: pd.DataFrame) -> pd.DataFrame:
     for find in (claims.published_accuracy, claims.published_in_text):
         numbers = pd.Series([*map(find, table.condition, table.label)], table.index, float)
         table[find.__name__.removesuffix("_accuracy")] = numbers.where(table.model == "lstm")
-    difference = table["mean"] - table.published
-    return table.assign(difference=difference, low_one=one.low, high_one=one.high)
+    table = table.assign(low_one=one.low, high_one=one.high)
+    beyond = (table.published < table.low_one) | (table.published > table.high_one)
+    return table.assign(difference=table["mean"] - table.published, outside=beyond)
 
 
 def components(runs: pd.DataFrame) -> pd.DataFrame:
@@ -324,10 +331,11 @@ def components(runs: pd.DataFrame) -> pd.DataFrame:
         while np.isnan(square).any():
             square = square[:-1, :-1]
         if len(square) > 2 and square.std():
-            variances = stats.components(square)
-            found = zip(sources, np.sqrt(variances), variances / variances.sum(), strict=True)
-            rows += [(*keys, square.size, *component) for component in found]
-    return pd.DataFrame(rows, columns=[*NAME, "n", "component", "sd", "share"])
+            found = stats.components(square)
+            parts = zip(sources, np.sqrt(found), found[:, 0] / found[:, 0].sum(), strict=True)
+            rows += [(*keys, square.size, source, *sd, share) for source, sd, share in parts]
+    columns = [*NAME, "n", "component", "sd", "sd_low", "sd_high", "share"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def validation_curves(runs: pd.DataFrame) -> pd.DataFrame:
@@ -346,6 +354,129 @@ def validation_curves(runs: pd.DataFrame) -> pd.DataFrame:
     return table.sort_index(kind="stable", ignore_index=True)
 
 
+def headline_runs(every: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the headline's runs in every `SETTING`: those of both budgets, and of a scheduler.
+
+    Columns are config_hash, condition, seed, `SETTING`, and the test accuracies rare, frequent and
+    balanced. Steps are those of the imbalanced set; runs on all images are repeated for each keep.
+    """
+    (rare, frequent), labels = rare_and_frequent(runs), [*runs.filter(regex=r"^test \d+$")]
+    parts = []
+    for budget in BUDGETS:
+        own = select_budget(runs, budget)
+        kept = [str(k) if isinstance(k := c.get("data.keep"), list) else k for c in own.config]
+        found = {"rare": own[f"test {rare}"], "frequent": own[f"test {frequent}"], "keep": kept}
+        found |= {"balanced": own[labels].mean(axis=1), "budget": budget}
+        found |= {"rate": [config.get("optimizer.lr") for config in own.config]}
+        parts.append(own.assign(**found, steps=own.steps[own.condition == REFERENCE].max()))
+    table = ranking.select_comparable(every).assign(budget=TRAINED_OUT)
+    names = table.method.replace(ranking.PLAIN, REFERENCE).str.removeprefix("data/copies=")
+    names += table.setting.radd(", ").where(table.setting != "", "")
+    found = {"condition": names, "balanced": table.test, "config_hash": every.config_hash}
+    parts.append(table.assign(**found))
+    table = pd.concat([part for part in parts if len(part)] or parts)
+    table = table[["config_hash", "condition", "seed", *SETTING, "rare", "frequent", "balanced"]]
+    table = table[table.condition.isin(HEADLINE)]
+    reduced, whole = table[table.condition != ORIGINAL], table[table.condition == ORIGINAL]
+    keeps = reduced[reduced.condition == REFERENCE][SETTING].drop_duplicates()
+    return pd.concat([reduced, whole.drop(columns="keep").merge(keeps)])
+
+
+def training_of(budget: str, optimizer: str, rate: float, steps: float) -> str:
+    """Return what a reader calls a training."""
+    way, length = "falling from" if budget == TRAINED_OUT else "at", f"{steps:,.0f} steps"
+    return f"{title(optimizer)} {way} {rate:g}, {budget if budget == EPOCHS else length}"
+
+
+def settings(headline: pd.DataFrame) -> pd.DataFrame:
+    """Return in every setting what copies restore, and what augmented copies add to plain ones.
+
+    Differences are paired by seed, and on the rare labels where no others are named.
+    """
+    rows, four = [], HEADLINE[:4]
+    for keys, own in headline[headline.condition.isin(four)].groupby(SETTING, sort=False):
+        wide = own.pivot(index="seed", columns="condition").dropna()
+        if len(wide) < 2 or {*own.condition} != {*four}:
+            continue
+        model, *training, _ = keys
+        original, imbalanced, *copies = (wide["rare", name] for name in four)
+        frequent, balanced = (
+            wide[name, four[2]] - wide[name, four[3]] for name in ("frequent", "balanced")
+        )
+        lost = original - imbalanced
+        augmented, plain = (stats.fieller(own - imbalanced, lost)[1:] for own in copies)
+        row = model, training_of(*training), *keys[1:], not {TRAINED_OUT, "adam"}.isdisjoint(keys)
+        row = *row, len(wide), imbalanced.mean(), *estimate(lost)[1:], *plain, *augmented
+        row = *row, *estimate(copies[0] - copies[1])[1:], frequent.mean(), *estimate(balanced)[1:]
+        rows.append(row)
+    columns = ["model", "training", *SETTING[1:], "trained_out", "n", "plain"]
+    columns += [name + end for name in ("lost", "copies", "augmented") for end in ENDS]
+    columns += ["effect", "low", "high", "frequent", *("balanced" + end for end in ENDS)]
+    table = pd.DataFrame(rows, columns=columns).sort_values("plain")
+    table = table.sort_values(
+        "keep", key=lambda kept: kept.map(str), ascending=False, kind="stable"
+    )
+    return table.sort_values("model", key=sort_key, kind="stable", ignore_index=True)
+
+
+def summary(found: pd.DataFrame) -> pd.DataFrame:
+    """Return random-effects summaries of what augmented copies add, see `stats.combine`.
+
+    Settings share seeds and images, so these describe the settings here and no sample of others.
+    """
+    known = found[found.high > found.low]
+    out = known.trained_out.astype(bool)
+    parts = {"all": known, "unfinished": known[~out], "trained out": known[out]}
+    for keep, own in known[out].groupby("keep", sort=False):
+        parts[f"trained out, {keep_title(keep)}"] = own
+    rows = [
+        (name, len(own), *stats.combine(own), (own.low > 0).sum(), (own.high < 0).sum())
+        for name, own in parts.items()
+        if len(own) > 1
+    ]
+    columns = ["settings", "n", "mean", "low", "high", "tau", "positive", "negative"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def restored_curves(every: pd.DataFrame, headline: pd.DataFrame) -> pd.DataFrame:
+    """Return the fraction restored of the loss on the rare labels' validation images, by step.
+
+    Steps are the ends of the original set's epochs; there, other runs' curves are interpolated.
+    """
+    shown = headline[headline.keep.isin(headline.keep.mode()[:1]) & (headline.budget != EPOCHS)]
+    runs = every[every.config_hash.isin(shown.config_hash)]
+    curves, rows = validation_curves(runs), []
+    curves = curves[curves.label == rare_and_frequent(runs)[0]].drop(columns=[*NAME, "seed"])
+    for keys, own in shown.merge(curves, on="config_hash").groupby(SETTING, sort=False):
+        wide = own.pivot(index="step", columns=["condition", "seed"], values="accuracy")
+        if not {ORIGINAL, REFERENCE} <= {*own.condition}:
+            continue
+        wide = wide.interpolate("index", limit_area="inside").loc[wide[ORIGINAL].dropna().index]
+        lost = wide[ORIGINAL] - wide[REFERENCE]
+        for condition in [name for name in HEADLINE[2:] if name in wide]:
+            gained = wide[condition] - wide[REFERENCE]
+            for step in wide.index:
+                at = pd.DataFrame({"gained": gained.loc[step], "lost": lost.loc[step]}).dropna()
+                found = stats.fieller(at.gained, at.lost)
+                rows.append((keys[0], training_of(*keys[1:5]), condition, step, *found))
+    columns = ["model", "training", "condition", "step", *Estimate._fields]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def step_size(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return what weight 7 restores beside a step as large, of models trained at several rates."""
+    names = [REFERENCE, "weighted", f"weighted{BY_IMAGES}", ORIGINAL]
+    plain = runs.condition.str.replace(r", optimizer\.lr=[^,]*", "", regex=True)
+    shown = runs.assign(condition=plain)[(runs.optimizer == claims.OPTIMIZER) & plain.isin(names)]
+    shown = shown.assign(optimizer=[f"{config.get('optimizer.lr')}" for config in shown.config])
+    shown = shown[shown.groupby("model").optimizer.transform("nunique") > 1]
+    found = restored(shown).query("ground == @STEPS")[[*NAME, "fraction", "low", "high"]]
+    found = found.rename(columns={"low": "fraction_low", "high": "fraction_high"})
+    rare = all_conditions(shown, STEPS).query(f"label == '{rare_and_frequent(runs)[0]}'")
+    found = rare.drop(columns="label").merge(found, how="left")
+    return found.rename(columns={"optimizer": "rate", "mean": "rare"}).astype({"rate": float})
+
+
 def learning_curves(runs: pd.DataFrame) -> pd.DataFrame:
     """Return validation accuracy over optimizer steps in the headline's conditions."""
     shown = select_budget(runs, STEPS)
@@ -356,7 +487,7 @@ def learning_curves(runs: pd.DataFrame) -> pd.DataFrame:
 def every_run(runs: pd.DataFrame) -> pd.DataFrame:
     """Return every run: what it is, and the accuracies of its groups."""
     columns = [*NAME, "seed", "data_seed", "weight", "normalize", "output_bias", "output_relu"]
-    columns += ["epochs", "steps", *BUDGETS, "config_hash", "weights", "left_out"]
+    columns += ["epochs", "steps", *BUDGETS, "config_hash", "weights", "version", "left_out"]
     return runs[columns].join(runs.filter(regex=r"^(val|test) (?!\d+$)"))
 
 
@@ -383,7 +514,10 @@ def confusion(runs: pd.DataFrame) -> pd.DataFrame:
 def all_tables(every: pd.DataFrame, runs: pd.DataFrame, labels: Labels) -> dict[str, pd.DataFrame]:
     """Return all tables by name: rankings of every run, and others of `assign_budgets`' runs."""
     makers = [restored, components, table_1, all_conditions, differences, weight_sweep, selection]
-    makers += [optimum, dead_labels, normalization, learning_curves, left_out]
+    makers += [optimum, dead_labels, normalization, learning_curves, step_size, left_out]
     tables = ranking.ranking_tables(every) | {make.__name__: make(runs) for make in makers}
-    tables |= {"runs": every_run(runs), "compared": compared(runs, labels)}
-    return tables | {"at_equal_steps": all_conditions(runs, STEPS), "claims": judged_claims(runs)}
+    headline = headline_runs(every, runs)
+    tables |= {"settings": settings(headline), "restored_curves": restored_curves(every, headline)}
+    tables |= {"summary": summary(tables["settings"]), "runs": every_run(runs)}
+    tables |= {"compared": compared(runs, labels), "claims": judged_claims(runs)}
+    return tables | {"at_equal_steps": all_conditions(runs, STEPS)}
