@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from made_runs import LABELS, groups, predictions, run
+from scipy.stats import dunnett
 
 from mnist_imbalance.records import table as records
 from mnist_imbalance.report import figures, ranking, tables, words
@@ -185,9 +186,10 @@ def found() -> Tables:
     rows += [method_run("vs", 0.1, 0, 0.1, optimizer="adam")]  # trained otherwise
     rows += [method_run("vs", 0.1, 9, 0.1, data_seed=0)]  # with other images
     another = SCHEDULE | {"data.keep": 0.1, "data.order_seed": 1000}
-    rows += [method_run("imbalanced", 0.1, 0, 0.1, config=another)]  # plain in another order
+    rows += [method_run("imbalanced", 0.1, 0, 0.1, config=another)]  # in another order, one seed
+    rows += [method_run("vs", 0.1, 0, 0.1, config=another)]
     rows += [method_run("mix=remix", 0.1, 0, 0.99)]  # one seed of three
-    return ranking.ranking_tables(pd.DataFrame(rows))
+    return ranking.ranking_tables(pd.DataFrame(rows), {}, NO_LABELS)
 
 
 def test_methods_are_ranked_beside_plain(found: Tables) -> None:
@@ -199,25 +201,18 @@ def test_methods_are_ranked_beside_plain(found: Tables) -> None:
     )
     assert own.tried.to_dict() == dict.fromkeys(own.index, 1) | {"weighted": 2}
     weighted = own.loc["weighted"]  # by validation, not by the test set
-    assert (weighted.setting, weighted.seeds, weighted.corrected) == ("", 3, "holds")
-    assert (weighted["mean"], weighted.effect) == pytest.approx((0.902, 0.202))
-    assert own.loc["vs"].corrected != "holds"
+    assert (weighted.setting, weighted.seeds, weighted.verdict) == ("", 3, "better")
+    assert (weighted["mean"], weighted.effect) == pytest.approx((0.902, 0.202), abs=1e-4)
+    assert own.verdict["vs"] == "small"
+    assert own.index[own.best].tolist() == ["weighted"]
     assert found["metrics"].nll.unique().tolist() == [1]
-    assert found["unranked"].to_numpy().tolist() == [["lstm", "mix=remix", 1]]
+    unranked = [["lstm", "plain_again", 1], ["lstm", "mix=remix", 1]]
+    assert found["unranked"].to_numpy().tolist() == unranked
     [row] = found["rules"].to_dict("records")
     assert (row["method"], row["tried"]) == ("weighted", 2)
     assert (row["balanced validation"], row["test"]) == ("", "loss.minority_weight=3")
     assert row["test scores"] - row["balanced validation scores"] == pytest.approx(0.05)
     assert found["trainings"][["optimizer", "chosen"]].to_numpy().tolist() == [["sgd", True]]
-
-
-def test_methods_that_are_not_told_apart_are_joined(found: Tables) -> None:
-    own = found["pairs"][found["pairs"].keep == 0.1]
-    assert (len(found["pairs"]), len(own)) == (2 * 6, 6)
-    assert (own[own["first"] == "weighted"].p_corrected < 0.05).all()
-    assert ranking.cliques(own) == [("mix=mixup", "plain")]
-    assert ranking.cliques(own.assign(p_corrected=1.0)) == [("weighted", "plain")]
-    assert ranking.cliques(own.assign(p_corrected=0.0)) == []
 
 
 @pytest.mark.usefixtures("kept_in_memory")
@@ -261,6 +256,31 @@ def test_a_weight_is_told_from_a_larger_step() -> None:
     assert set(found.n) == {2}
 
 
+def test_methods_are_compared_with_the_best_and_with_plain() -> None:
+    rest = np.array([[-1, 0, 1], [0, 1, -1], [1, -1, 0], [0, 0, 0]]) / 20  # equal variances
+    logs = rest + np.arange(4)[:, None] + np.array([0, 0.5, 0.55])  # seeds differ by far more
+    own = ranking.compare(pd.DataFrame(1 - np.exp(-logs), columns=["plain", "vs", "ldam"]))
+    error = 0.05 / math.sqrt(2)
+    one, two = 2.34 * error, 2.86 * error  # tables of Dunnett, 1955 and 1964: of 2, df = 6
+    ends = np.array([0.5 - two, 0.5, 0.5 + two])
+    found = own.loc["vs", ["low", "effect", "high"]].to_numpy(float)
+    assert found == pytest.approx(math.exp(-1.5) * (1 - np.exp(-ends)), abs=1e-4)
+    ends = np.array([-0.05 - one, -0.05, one - 0.05])
+    found = own.loc["ldam", ["behind_low", "behind", "behind_high"]].to_numpy(float)
+    assert found == pytest.approx(math.exp(-2) * np.expm1(ends), abs=1e-4)
+    assert own.best.tolist() == [False, True, True]
+    assert own.behind_low.tolist()[0] == 0
+
+
+def test_chances_are_those_of_dunnett() -> None:
+    samples = np.random.default_rng(0).normal(size=(4, 6))
+    for sides, alternative in ((1, "greater"), (2, "two-sided")):
+        rng = np.random.default_rng(0)
+        known = dunnett(*samples[1:], control=samples[0], alternative=alternative, rng=rng)
+        statistics = known.statistic if sides == 1 else abs(known.statistic)
+        assert ranking.chance(statistics, 3, 20, sides) == pytest.approx(known.pvalue, abs=1e-3)
+
+
 @pytest.mark.usefixtures("kept_in_memory")
 def test_an_imbalance_with_a_fraction_for_each_label_is_ranked() -> None:
     own = [0.1 + label / 10 for label in range(10)]
@@ -273,7 +293,7 @@ def test_an_imbalance_with_a_fraction_for_each_label_is_ranked() -> None:
     runs = assign_budgets(raw)
     tabulated = tables.all_tables(raw, runs, NO_LABELS)
     assert {*tabulated["ranked"].keep} == {str(own), 0.1}
-    drawn = figures.svg(figures.draw_ranked(tabulated["ranked"], tabulated["pairs"]))
+    drawn = figures.svg(figures.draw_ranked(tabulated["ranked"]))
     known = {"tables": tabulated, "runs": runs, "damaged": []}
     text = words.render("report.md.j2", **known, figures={}, no_images="")
     assert all("LSTM, 10 to 90 % kept" in page for page in (drawn, text))

@@ -11,8 +11,7 @@ import numpy as np
 import pandas as pd
 import vl_convert
 
-from mnist_imbalance.report.claims import CONDITIONS
-from mnist_imbalance.report.ranking import cliques
+from mnist_imbalance.report.claims import CONDITIONS, margin_of
 from mnist_imbalance.report.tables import REMEDIES
 from mnist_imbalance.report.words import file_name, group, keep_title, method, title
 
@@ -208,23 +207,25 @@ def draw_restored(restored: pd.DataFrame) -> Figure:
     return interval_panels(rows, "remedy", axis, "model", ("panel", 2, 280), limits)
 
 
-def draw_ranked(ranked: pd.DataFrame, pairs: pd.DataFrame) -> Figure:
-    """Draw the methods in their order; bars join those that are not told apart (Demšar, 2006)."""
-    width, names = 230, {"seeds": "n", "mean_low": "low", "mean_high": "high"}
-    rows = add_descriptions(ranked.drop(columns=[*names.values()]).rename(columns=names), ACCURACY)
+def draw_ranked(ranked: pd.DataFrame) -> Figure:
+    """Draw the methods' distances to plain; those that may be the best are shaded."""
+    by = ranked["mean"].where(ranked.method == "plain").groupby([ranked.model, ranked.keep])
+    known = ranked.effect.fillna(ranked["mean"] - by.transform("max"))  # of plain and original
+    rows = ranked.assign(mean=known, margin=ranked.model.map(margin_of), n=ranked.seeds)
+    rows = rows.assign(**(100 * rows[["mean", "low", "high", "margin"]])).dropna(subset="mean")
+    rows = add_descriptions(rows, "points above plain", "+.2f")
     rows["panel"] = rows.model + ", " + rows.keep.map(keep_title)
-    bars = [
-        (f"{title(model)}, {keep_title(keep)}", first, last, width + 10 + 7 * number)
-        for (model, keep), own in pairs.groupby(["model", "keep"], sort=False)
-        for number, (first, last) in enumerate(cliques(own))
-    ]
-    rows = pd.concat([rows, pd.DataFrame(bars, columns=["panel", "method", "last", "beside"])])
-    bar = alt.Chart().mark_rule(strokeWidth=3, color=GREY, clip=False)
-    bar = bar.encode(alt.Y("method:N", sort=None), alt.Y2("last:N"), alt.X("beside:Q", scale=None))
-    bar = bar.transform_filter("isValid(datum.last)")
-    axis = alt.Axis(format="%", title="balanced test accuracy", tickCount=4)
-    drawn = interval_panels(rows, "method", axis, "model", ("panel", 2, width))
-    drawn.spec.layer.append(bar)
+    axis = alt.Axis(title="points above the plain loss", tickCount=5)
+    drawn = interval_panels(rows, "method", axis, "model", ("panel", 2, 280))
+    shade = alt.condition("datum.best", alt.value(0.12), alt.value(0))
+    best = (
+        alt.Chart()
+        .mark_rect()
+        .encode(alt.Y("method:N", sort=None), color(rows, "model"), opacity=shade)
+    )
+    band = alt.Chart().mark_rect(color=GREY, opacity=0.1).transform_calculate(less="-datum.margin")
+    margin = band.encode(alt.X("mean(less):Q"), alt.X2("mean(margin):Q"))
+    drawn.spec.layer[:0] = [best, margin]  # the first has all methods, in their order
     independent: Figure = drawn.resolve_scale(x="independent", y="independent")
     return independent
 
@@ -243,7 +244,7 @@ def draw(tables: Mapping[str, pd.DataFrame]) -> dict[str, Figure]:
         "restored": (restored.query("ground == 'equal steps'"), draw_restored),
         "restored_epochs": (restored.query("ground == 'equal epochs'"), draw_restored),
         "figure_3": (tables["samples"], draw_samples),
-        "ranking": (tables["ranked"], partial(draw_ranked, pairs=tables["pairs"])),
+        "ranking": (tables["ranked"], draw_ranked),
     }
     for name, table, make in (
         ("learning", tables["learning_curves"], draw_curves),

@@ -3,25 +3,35 @@
 The rules are those of ``docs/protocol_methods.md``.
 """
 
+import re
 from collections.abc import Mapping
+from functools import cache
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
+from scipy import optimize, special
+from scipy.stats import rankdata, ttest_1samp
 
 from mnist_imbalance.records import table as records
 from mnist_imbalance.report import stats
 from mnist_imbalance.report.claims import margin_of
 from mnist_imbalance.report.words import sort_key
 
-PLAIN, ORIGINAL = "plain", "original"
+PLAIN, AGAIN, ORIGINAL = "plain", "plain_again", "original"
 TRAINED = ["model", "steps", "optimizer", "rate"]  # what all methods share
 TRAINING = ("scheduler", "optimizer.lr", "model.head", "data.keep")  # no part of a setting
 RULES = {"balanced validation": "val", "imbalanced validation": "imbalanced", "test": "test"}
 CUT_SHORT = ("trainer.limit_", "trainer.overfit_batches")
 CASE = ["model", "keep"]
-TOGETHER = 0.05  # of p, from which on two methods are not told apart
+ALPHA = 2 * stats.ONE_SIDED
+REPLICATES, SET = 1000, 5  # of the bootstrap; seeds in a set of the A/A runs
+RANKED = [*TRAINED, "keep", "method", "setting", "tried", "rank", "seeds", "mean", "mean_low"]
+RANKED += ["mean_high", "rare", "frequent", "best", "behind", "behind_low", "behind_high"]
+RANKED += ["effect", "low", "high", "p", "verdict", "small", "p_best", "rank_low", "rank_high"]
+RANKED += ["nll", "ece", "cost_steps", "cost_seconds"]
 
 
 def is_cut_short(config: Mapping[str, Any]) -> bool:
@@ -31,7 +41,8 @@ def is_cut_short(config: Mapping[str, Any]) -> bool:
 
 def method_of(condition: str) -> tuple[str, str]:
     """Return the method of a condition and its setting, as on the command line."""
-    parts = [part for part in condition.split(", ") if part.partition("=")[0] not in TRAINING]
+    parts = re.split(r", (?![^\[]*\])", condition)  # but within a list
+    parts = [part for part in parts if part.partition("=")[0] not in TRAINING]
     setting = [part for part in parts if "." in part.partition("=")[0] and "=" in part]
     method = ", ".join(part for part in parts if part not in setting).removeprefix("imbalanced, ")
     return PLAIN if method == "imbalanced" else method, ", ".join(setting)
@@ -43,20 +54,25 @@ def select_comparable(runs: pd.DataFrame) -> pd.DataFrame:
     Columns are those of `TRAINED`, keep (text where it differs by label), mean_keep, seed,
     method, setting; test and val (balanced accuracies), rare and frequent (test accuracies of the
     first two groups), imbalanced (the validation accuracy weighted as the training images are),
-    seconds and metrics. Of equal runs the first counts.
+    seconds on a CPU, cost_steps (with those of a second stage), metrics, nll and ece. The plain
+    loss with another order of images is a method, too. Of equal runs the first counts.
     """
     whole = ["scheduler._target_" in c and not is_cut_short(c) for c in runs.config]
-    orders = [c.get("data.order_seed", s) for c, s in zip(runs.config, runs.seed, strict=True)]
-    own = (runs.seed == runs.data_seed) & (runs.seed == orders)  # A/A runs have another order
-    runs = runs[own & np.array(whole, bool)]
+    runs = runs[(runs.seed == runs.data_seed) & np.array(whole, bool)]
     val, test = records.accuracies(runs, "val"), records.accuracies(runs, "test")
     labels = [name for name in val if name.isdigit()]
     groups = test.drop(columns=[*labels, "all"], errors="ignore")
     shares = zip(val[labels].to_numpy(), runs.train_counts, strict=True)
     named = pd.DataFrame(map(method_of, runs.condition), runs.index, ["method", "setting"])
+    orders = [c.get("data.order_seed", s) for c, s in zip(runs.config, runs.seed, strict=True)]
+    named.loc[(again := runs.seed != orders) & (named.method == PLAIN), "method"] = AGAIN
     keeps = [config.get("data.keep") for config in runs.config]
-    table = runs[["model", "steps", "optimizer", "seed", "seconds"]].join(named)
+    second = np.array([config.get("posthoc.steps", 0) for config in runs.config], int)
+    scored = pd.DataFrame([own or {} for own in runs.test_metrics], runs.index)
+    table = runs[["config_hash", "model", "steps", "optimizer", "seed"]].join(named)
     table = table.assign(
+        seconds=runs.seconds.where(runs.device.str.startswith("cpu")),
+        cost_steps=runs.steps + second,
         rate=[config.get("optimizer.lr") for config in runs.config],
         keep=[str(keep) if isinstance(keep, list) else keep for keep in keeps],
         mean_keep=[np.mean(keep) if isinstance(keep, list) else keep for keep in keeps],
@@ -66,7 +82,8 @@ def select_comparable(runs: pd.DataFrame) -> pd.DataFrame:
         val=val[labels].mean(axis=1, skipna=False),
         imbalanced=[np.average(accuracies, weights=counts) for accuracies, counts in shares],
         metrics=runs.test_metrics,
-    )
+        **scored.reindex(columns=["nll", "ece"]).astype(float),
+    )[~again | (named.method == AGAIN)]
     table = table.drop_duplicates([*TRAINED, "keep", "seed", "method", "setting"])
     order = ["mean_keep", "seed", *TRAINED[1:]]
     table = table.sort_values(order, ascending=[False, *[True] * 4])
@@ -77,10 +94,7 @@ def select_compared(table: pd.DataFrame) -> pd.DataFrame:
     """Return the runs of each model's training with which the most methods were trained."""
     counted = table.groupby(TRAINED).method.nunique()
     best = counted[counted > 1].groupby("model").idxmax()
-    table = table[table.set_index(TRAINED).index.isin([*best])]
-    # without methods whose training has only begun
-    seeds = table.groupby(["model", "method"]).seed.transform("nunique")
-    return table[seeds > seeds.groupby(table.model).transform("max") / 2]
+    return table[table.set_index(TRAINED).index.isin([*best])]
 
 
 def select_tuning(table: pd.DataFrame) -> pd.DataFrame:
@@ -104,33 +118,152 @@ def select_best(table: pd.DataFrame, tried: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([reduced, everywhere])
 
 
-def rank(chosen: pd.DataFrame, tried: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Rank methods by balanced test accuracy beside the plain loss, and compare each two."""
-    counts = tried.groupby(["model", "method"]).setting.nunique()
-    ranked, pairs = list[dict[str, Any]](), list[dict[str, Any]]()
-    for (model, keep), here in chosen.groupby(CASE, sort=False):
-        # one row per seed, one column per method, the best first
-        scores = here.pivot_table(index="seed", columns="method", values="test", sort=False)
-        scores = scores[scores.mean().sort_values(ascending=False, kind="stable").index]
-        competing = [method for method in scores if method != ORIGINAL]
-        for method, accuracy in scores.items():
-            own = here[here.method == method]
-            row = own[[*TRAINED, "keep", "method", "setting"]].iloc[0].to_dict()
-            row |= own[["rare", "frequent", "seconds"]].mean().to_dict()
-            row |= {"tried": counts.get((model, method), 1)}
-            row |= {"rank": competing.index(method) + 1 if method in competing else stats.NAN}
-            means = stats.estimate(accuracy)
-            row |= dict(zip(("seeds", "mean", "mean_low", "mean_high"), means, strict=True))
-            is_compared = PLAIN in scores and method not in (PLAIN, ORIGINAL)
-            effects = accuracy - scores[PLAIN] if is_compared else accuracy[:0]
-            ranked.append(row | stats.judge(effects, margin_of(model))._asdict())
-        for first, second in combinations(competing, 2):
-            row = {"model": model, "keep": keep, "first": first, "second": second}
-            pairs.append(row | stats.judge(scores[first] - scores[second])._asdict())
-    columns = [*TRAINED, "keep", "method", "setting", "tried", "rank", "seeds", "mean", "mean_low"]
-    columns += ["mean_high", "rare", "frequent", *stats.JUDGED, "seconds"]
-    pair_columns = [*CASE, "first", "second", "n", "effect", "low", "high", "p", "p_corrected"]
-    return stats.apply_holm(ranked, CASE, columns), stats.apply_holm(pairs, CASE, pair_columns)
+def select_complete(chosen: pd.DataFrame) -> pd.DataFrame:
+    """Return of every case the seeds that half of its methods have, and the methods with these."""
+    several = chosen[chosen.method != ORIGINAL].groupby([*CASE, "seed"]).method.nunique()
+    several = several[several >= several.groupby(CASE).transform("max").clip(lower=3) / 2]
+    chosen = chosen[chosen.set_index([*CASE, "seed"]).index.isin(several.index)]
+    seeds = chosen.groupby([*CASE, "method"]).seed.transform("size")
+    return chosen[seeds == chosen.groupby(CASE).seed.transform("nunique")]
+
+
+def chance(t: Any, others: int, df: float, sides: int) -> Any:
+    """Return the chance that some of equal methods differ from one by t standard errors or more.
+
+    Dunnett's (1955, JASA 50), by quadrature, since `scipy.stats.dunnett` takes seconds; with one
+    side only differences above zero count.
+    """
+    df = min(df, 300.0)  # or the weights overflow
+    (one, of_one), (gamma, of_gamma) = (
+        special.roots_hermitenorm(64),
+        special.roots_genlaguerre(32, df / 2 - 1),
+    )
+    far = np.multiply.outer(t, np.sqrt(4 * gamma / df))[..., None]
+    within = special.ndtr(one + far) - (sides > 1) * special.ndtr(one - far)
+    weights = np.outer(of_gamma / of_gamma.sum(), of_one / of_one.sum())
+    return abs((1 - (within**others * weights).sum(axis=(-1, -2))).round(9))
+
+
+@cache
+def limit(others: int, df: float, sides: int) -> float:
+    """Return how many standard errors of a difference have a chance of 5 %, see `chance`."""
+    found: float = optimize.brentq(lambda t: chance(t, others, df, sides) - ALPHA, 0, 1e4)
+    return found
+
+
+def compare(scores: pd.DataFrame) -> pd.DataFrame:
+    """Compare accuracies, (seeds, methods), with the best of the others and with plain.
+
+    In a two-way model of −log(1 − accuracy): by Hsu's constrained intervals (1984, Annals of
+    Statistics 12) and by Dunnett's, told as accuracies at the geometric mean error of the other.
+    Each has a level of 5 %. Methods' spreads differ, up to threefold and more, so a method's own
+    variance counts where it is larger than the pooled one: with this alone the best is excluded in
+    up to 22 % of simulated rankings, and so in up to 6 %.
+    """
+    y = -np.log((1 - scores.to_numpy()).clip(5e-5))  # half an error among 10,000 images
+    (seeds, methods), mean = y.shape, y.mean(axis=0)
+    rest = y - y.mean(axis=1, keepdims=True)
+    # seeds' means take 1/methods of the variance; equal scores are not certain
+    own = (rest.var(axis=0, ddof=1) * methods / (methods - 1)).clip(1e-12)
+    own = np.maximum(own, own.mean())
+    error, others = np.sqrt(np.add.outer(own, own) / seeds), methods - 1
+    df, same = others * (seeds - 1), np.eye(methods, dtype=bool)
+    one, two = (limit(others, df, sides) for sides in (1, 2))
+    above = np.where(same, np.inf, np.subtract.outer(mean, mean))
+    ahead, high = above.min(axis=1), (above + one * error).min(axis=1).clip(min=0)
+    low = np.where(high > 0, above - one * error, np.inf).min(axis=1)  # of those that may be best
+    low = np.where(np.isinf(low), 0, low.clip(max=0))  # none but itself
+    found, ends = pd.DataFrame({"best": high > 0}, scores.columns), {"behind": ahead}
+    for name, end in (ends | {"behind_low": high, "behind_high": low}).items():
+        found[name] = np.exp(ahead - mean) * np.expm1(-end) + 0.0  # no −0
+    if PLAIN in scores:
+        at = scores.columns.get_loc(PLAIN)
+        effect, wide = mean - mean[at], two * error[at]
+        for name, end in {"effect": effect, "low": effect - wide, "high": effect + wide}.items():
+            found[name] = -np.exp(-mean[at]) * np.expm1(-end)
+        found["p"] = chance(abs(effect) / error[at], others, df, 2)
+        found.loc[PLAIN, "effect":] = stats.NAN
+    return found
+
+
+def bootstrap(right: NDArray[np.bool_], labels: NDArray[np.integer[Any]]) -> dict[str, Any]:
+    """Return how often no other is better, and ranks' 95 %, over new seeds and images of a label.
+
+    Right or wrong, (methods, seeds, images); all methods have the same draws.
+    """
+    rng, (methods, seeds, _) = np.random.default_rng(0), right.shape
+    draws = rng.multinomial(seeds, [1 / seeds] * seeds, REPLICATES)
+    scores = np.zeros((methods, REPLICATES))
+    for label in np.unique(labels):
+        own = right[..., labels == label].astype(np.float32)
+        images = rng.integers(own.shape[2], size=(REPLICATES, own.shape[2]))
+        counts = [np.bincount(drawn, minlength=own.shape[2]) for drawn in images]
+        # sums of whole numbers below 2^24 are exact in any order
+        hits = own @ np.array(counts, np.float32).T
+        scores += np.einsum("msr,rs->mr", hits, draws) / own.shape[2]
+    ranks = rankdata(-scores.round(stats.DECIMALS), "min", axis=0)
+    low, high = np.quantile(ranks, [0.025, 0.975], axis=1, method="nearest")
+    return {"p_best": (ranks == 1).mean(axis=1), "rank_low": low, "rank_high": high}
+
+
+def rank(
+    chosen: pd.DataFrame, tried: pd.DataFrame, predicted: Mapping[str, Any], labels: Any
+) -> pd.DataFrame:
+    """Rank methods by balanced test accuracy, and compare them with the best and with plain.
+
+    ``cost_seconds`` is the median over CPUs, which did other things, too. A run that took less than
+    each training of the method that it adjusts took its own from there: their median is added.
+    """
+    counts, parts = tried.groupby(["model", "method"]).setting.nunique(), [pd.DataFrame()]
+    for (model, _), here in chosen.groupby(CASE, sort=False):
+        by = here.groupby("method", sort=False)
+        table = by[[*TRAINED, "keep", "setting", "cost_steps"]].first()
+        table = table.join(by[["rare", "frequent", "nll", "ece"]].mean())
+        table[RANKED[9:13]] = [[*stats.estimate(own)] for _, own in by.test]
+        table["tried"] = [counts.get((model, method), 1) for method in table.index]
+        for method, own in by.seconds:
+            parent = (method.partition("posthoc=")[0] or PLAIN).removesuffix(", ")
+            training = here.seconds[here.method == (parent if "posthoc=" in method else method)]
+            took = own + training.median() * (own < training.min())
+            table.loc[method, "cost_seconds"] = took.median()
+        wide = here[here.method != ORIGINAL].pivot(index="seed", columns="method")
+        if min(wide.test.shape) > 1:
+            table = table.join(compare(wide.test))
+        if len(labels) and predicted.keys() >= {*wide.config_hash.to_numpy().ravel()}:
+            right = np.array(
+                [[predicted[key] == labels for key in own] for own in wide.config_hash.T.to_numpy()]
+            )
+            table = table.join(pd.DataFrame(bootstrap(right, labels), wide.test.columns))
+        table = table.sort_values("mean", ascending=False, kind="stable").reset_index()
+        competing = table.method != ORIGINAL
+        table["rank"] = competing.cumsum().where(competing)
+        parts.append(table)
+    table = pd.concat(parts, ignore_index=True).reindex(columns=RANKED)
+    table["seeds"] = table.seeds.astype(int)
+    margin = table.model.map(margin_of)
+    table["small"], table["best"] = (
+        table.low.gt(-margin) & table.high.lt(margin),
+        table.best.eq(True),
+    )
+    rules = [table.low > 0, table.high < 0, table.small, table.effect.notna()]
+    table["verdict"] = np.select(rules, ["better", "worse", "small", stats.UNDECIDED], "")
+    return table
+
+
+def a_a(chosen: pd.DataFrame) -> pd.DataFrame:
+    """Return in which share of sets of five seeds a t-test tells plain from its other order."""
+    rows = []
+    for keys, here in chosen[chosen.method.isin([PLAIN, AGAIN])].groupby(CASE, sort=False):
+        both = here.pivot(index="seed", columns="method", values="test").dropna()
+        effects = both.diff(axis=1)[both.columns[-1]].round(stats.DECIMALS)
+        sets = np.array([*combinations(effects, SET)]).reshape(-1, SET)
+        told = [p < ALPHA for p in ttest_1samp(sets, 0, axis=1).pvalue] if len(sets) else []
+        if both.shape[1] > 1:
+            rows.append(
+                (*keys, len(both), len(sets), np.mean(told or stats.NAN), *stats.estimate(effects))
+            )
+    columns = [*CASE, "seeds", "sets", "told_apart", *stats.JUDGED[:4]]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def metrics(chosen: pd.DataFrame) -> pd.DataFrame:
@@ -167,29 +300,17 @@ def trainings(runs: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:
     return plain.assign(chosen=chosen)
 
 
-def ranking_tables(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return the tables of methods by name."""
+def ranking_tables(
+    runs: pd.DataFrame, predicted: Mapping[str, Any], labels: Any
+) -> dict[str, pd.DataFrame]:
+    """Return the tables of methods by name; predicted labels of the test images by config hash."""
     every, method = select_comparable(runs), ["model", "method"]
     table = select_compared(every)
-    rest = every[~every.set_index(method).index.isin(table.set_index(method).index)]
-    unranked = rest.groupby(method, sort=False).seed.nunique().reset_index(name="seeds")
     tried = select_tuning(table)
-    chosen = select_best(table, tried)
-    ranked, pairs = rank(chosen, tried)
-    tables = {"ranked": ranked, "pairs": pairs, "metrics": metrics(chosen)}
-    tables["unranked"] = unranked
+    best = select_best(table, tried)
+    chosen = select_complete(best)
+    rest = every[~every.set_index(method).index.isin(chosen.set_index(method).index)]
+    unranked = rest.groupby(method, sort=False).seed.nunique().reset_index(name="seeds")
+    tables = {"ranked": rank(chosen, tried, predicted, labels), "metrics": metrics(chosen)}
+    tables |= {"a_a": a_a(best), "unranked": unranked}
     return tables | {"rules": rules(tried), "trainings": trainings(runs, table)}
-
-
-def cliques(pairs: pd.DataFrame) -> list[tuple[str, str]]:
-    """Return the first and last of each longest row of methods not told apart (Demšar 2006)."""
-    order = [*dict.fromkeys([*pairs["first"], *pairs["second"]])]
-    close = pairs[~(pairs.p_corrected < TOGETHER)]
-    together, found, reached = {*zip(close["first"], close["second"], strict=True)}, [], 0
-    for start, first in enumerate(order):
-        for last in range(len(order) - 1, max(start, reached), -1):
-            if together.issuperset(combinations(order[start : last + 1], 2)):
-                found.append((first, order[last]))
-                reached = last
-                break
-    return found

@@ -515,7 +515,8 @@ def all_tables(every: pd.DataFrame, runs: pd.DataFrame, labels: Labels) -> dict[
     """Return all tables by name: rankings of every run, and others of `assign_budgets`' runs."""
     makers = [restored, components, table_1, all_conditions, differences, weight_sweep, selection]
     makers += [optimum, dead_labels, normalization, learning_curves, step_size, left_out]
-    tables = ranking.ranking_tables(every) | {make.__name__: make(runs) for make in makers}
+    ranked = ranking.ranking_tables(every, predictions(every, labels), labels)
+    tables = ranked | {make.__name__: make(runs) for make in makers}
     headline = headline_runs(every, runs)
     tables |= {"settings": settings(headline), "restored_curves": restored_curves(every, headline)}
     tables |= {"summary": summary(tables["settings"]), "runs": every_run(runs)}
