@@ -43,7 +43,7 @@ STYLE: dict[str, Any] = {
         **GREY_TEXT,
         **{"titleColor": GREY, "titleFontSize": 12, "titleFontWeight": "normal"},
         **{"domain": False, "ticks": False, "labelPadding": 6, "titlePadding": 10},
-        **{"labelLimit": 220, "labelFlush": False, "gridColor": GREY, "gridOpacity": 0.3},
+        **{"labelLimit": 260, "labelFlush": False, "gridColor": GREY, "gridOpacity": 0.3},
     },
     "legend": {**GREY_TEXT, "orient": "top", "title": None, "symbolOpacity": 1},
     "header": {**GREY_TEXT, "title": None, "labelFontWeight": "bold", "labelPadding": 8},

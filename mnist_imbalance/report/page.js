@@ -18,13 +18,19 @@ function describe(event) {
   tip.style.top = `${below + height < innerHeight ? below : Math.max(8, (event.clientY || top) - height - 12)}px`;
 }
 for (const kind of ["pointermove", "pointerdown", "focusin"]) addEventListener(kind, describe);
-addEventListener("scroll", () => { byId("tip").style.visibility = "hidden"; }, true);
+addEventListener("scroll", ({ target }) => { if (!target.closest?.("nav")) byId("tip").style.visibility = "hidden"; }, true);
 
 const links = new Map($("nav a").map((link) => [link.hash.slice(1), link]));
 const seen = new IntersectionObserver((entries) => {
-  for (const { target, isIntersecting } of entries) links.get(target.id).classList.toggle("here", isIntersecting);
+  for (const { target, isIntersecting } of entries) {
+    const link = links.get(target.id);
+    link.classList.toggle("here", isIntersecting);
+    if (isIntersecting) link.parentElement.scrollTo({ left: link.offsetLeft - 40, behavior: "smooth" });
+  }
 }, { rootMargin: "-20% 0px -75%" });
 $("section").forEach((section) => seen.observe(section));
+addEventListener("beforeprint", () => $("details").forEach((each) => { each.open = true; }));
+for (const plot of $(".plot")) plot.tabIndex = plot.scrollWidth > plot.clientWidth ? 0 : -1;
 
 // tables: numbers to the right, verdicts in their colours
 const VERDICTS = ["holds", "contradicted", "no difference", "undecided"];
@@ -53,18 +59,18 @@ function drawClaims(list) {
       if (low !== undefined) drawn += `<path class="range" d="M${low} 7H${high}"/>`;
       if (effect !== undefined) drawn += `<circle cx="${effect}" cy="7" r="3.5"/>`;
       const line = document.createElement("div");
-      line.className = `line ${shade(claim.verdict)}`;
+      line.className = `line ${shade(claim.corrected)}`;
       line.tabIndex = 0;
-      Object.assign(line.dataset, { verdict: claim.verdict, model: claim.model, optimizer: dataset.optimizer });
-      line.dataset.tip = heads.slice(3).map((head, at) => `${head}: ${cells[at + 3]}`).join("\n");
-      line.innerHTML = `<span class="badge">${claim.verdict}</span><span class="who">${claim.model} · ${dataset.optimizer}</span>${strip(drawn)}<span class="effect">${claim.effect}</span>`;
+      Object.assign(line.dataset, { verdict: claim.corrected, model: claim.model, optimizer: dataset.optimizer });
+      line.dataset.tip = heads.slice(2).map((head, at) => `${head}: ${cells[at + 2]}`).join("\n");
+      line.innerHTML = `<span class="badge">${claim.corrected}</span><span class="who">${claim.model} · ${dataset.optimizer}</span>${strip(drawn)}<span class="effect">${claim.effect}</span>`;
       sentences.set(claim.claim, [...sentences.get(claim.claim) ?? [], line]);
       for (const key of ["model", "optimizer"]) if (!keys[key].includes(line.dataset[key])) keys[key].push(line.dataset[key]);
     }
   }
   const lines = [...sentences.values()].flat();
   list.innerHTML = `<div id="filters"></div><ol><li class="axis"><div class="line"><i></i><i></i>${strip(
-    [-50, -10, -1, 0, 1, 10, 50].map((tick) => `<text x="${place(tick)}" y="11">${tick < 0 ? "−" : ""}${Math.abs(tick)}</text>`).join(""))}<span>against ← 0 → for the claim, points</span></div></li></ol>`;
+    [-50, -10, -1, 0, 1, 10, 50].map((tick) => `<text x="${place(tick)}" y="11">${tick < 0 ? "−" : ""}${Math.abs(tick)}</text>`).join(""))}<span>against ← 0 → for, points</span></div></li></ol>`;
   for (const [sentence, own] of sentences) {
     const item = document.createElement("li");
     item.innerHTML = `<h3>${sentence}</h3>`;
@@ -104,7 +110,7 @@ function drawCurves({ steps, curves }) {
   curves.forEach((seeds, group) => {
     const color = explored.colors[group], title = explored.groups[group];
     const mean = steps.map((_, at) => seeds.reduce((sum, seed) => sum + seed[at] / seeds.length, 0) / 1000);
-    drawn += `<text class="key" style="fill:${color}" x="${60 + 110 * group}" y="18">${title}</text>`;
+    drawn += `<text x="${60 + 110 * group}" y="18"><tspan fill="${color}">●</tspan> ${title}</text>`;
     drawn += seeds.map((seed) => `<path stroke="${color}" d="${path(seed.map((part) => part / 1000))}"/>`).join("") + `<path class="mean" stroke="${color}" d="${path(mean)}"/>`;
     drawn += mean.map((part, at) => `<circle r="5" fill="${color}" cx="${x(steps[at])}" cy="${y(part)}" data-tip="${title}\nstep: ${steps[at]}\nvalidation accuracy: ${percent(part)}\nn: ${seeds.length}"/>`).join("");
   });
@@ -118,8 +124,8 @@ function drawMatrix({ confusion }) {
     drawn += `<text x="${at(label)}" y="24">${label}</text><text x="22" y="${at(label)}">${label}</text>`;
     row.forEach((count, predicted) => {
       const part = count / total || 0;
-      drawn += `<rect x="${at(predicted) - size / 2}" y="${at(label) - size / 2}" width="${size}" height="${size}" fill="${color}" opacity="${0.05 + 0.95 * part}" data-tip="true label: ${label}\npredicted label: ${predicted}\nfraction: ${percent(part)}\nimages: ${count} of ${total}"/>`;
-      if (part >= 0.005) drawn += `<text pointer-events="none" x="${at(predicted)}" y="${at(label)}"${part > 0.7 ? ' fill="white"' : ""}>${Math.round(100 * part)}</text>`;
+      drawn += `<rect x="${at(predicted) - size / 2}" y="${at(label) - size / 2}" width="${size}" height="${size}" fill="${color}" opacity="${0.05 + 0.7 * part}" data-tip="true label: ${label}\npredicted label: ${predicted}\nfraction: ${percent(part)}\nimages: ${count} of ${total}"/>`;
+      if (part >= 0.005) drawn += `<text pointer-events="none" x="${at(predicted)}" y="${at(label)}">${Math.round(100 * part)}</text>`;
     });
   });
   return drawn;
