@@ -13,24 +13,28 @@ import vl_convert
 
 from mnist_imbalance.report.claims import CONDITIONS, margin_of
 from mnist_imbalance.report.tables import REMEDIES
-from mnist_imbalance.report.words import file_name, group, keep_title, method, title
+from mnist_imbalance.report.words import file_name, group, keep_title, method, sort_key, title
 
 Figure = alt.FacetChart
 Limits = tuple[float, float] | None
 Layout = tuple[str, int, int]  # the column that names the panels, panels in a row, width of one
 alt.data_transformers.disable_max_rows()
 
-GREY = "#7a7a7a"  # as legible on white as on GitHub's dark background (4.3 to 1)
+GREY = "#7a7a7a"  # as legible on white as on a dark background (4.3 to 1)
+IN_SCHEME = f':where(text[fill="{GREY}"]){{fill:%s}}'  # any rule of a page goes before
+SCHEMES = f"{IN_SCHEME % '#6a6a6a'}@media(prefers-color-scheme:dark){{{IN_SCHEME % '#8c8c8c'}}}"
 COLORS = {"LSTM": "#8a5cc4", "CNN": "#12987a", "LSTM without ReLU": "#cf3d86"}
-COLORS |= {"AI3607's LSTM": "#8c8c8c", "all labels": GREY, "all images": "#7d7d7d"}
+COLORS |= {"AI3607's LSTM": "#c25100", "all labels": GREY, "all images": "#7d7d7d"}
 COLORS |= {"imbalanced": "#c0392b", "ten augmented copies": "#a87400"}
-COLORS |= {"ten plain copies": "#93c54b"}
-SPARE = ["#d95f02", "#1f78b4", "#7b9e2f", "#b0447c", "#53b0bd", "#b08968"]  # of others
+COLORS |= {"ten plain copies": "#2b83d6", "weight 7, divided by images": "#2f9e44"}
+COLORS |= {"more often": "#c0392b", "less often": "#1f6fbf"}
+SPARE = ["#c25100", "#1f78b4", "#7b9e2f", "#b0447c", "#3f9aa8", "#b08968"]  # of others
 READABLE = {"model": title, "optimizer": title, "condition": title, "label": group, "group": group}
 READABLE |= {"method": method, "setting": title}
 FACTS = ["model", "optimizer", "ground", "panel", "condition", "remedy", "method", "setting"]
 FACTS += ["label", "weight", "step", "true label", "predicted label", "images", "n"]  # of a mark
 ACCURACY = "test accuracy"
+LINES = "split(datum.label, '; ')"  # of a panel's name
 HOVER = alt.Description("hover:N")
 GREY_TEXT = {"labelColor": GREY, "labelFontSize": 12}
 STYLE: dict[str, Any] = {
@@ -45,7 +49,10 @@ STYLE: dict[str, Any] = {
         **{"domain": False, "ticks": False, "labelPadding": 6, "titlePadding": 10},
         **{"labelLimit": 260, "labelFlush": False, "gridColor": GREY, "gridOpacity": 0.3},
     },
-    "legend": {**GREY_TEXT, "orient": "top", "title": None, "symbolOpacity": 1},
+    "legend": {
+        **GREY_TEXT,
+        **{"orient": "top", "title": None, "symbolOpacity": 1, "columns": 3, "columnPadding": 30},
+    },
     "header": {**GREY_TEXT, "title": None, "labelFontWeight": "bold", "labelPadding": 8},
     "facet": {"spacing": 40},
     "circle": {"size": 50, "opacity": 1},
@@ -80,7 +87,8 @@ def panels(layers: list[alt.Chart], rows: pd.DataFrame, layout: Layout, height: 
     by, columns, width = layout
     names = rows[by].unique().tolist()
     layered = alt.LayerChart(layer=layers, data=rows, width=width, height=height)
-    faceted = layered.facet(alt.Facet(f"{by}:N", sort=names), columns=min(columns, len(names)))
+    facet = alt.Facet(f"{by}:N", sort=names, header=alt.Header(labelExpr=LINES))
+    faceted = layered.facet(facet, columns=min(columns, len(names)))
     figure: Figure = faceted.configure(**STYLE)
     return figure
 
@@ -101,18 +109,29 @@ def line_panels(
 
 
 def interval_panels(
-    rows: pd.DataFrame, y: str, axis: alt.Axis, line: str, layout: Layout, limits: Limits = None
+    rows: pd.DataFrame,
+    y: str,
+    axis: alt.Axis,
+    line: str,
+    layout: Layout,
+    limits: Limits = None,
+    over: bool = False,
 ) -> Figure:
-    """Return points with intervals, coloured ``line`` within ``y``; an arrow is beyond limits."""
+    """Return points with intervals, by ``line`` within ``y`` unless over each other.
+
+    An arrow is beyond the limits.
+    """
     scale = alt.Scale(domain=limits, nice=False, clamp=True) if limits else alt.Scale(zero=False)
     grid = alt.Axis(grid=True, tickBand="extent")
     names = alt.Y(f"{y}:N", sort=None, title=None, scale=alt.Scale(padding=0), axis=grid)
     base, height = alt.Chart().encode(names, color(rows, line)), 19
-    if rows.dropna(subset="mean").duplicated([layout[0], y]).any():
+    if not over and rows.dropna(subset="mean").duplicated([layout[0], y]).any():
         lines = rows[line].unique().tolist()
         offset = alt.YOffset(f"{line}:N", sort=lines, scale=alt.Scale(padding=1))
         base, height = base.encode(offset), 10 + 9 * len(lines)
-    rule = base.mark_rule(strokeWidth=2, opacity=0.6).encode(alt.X("low:Q"), alt.X2("high:Q"))
+    rule = base.mark_rule(strokeWidth=12 if over else 2, opacity=0.6).encode(
+        alt.X("low:Q"), alt.X2("high:Q")
+    )
     point = base.mark_circle(aria=True).encode(alt.X("mean:Q", axis=axis, scale=scale), HOVER)
     layers = [rule.transform_filter("isValid(datum.low)")]
     layers += [point.transform_filter("isValid(datum.mean)")]
@@ -124,24 +143,41 @@ def interval_panels(
     return panels(layers, rows, layout, height * rows[y].nunique())
 
 
-def draw_confusion_matrices(confusion: pd.DataFrame) -> Figure:
-    """Draw confusion matrices, % of the true label (AI3607, Figures 1 and 2)."""
-    rows = confusion.assign(mean=confusion["count"] / confusion.total)
-    rows["images"] = rows["count"].astype(str) + " of " + rows.total.astype(str)
-    rows["text"] = (100 * rows["mean"]).map("{:.0f}".format)
-    rows = add_descriptions(rows, "fraction")
+def draw_cells(rows: pd.DataFrame, quantity: str, dark: float) -> Figure:
+    """Draw numbers in cells by true and predicted label; those beyond ``dark`` are white."""
+    rows = add_descriptions(rows.assign(size=rows["mean"].abs()), quantity)
     labels = alt.Axis(labelAngle=0, grid=False)
     x, y = alt.X("predicted label:O", axis=labels), alt.Y("true label:O", axis=labels)
     base = alt.Chart().encode(x, y, HOVER)
-    # above one half a cell is dark enough for a white number, below light enough for a grey one
-    steps = alt.Scale(domain=[0, 0.5, 0.501, 1], range=[0.04, 0.3, 0.85, 1])
+    # a cell is dark enough for a white number, or light enough for a grey one
+    steps = alt.Scale(domain=[0, dark, 1.01 * dark, 1], range=[0.04, 0.3, 0.9, 1])
     cells = base.mark_rect(aria=True).encode(
-        color(rows, "group").legend(None), alt.Opacity("mean:Q", scale=steps, legend=None)
+        color(rows, "shade").legend(None), alt.Opacity("size:Q", scale=steps, legend=None)
     )
     numbers = base.mark_text(fontSize=11, color=GREY).encode(alt.Text("text:N"))
-    grey = numbers.transform_filter("datum.mean >= 0.005 && datum.mean <= 0.5")
-    white = numbers.encode(color=alt.value("white")).transform_filter("datum.mean > 0.5")
+    grey = numbers.transform_filter(f"datum.size >= 0.005 && datum.size <= {dark}")
+    white = numbers.encode(color=alt.value("white")).transform_filter(f"datum.size > {dark}")
     return panels([cells, grey, white], rows, ("model", 2, 330), 330)
+
+
+def draw_confusion_matrices(confusion: pd.DataFrame) -> Figure:
+    """Draw confusion matrices, % of the true label (AI3607, Figures 1 and 2)."""
+    images = confusion["count"].astype(str) + " of " + confusion.total.astype(str)
+    rows = confusion.assign(images=images, shade=confusion.group.map(group))
+    return draw_cells(rows.assign(text=(100 * rows["mean"]).map("{:.0f}".format)), "fraction", 0.5)
+
+
+def draw_confusion_change(confusion: pd.DataFrame) -> Figure:
+    """Draw by how many points of the true label the imbalance changes each cell."""
+    cells = confusion.set_index(["model", "optimizer", "true label", "predicted label"])
+    change = (
+        cells[cells.condition == "imbalanced"]["mean"]
+        - cells[cells.condition == "original"]["mean"]
+    )
+    rows = change.dropna().reset_index()
+    shade = np.where(rows["mean"] > 0, "more often", "less often")
+    text = (100 * rows["mean"]).map("{:+.0f}".format).str.replace("-", "−")
+    return draw_cells(rows.assign(shade=shade, text=text), "change", 0.1)
 
 
 def draw_samples(samples: pd.DataFrame) -> Figure:
@@ -166,22 +202,13 @@ def draw_over_weight(sweep: pd.DataFrame, by_label: bool) -> Figure:
     return line_panels(rows, x, ACCURACY, "label", ("model", 2, 360), 250)
 
 
-def draw_models(conditions: pd.DataFrame, published: pd.DataFrame) -> Figure:
-    """Draw the models in the conditions of AI3607, and its own LSTM (its Figure 6)."""
+def draw_models(conditions: pd.DataFrame, published: pd.DataFrame, over: bool = False) -> Figure:
+    """Draw the models in AI3607's conditions, and its own LSTM beside or over them (Figure 6)."""
     own = conditions[["condition", "label"]].drop_duplicates().merge(published.dropna())
     own = own.assign(model="AI3607's LSTM", n="unknown").rename(columns={"published": "mean"})
     axis = alt.Axis(format="%", title=ACCURACY, tickCount=3)
     rows = add_descriptions(pd.concat([conditions, own]), ACCURACY)
-    return interval_panels(rows, "condition", axis, "model", ("label", 3, 190))
-
-
-def draw_differences(differences: pd.DataFrame) -> Figure:
-    """Draw the paired differences of every condition to ``imbalanced``."""
-    rows = differences.assign(**(100 * differences[["mean", "low", "high"]]))
-    rows = add_descriptions(rows, "points more", "+.1f")
-    at_zero = alt.condition(alt.datum.value == 0, alt.value(2), alt.value(0.5))
-    axis = alt.Axis(title="points more than imbalanced", gridWidth=at_zero, tickCount=5)
-    return interval_panels(rows, "condition", axis, "label", ("model", 2, 280))
+    return interval_panels(rows, "condition", axis, "model", ("label", 3, 190), over=over)
 
 
 def draw_curves(by_step: pd.DataFrame) -> Figure:
@@ -191,6 +218,19 @@ def draw_curves(by_step: pd.DataFrame) -> Figure:
     rows["panel"] = rows.model + ", " + rows.label
     x = alt.X("step:Q", axis=alt.Axis(grid=False, tickCount=5)).title("optimizer steps")
     return line_panels(rows, x, "validation accuracy", "condition", ("panel", 2, 360), 250, every=5)
+
+
+def draw_restored_steps(curves: pd.DataFrame) -> Figure:
+    """Draw the fraction restored over optimizer steps, where there was certainly a loss."""
+    rows = curves[np.isfinite(curves.low)]
+    family = rows.model.str.partition("_")[0]  # a model and its variants
+    rows = rows.loc[family.rename("model").sort_values(key=sort_key, kind="stable").index]
+    rows = add_descriptions(rows, "restored", ".0%")
+    rows["panel"] = rows.model + "; " + rows.training.str.split(",").str[0]
+    rows[["low", "high"]] = rows[["low", "high"]].clip(-0.25, 1.5)
+    axis = alt.Axis(grid=False, values=[500, 1000, 2000, 5000, 10000], format=",d")
+    x = alt.X("step:Q", axis=axis, scale=alt.Scale(type="log", nice=False)).title("optimizer steps")
+    return line_panels(rows, x, "fraction restored", "condition", ("panel", 3, 220), 200)
 
 
 def draw_restored(restored: pd.DataFrame) -> Figure:
@@ -235,20 +275,22 @@ def draw(tables: Mapping[str, pd.DataFrame]) -> dict[str, Figure]:
     restored = tables["restored"].query("n > 0 and condition not in ['original', 'imbalanced']")
     sweep = tables["weight_sweep"].query("normalize == 'weight_sum'")
     sweep = sweep[sweep.groupby(["model", "optimizer"]).weight.transform("nunique") > 2]
-    published = tables["table_1"].query("model == 'lstm'")[["condition", "label", "published"]]
+    table = tables["table_1"].query("model == 'lstm'")
+    published, one = table[["condition", "label", "published"]], table.dropna(subset="published")
+    one = one[~one.label.str.isdigit()].assign(low=one.low_one, high=one.high_one)
     conditions = tables["all_conditions"]
     conditions = conditions[conditions.condition.isin(CONDITIONS)]
-    differences, confusion = tables["differences"], tables["confusion"]
-    differences = differences[~differences.condition.str.contains("model.")]
+    confusion = tables["confusion"].eval("mean = count / total")
     figures: dict[str, tuple[pd.DataFrame, Callable[[pd.DataFrame], Figure]]] = {
         "restored": (restored.query("ground == 'equal steps'"), draw_restored),
-        "restored_epochs": (restored.query("ground == 'equal epochs'"), draw_restored),
+        "restored_steps": (tables["restored_curves"], draw_restored_steps),
         "figure_3": (tables["samples"], draw_samples),
+        "published": (one, partial(draw_models, published=published, over=True)),
         "ranking": (tables["ranked"], draw_ranked),
     }
     for name, table, make in (
         ("learning", tables["learning_curves"], draw_curves),
-        ("differences", differences, draw_differences),
+        ("confusion", confusion, draw_confusion_change),
         ("figure_1", confusion.query("condition == 'original'"), draw_confusion_matrices),
         ("figure_2", confusion.query("condition == 'imbalanced'"), draw_confusion_matrices),
         ("figure_4", sweep, partial(draw_over_weight, by_label=True)),
@@ -264,6 +306,7 @@ def draw(tables: Mapping[str, pd.DataFrame]) -> dict[str, Figure]:
 def svg(figure: Figure) -> str:
     """Return a figure as the content of an SVG file, two decimals per coordinate."""
     drawn = vl_convert.vegalite_to_svg(figure.to_dict(validate=False))
+    drawn = drawn.replace(">", f"><style>{SCHEMES}</style>", 1)
     drawn = re.sub(' aria-label="Title text [^"]*"', "", drawn)  # what is read there anyway
     coordinates = r' (?:d|transform|[xy][12])="[^"]*"'
     return re.sub(coordinates, lambda at: re.sub(r"(?<=\.\d\d)\d+", "", at[0]), drawn)

@@ -441,7 +441,8 @@ def summary(found: pd.DataFrame) -> pd.DataFrame:
 def restored_curves(every: pd.DataFrame, headline: pd.DataFrame) -> pd.DataFrame:
     """Return the fraction restored of the loss on the rare labels' validation images, by step.
 
-    Steps are the ends of the original set's epochs; there, other runs' curves are interpolated.
+    Runs are compared at the ends of the original set's epochs, where other curves are interpolated,
+    and averaged over epochs that are less than half an octave apart.
     """
     shown = headline[headline.keep.isin(headline.keep.mode()[:1]) & (headline.budget != EPOCHS)]
     runs = every[every.config_hash.isin(shown.config_hash)]
@@ -452,13 +453,17 @@ def restored_curves(every: pd.DataFrame, headline: pd.DataFrame) -> pd.DataFrame
         if not {ORIGINAL, REFERENCE} <= {*own.condition}:
             continue
         wide = wide.interpolate("index", limit_area="inside").loc[wide[ORIGINAL].dropna().index]
+        wide[("step", 0)] = wide.index
+        wide = wide.groupby(2 * np.log2(wide.index / wide.index[0]) // 1).mean()
         lost = wide[ORIGINAL] - wide[REFERENCE]
         for condition in [name for name in HEADLINE[2:] if name in wide]:
             gained = wide[condition] - wide[REFERENCE]
             for step in wide.index:
                 at = pd.DataFrame({"gained": gained.loc[step], "lost": lost.loc[step]}).dropna()
                 found = stats.fieller(at.gained, at.lost)
-                rows.append((keys[0], training_of(*keys[1:5]), condition, step, *found))
+                rows.append(
+                    (keys[0], training_of(*keys[1:5]), condition, wide["step"].loc[step, 0], *found)
+                )
     columns = ["model", "training", "condition", "step", *Estimate._fields]
     return pd.DataFrame(rows, columns=columns)
 
