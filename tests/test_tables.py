@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from made_runs import LABELS, groups, predictions, run
-from scipy.stats import dunnett
+from scipy.stats import binom, dunnett
 
 from mnist_imbalance.records import table as records
 from mnist_imbalance.report import figures, ranking, tables, words
@@ -279,6 +279,38 @@ def test_chances_are_those_of_dunnett() -> None:
         known = dunnett(*samples[1:], control=samples[0], alternative=alternative, rng=rng)
         statistics = known.statistic if sides == 1 else abs(known.statistic)
         assert ranking.chance(statistics, 3, 20, sides) == pytest.approx(known.pvalue, abs=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [5, 10])
+@pytest.mark.parametrize("spread", [np.ones(22), np.linspace(1, 3, 22), np.linspace(3, 1, 22)])
+def test_equal_methods_are_rarely_told_apart(n: int, spread: np.ndarray) -> None:
+    random, wrong = np.random.default_rng(n), []
+    for _ in range(1000):
+        logs = 3 + random.normal(size=(n, 1)) / 5 + spread * random.normal(size=(n, 22)) / 20
+        own = ranking.compare(pd.DataFrame(1 - np.exp(-logs)).rename(columns={0: "plain"}))
+        wrong.append([~own.best.iloc[0], ~own.best.iloc[-1], (own.low > 0).any()])
+    assert (np.sum(wrong, axis=0) <= binom.ppf(0.999, 1000, [0.06, 0.06, 0.05])).all()
+
+
+def test_ranks_are_resampled_over_seeds_and_images() -> None:
+    right = np.repeat([[[1, 1, 0, 0] * 500], [[0, 0, 1, 1] * 500], [[0] * 2000]], 5, axis=1) > 0
+    found = ranking.bootstrap(right, np.arange(2000) // 4 % 2)
+    assert found["p_best"] == pytest.approx([0.5, 0.5, 0], abs=0.06)
+    assert found["p_best"][:2].sum() >= 1
+    assert (found["rank_low"].tolist(), found["rank_high"].tolist()) == ([1, 1, 3], [2, 2, 3])
+
+
+def test_plain_in_another_order_is_told_apart_by_sets_of_five() -> None:
+    other = SCHEDULE | {"data.keep": 0.1, "data.order_seed": 1000}
+    rows = [method_run("imbalanced", 0.1, seed, 0.7 + seed / 100) for seed in range(6)]
+    for seed, more in enumerate(
+        (0.01, 0.01, 0.01, 0.01, 0.02, -0.2)
+    ):  # one set leaves the last out
+        rows.append(method_run("imbalanced", 0.1, seed, 0.7 + seed / 100 + more, config=other))
+    [row] = ranking.ranking_tables(pd.DataFrame(rows), {}, NO_LABELS)["a_a"].to_dict("records")
+    assert (row["seeds"], row["sets"], row["told_apart"]) == (6, 6, pytest.approx(1 / 6))
+    assert row["effect"] == pytest.approx(-0.14 / 6)
 
 
 @pytest.mark.usefixtures("kept_in_memory")

@@ -54,8 +54,8 @@ def select_comparable(runs: pd.DataFrame) -> pd.DataFrame:
     Columns are those of `TRAINED`, keep (text where it differs by label), mean_keep, seed,
     method, setting; test and val (balanced accuracies), rare and frequent (test accuracies of the
     first two groups), imbalanced (the validation accuracy weighted as the training images are),
-    seconds on a CPU, cost_steps (with those of a second stage), metrics, nll and ece. The plain
-    loss with another order of images is a method, too. Of equal runs the first counts.
+    seconds on a CPU, cost_steps (with those of a second stage) and metrics. The plain loss with
+    another order of images is a method, too. Of equal runs the first counts.
     """
     whole = ["scheduler._target_" in c and not is_cut_short(c) for c in runs.config]
     runs = runs[(runs.seed == runs.data_seed) & np.array(whole, bool)]
@@ -67,12 +67,10 @@ def select_comparable(runs: pd.DataFrame) -> pd.DataFrame:
     orders = [c.get("data.order_seed", s) for c, s in zip(runs.config, runs.seed, strict=True)]
     named.loc[(again := runs.seed != orders) & (named.method == PLAIN), "method"] = AGAIN
     keeps = [config.get("data.keep") for config in runs.config]
-    second = np.array([config.get("posthoc.steps", 0) for config in runs.config], int)
-    scored = pd.DataFrame([own or {} for own in runs.test_metrics], runs.index)
     table = runs[["config_hash", "model", "steps", "optimizer", "seed"]].join(named)
     table = table.assign(
         seconds=runs.seconds.where(runs.device.str.startswith("cpu")),
-        cost_steps=runs.steps + second,
+        cost_steps=runs.steps + [config.get("posthoc.steps", 0) for config in runs.config],
         rate=[config.get("optimizer.lr") for config in runs.config],
         keep=[str(keep) if isinstance(keep, list) else keep for keep in keeps],
         mean_keep=[np.mean(keep) if isinstance(keep, list) else keep for keep in keeps],
@@ -82,7 +80,6 @@ def select_comparable(runs: pd.DataFrame) -> pd.DataFrame:
         val=val[labels].mean(axis=1, skipna=False),
         imbalanced=[np.average(accuracies, weights=counts) for accuracies, counts in shares],
         metrics=runs.test_metrics,
-        **scored.reindex(columns=["nll", "ece"]).astype(float),
     )[~again | (named.method == AGAIN)]
     table = table.drop_duplicates([*TRAINED, "keep", "seed", "method", "setting"])
     order = ["mean_keep", "seed", *TRAINED[1:]]
@@ -91,10 +88,18 @@ def select_comparable(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def select_compared(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the runs of each model's training with which the most methods were trained."""
+    """Return the runs of each model's training with which the most methods were trained.
+
+    Methods that alone keep as many images, as all of them, are for reference: they do not compete.
+    """
     counted = table.groupby(TRAINED).method.nunique()
     best = counted[counted > 1].groupby("model").idxmax()
-    return table[table.set_index(TRAINED).index.isin([*best])]
+    table = table[table.set_index(TRAINED).index.isin([*best])]
+    counted = table[table.method != ORIGINAL].groupby(CASE).method.nunique()
+    alone = ~table.set_index(CASE).index.isin(counted[counted > 1].index)
+    named = PLAIN + ", data.keep=" + table.keep.astype(str)
+    names = table.method.mask(alone & (table.method == PLAIN), named)
+    return table.assign(reference=alone, method=names)
 
 
 def select_tuning(table: pd.DataFrame) -> pd.DataFrame:
@@ -108,23 +113,26 @@ def select_tuning(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def select_best(table: pd.DataFrame, tried: pd.DataFrame) -> pd.DataFrame:
-    """Return the runs with each method's best setting; runs on all images are repeated per keep."""
+    """Return the runs with each method's best setting; runs for reference are repeated per keep."""
     settings = tried.groupby(["model", "method"])
     chosen = {key: own.setting[own.val.round(6).idxmax()] for key, own in settings}
     own = [chosen.get(key, "") for key in zip(table.model, table.method, strict=True)]
     table = table[table.setting == own]
-    reduced, whole = table[table.method != ORIGINAL], table[table.method == ORIGINAL]
+    reduced, whole = table[~table.reference], table[table.reference]
     everywhere = whole.drop(columns="keep").merge(reduced[CASE].drop_duplicates())
-    return pd.concat([reduced, everywhere])
+    return pd.concat([reduced, everywhere]).astype({"reference": bool})
 
 
 def select_complete(chosen: pd.DataFrame) -> pd.DataFrame:
     """Return of every case the seeds that half of its methods have, and the methods with these."""
-    several = chosen[chosen.method != ORIGINAL].groupby([*CASE, "seed"]).method.nunique()
-    several = several[several >= several.groupby(CASE).transform("max").clip(lower=3) / 2]
-    chosen = chosen[chosen.set_index([*CASE, "seed"]).index.isin(several.index)]
+    competing = chosen[~chosen.reference]
+    counted = competing.groupby([*CASE, "seed"]).method.nunique()
+    usual = counted[counted >= counted.groupby(CASE).transform("max") / 2]
+    chosen = chosen[chosen.set_index([*CASE, "seed"]).index.isin(usual.index)]
     seeds = chosen.groupby([*CASE, "method"]).seed.transform("size")
-    return chosen[seeds == chosen.groupby(CASE).seed.transform("nunique")]
+    return chosen[
+        chosen.reference | (seeds == seeds.groupby([chosen.model, chosen.keep]).transform("max"))
+    ]
 
 
 def chance(t: Any, others: int, df: float, sides: int) -> Any:
@@ -134,10 +142,8 @@ def chance(t: Any, others: int, df: float, sides: int) -> Any:
     side only differences above zero count.
     """
     df = min(df, 300.0)  # or the weights overflow
-    (one, of_one), (gamma, of_gamma) = (
-        special.roots_hermitenorm(64),
-        special.roots_genlaguerre(32, df / 2 - 1),
-    )
+    one, of_one = special.roots_hermitenorm(64)
+    gamma, of_gamma = special.roots_genlaguerre(32, df / 2 - 1)
     far = np.multiply.outer(t, np.sqrt(4 * gamma / df))[..., None]
     within = special.ndtr(one + far) - (sides > 1) * special.ndtr(one - far)
     weights = np.outer(of_gamma / of_gamma.sum(), of_one / of_one.sum())
@@ -218,7 +224,8 @@ def rank(
     for (model, _), here in chosen.groupby(CASE, sort=False):
         by = here.groupby("method", sort=False)
         table = by[[*TRAINED, "keep", "setting", "cost_steps"]].first()
-        table = table.join(by[["rare", "frequent", "nll", "ece"]].mean())
+        scored = metrics(here).set_index("method").reindex(columns=["nll", "ece"])
+        table = table.join([by[["rare", "frequent"]].mean(), scored])
         table[RANKED[9:13]] = [[*stats.estimate(own)] for _, own in by.test]
         table["tried"] = [counts.get((model, method), 1) for method in table.index]
         for method, own in by.seconds:
@@ -226,25 +233,22 @@ def rank(
             training = here.seconds[here.method == (parent if "posthoc=" in method else method)]
             took = own + training.median() * (own < training.min())
             table.loc[method, "cost_seconds"] = took.median()
-        wide = here[here.method != ORIGINAL].pivot(index="seed", columns="method")
+        wide = here[~here.reference].pivot(index="seed", columns="method")
         if min(wide.test.shape) > 1:
             table = table.join(compare(wide.test))
         if len(labels) and predicted.keys() >= {*wide.config_hash.to_numpy().ravel()}:
-            right = np.array(
-                [[predicted[key] == labels for key in own] for own in wide.config_hash.T.to_numpy()]
-            )
+            keys = wide.config_hash.T.to_numpy()
+            right = np.array([[predicted[key] == labels for key in own] for own in keys])
             table = table.join(pd.DataFrame(bootstrap(right, labels), wide.test.columns))
         table = table.sort_values("mean", ascending=False, kind="stable").reset_index()
-        competing = table.method != ORIGINAL
+        competing = table.method.isin(wide.test.columns)
         table["rank"] = competing.cumsum().where(competing)
         parts.append(table)
     table = pd.concat(parts, ignore_index=True).reindex(columns=RANKED)
     table["seeds"] = table.seeds.astype(int)
     margin = table.model.map(margin_of)
-    table["small"], table["best"] = (
-        table.low.gt(-margin) & table.high.lt(margin),
-        table.best.eq(True),
-    )
+    table["small"] = table.low.gt(-margin) & table.high.lt(margin)
+    table["best"] = table.best.eq(True)
     rules = [table.low > 0, table.high < 0, table.small, table.effect.notna()]
     table["verdict"] = np.select(rules, ["better", "worse", "small", stats.UNDECIDED], "")
     return table
@@ -253,28 +257,23 @@ def rank(
 def a_a(chosen: pd.DataFrame) -> pd.DataFrame:
     """Return in which share of sets of five seeds a t-test tells plain from its other order."""
     rows = []
-    for keys, here in chosen[chosen.method.isin([PLAIN, AGAIN])].groupby(CASE, sort=False):
-        both = here.pivot(index="seed", columns="method", values="test").dropna()
-        effects = both.diff(axis=1)[both.columns[-1]].round(stats.DECIMALS)
+    for keys, here in chosen.groupby(CASE, sort=False):
+        wide = here.pivot(index="seed", columns="method", values="test")
+        effects = wide.get(AGAIN, wide[:0].sum(axis=1)) - wide.get(PLAIN, np.nan)
+        effects = effects.dropna().round(stats.DECIMALS)
         sets = np.array([*combinations(effects, SET)]).reshape(-1, SET)
-        told = [p < ALPHA for p in ttest_1samp(sets, 0, axis=1).pvalue] if len(sets) else []
-        if both.shape[1] > 1:
-            rows.append(
-                (*keys, len(both), len(sets), np.mean(told or stats.NAN), *stats.estimate(effects))
-            )
+        told = (ttest_1samp(sets, 0, axis=1).pvalue < ALPHA).mean() if len(sets) else stats.NAN
+        rows += [(*keys, len(effects), len(sets), told, *stats.estimate(effects))]
     columns = [*CASE, "seeds", "sets", "told_apart", *stats.JUDGED[:4]]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=columns).query("seeds > 0")
 
 
 def metrics(chosen: pd.DataFrame) -> pd.DataFrame:
     """Return the mean over seeds of what else was scored on the test set."""
-    rows: list[dict[str, Any]] = []
-    for (model, keep), here in chosen.groupby(CASE, sort=False):
-        for method, own in here.groupby("method", sort=False).metrics:
-            scored = pd.DataFrame([*filter(None, own)], dtype=float)
-            row = {"model": model, "keep": keep, "method": method, "seeds": len(scored)}
-            rows += [row | scored.mean().to_dict()] if len(scored) else []
-    return pd.DataFrame(rows, columns=None if rows else ["model", "keep", "method", "seeds"])
+    scored = chosen[chosen.metrics.astype(bool)].reset_index(drop=True)
+    numbers = scored[[*CASE, "method"]].join(pd.DataFrame([*scored.metrics], dtype=float))
+    by = numbers.groupby([*CASE, "method"], sort=False)
+    return by.size().to_frame("seeds").join(by.mean()).reset_index()
 
 
 def rules(tried: pd.DataFrame) -> pd.DataFrame:
@@ -306,7 +305,7 @@ def ranking_tables(
     """Return the tables of methods by name; predicted labels of the test images by config hash."""
     every, method = select_comparable(runs), ["model", "method"]
     table = select_compared(every)
-    tried = select_tuning(table)
+    tried = select_tuning(table[~table.reference])
     best = select_best(table, tried)
     chosen = select_complete(best)
     rest = every[~every.set_index(method).index.isin(chosen.set_index(method).index)]
