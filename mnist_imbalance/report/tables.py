@@ -21,7 +21,7 @@ BY_IMAGES = ", loss.normalize=count"
 NAME = ["model", "optimizer", "condition"]
 FAMILY = ["ground", "optimizer", "model"]
 SETTING = ["model", "budget", "optimizer", "rate", "steps", "keep"]
-ENDS = ("", "_low", "_high")
+SCORES, ENDS = ["rare", "frequent", "balanced"], ("", "_low", "_high")
 Labels = NDArray[np.integer[Any]]  # of the test set, (N,)
 
 MARKS = (0.5, 0.8, 0.95)  # of the loss
@@ -358,28 +358,28 @@ def headline_runs(every: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """Return the headline's runs in every `SETTING`: those of both budgets, and of a scheduler.
 
     Columns are config_hash, condition, seed, `SETTING`, and the test accuracies rare, frequent and
-    balanced. Steps are those of the imbalanced set; runs on all images are repeated for each keep.
+    balanced. Steps are those of the smallest set; runs on all images are repeated for each keep.
     """
-    (rare, frequent), labels = rare_and_frequent(runs), [*runs.filter(regex=r"^test \d+$")]
-    parts = []
-    for budget in BUDGETS:
-        own = select_budget(runs, budget)
-        kept = [str(k) if isinstance(k := c.get("data.keep"), list) else k for c in own.config]
-        found = {"rare": own[f"test {rare}"], "frequent": own[f"test {frequent}"], "keep": kept}
-        found |= {"balanced": own[labels].mean(axis=1), "budget": budget}
-        found |= {"rate": [config.get("optimizer.lr") for config in own.config]}
-        parts.append(own.assign(**found, steps=own.steps[own.condition == REFERENCE].max()))
-    table = ranking.select_comparable(every).assign(budget=TRAINED_OUT)
-    names = table.method.replace(ranking.PLAIN, REFERENCE).str.removeprefix("data/copies=")
-    names += table.setting.radd(", ").where(table.setting != "", "")
-    found = {"condition": names, "balanced": table.test, "config_hash": every.config_hash}
-    parts.append(table.assign(**found))
-    table = pd.concat([part for part in parts if len(part)] or parts)
-    table = table[["config_hash", "condition", "seed", *SETTING, "rare", "frequent", "balanced"]]
+    least = {"steps": lambda own: own.steps.min()}
+    parts = [select_budget(runs, budget).assign(budget=budget, **least) for budget in BUDGETS]
+    own = ranking.select_comparable(every).query("method != @ranking.AGAIN")
+    scheduled = every.loc[own.index].assign(budget=TRAINED_OUT)
+    table = pd.concat([*parts, scheduled], ignore_index=True)
+    methods = [", ".join(filter(None, ranking.method_of(name))) for name in table.condition]
+    names = pd.Series(methods, dtype=str).replace(ranking.PLAIN, REFERENCE)
+    table["condition"] = names.str.removeprefix("data/copies=")
+    table["rate"] = [config.get("optimizer.lr") for config in table.config]
+    keeps = [config.get("data.keep") for config in table.config]
+    table["keep"] = [str(keep) if isinstance(keep, list) else keep for keep in keeps]
+    scores = records.accuracies(table, "test")
+    table["balanced"] = scores.filter(regex=r"^\d+$").mean(axis=1)
+    for name, group in zip(SCORES, rare_and_frequent(table), strict=False):
+        table[name] = scores.get(group)
+    table = table[["config_hash", "condition", "seed", *SETTING, *SCORES]]
     table = table[table.condition.isin(HEADLINE)]
-    reduced, whole = table[table.condition != ORIGINAL], table[table.condition == ORIGINAL]
-    keeps = reduced[reduced.condition == REFERENCE][SETTING].drop_duplicates()
-    return pd.concat([reduced, whole.drop(columns="keep").merge(keeps)])
+    whole, setting = table.condition == ORIGINAL, table[table.condition == REFERENCE][SETTING]
+    repeated = table[whole].drop(columns="keep").merge(setting.drop_duplicates())
+    return pd.concat([table[~whole], repeated])
 
 
 def training_of(budget: str, optimizer: str, rate: float, steps: float) -> str:
@@ -395,27 +395,21 @@ def settings(headline: pd.DataFrame) -> pd.DataFrame:
     """
     rows, four = [], HEADLINE[:4]
     for keys, own in headline[headline.condition.isin(four)].groupby(SETTING, sort=False):
-        wide = own.pivot(index="seed", columns="condition").dropna()
+        wide = own.pivot(index="seed", columns="condition", values=SCORES).dropna()
         if len(wide) < 2 or {*own.condition} != {*four}:
             continue
-        model, *training, _ = keys
-        original, imbalanced, *copies = (wide["rare", name] for name in four)
-        frequent, balanced = (
-            wide[name, four[2]] - wide[name, four[3]] for name in ("frequent", "balanced")
-        )
-        lost = original - imbalanced
-        augmented, plain = (stats.fieller(own - imbalanced, lost)[1:] for own in copies)
-        row = model, training_of(*training), *keys[1:], not {TRAINED_OUT, "adam"}.isdisjoint(keys)
-        row = *row, len(wide), imbalanced.mean(), *estimate(lost)[1:], *plain, *augmented
-        row = *row, *estimate(copies[0] - copies[1])[1:], frequent.mean(), *estimate(balanced)[1:]
-        rows.append(row)
+        original, imbalanced, augmented, copied = (wide.xs(c, level=1, axis=1) for c in four)
+        added, lost, base = augmented - copied, (original - imbalanced).rare, imbalanced.rare
+        out = not {TRAINED_OUT, "adam"}.isdisjoint(keys)
+        row = keys[0], training_of(*keys[1:5]), *keys[1:], out, len(wide), base.mean()
+        row = *row, *estimate(lost)[1:], *stats.fieller(copied.rare - base, lost)[1:]
+        row = *row, *stats.fieller(augmented.rare - base, lost)[1:], *estimate(added.rare)[1:]
+        rows.append((*row, added.frequent.mean(), *estimate(added.balanced)[1:]))
     columns = ["model", "training", *SETTING[1:], "trained_out", "n", "plain"]
     columns += [name + end for name in ("lost", "copies", "augmented") for end in ENDS]
     columns += ["effect", "low", "high", "frequent", *("balanced" + end for end in ENDS)]
     table = pd.DataFrame(rows, columns=columns).sort_values("plain")
-    table = table.sort_values(
-        "keep", key=lambda kept: kept.map(str), ascending=False, kind="stable"
-    )
+    table = table.sort_values("keep", key=lambda own: own.map(str), ascending=False, kind="stable")
     return table.sort_values("model", key=sort_key, kind="stable", ignore_index=True)
 
 
@@ -424,16 +418,15 @@ def summary(found: pd.DataFrame) -> pd.DataFrame:
 
     Settings share seeds and images, so these describe the settings here and no sample of others.
     """
-    known = found[found.high > found.low]
-    out = known.trained_out.astype(bool)
-    parts = {"all": known, "unfinished": known[~out], "trained out": known[out]}
-    for keep, own in known[out].groupby("keep", sort=False):
+    known, rows = found[found.high > found.low], []
+    out = known[known.trained_out.astype(bool)]
+    parts = {"all": known, "unfinished": known.drop(out.index), "trained out": out}
+    for keep, own in out.groupby("keep", sort=False):
         parts[f"trained out, {keep_title(keep)}"] = own
-    rows = [
-        (name, len(own), *stats.combine(own), (own.low > 0).sum(), (own.high < 0).sum())
-        for name, own in parts.items()
-        if len(own) > 1
-    ]
+    for name, own in parts.items():
+        if len(own) > 1:
+            clear = (own.low > 0).sum(), (own.high < 0).sum()
+            rows.append((name, len(own), *stats.combine(own), *clear))
     columns = ["settings", "n", "mean", "low", "high", "tau", "positive", "negative"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -453,17 +446,14 @@ def restored_curves(every: pd.DataFrame, headline: pd.DataFrame) -> pd.DataFrame
         if not {ORIGINAL, REFERENCE} <= {*own.condition}:
             continue
         wide = wide.interpolate("index", limit_area="inside").loc[wide[ORIGINAL].dropna().index]
-        wide[("step", 0)] = wide.index
-        wide = wide.groupby(2 * np.log2(wide.index / wide.index[0]) // 1).mean()
-        lost = wide[ORIGINAL] - wide[REFERENCE]
-        for condition in [name for name in HEADLINE[2:] if name in wide]:
-            gained = wide[condition] - wide[REFERENCE]
-            for step in wide.index:
-                at = pd.DataFrame({"gained": gained.loc[step], "lost": lost.loc[step]}).dropna()
-                found = stats.fieller(at.gained, at.lost)
-                rows.append(
-                    (keys[0], training_of(*keys[1:5]), condition, wide["step"].loc[step, 0], *found)
-                )
+        by_seed = wide.stack("seed").reset_index()
+        window = 2 * np.log2(by_seed.step / by_seed.step.min()) // 1
+        for _, at in by_seed.groupby([window, "seed"]).mean().groupby(level=0):
+            for condition in [name for name in HEADLINE[2:] if name in at]:
+                seeds = at[["step", condition, ORIGINAL, REFERENCE]].dropna()
+                base = seeds[REFERENCE]
+                found = stats.fieller(seeds[condition] - base, seeds[ORIGINAL] - base)
+                rows.append((keys[0], training_of(*keys[1:5]), condition, at.step.mean(), *found))
     columns = ["model", "training", "condition", "step", *Estimate._fields]
     return pd.DataFrame(rows, columns=columns)
 
