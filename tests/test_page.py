@@ -64,7 +64,7 @@ def test_figures_are_legible_in_both_schemes_and_hover_tells_the_numbers(page: P
     assert abs(brightness(page, ".plot text") - after) > 100
     for mark, facts in {
         "#figure_1 svg [aria-label]": ("true label: 0", "predicted label: 0", "images: 4696 of"),
-        "#restored svg [aria-label]": ("model: LSTM", "remedy: ", "n: ", "95 % interval: "),
+        "#restored_steps svg [aria-label]": ("model: LSTM", "step: ", "n: ", "95 % interval: "),
         "#figure_5 svg [aria-label]": ("label: labels 0–4", "weight: 1\n", "test accuracy: "),
         "#claims-list [data-tip]": ("n: ", "section: ", "corrected: ", "what the effect is: "),
         "#matrix rect": ("fraction: ",),

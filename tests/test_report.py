@@ -243,19 +243,13 @@ def test_models_have_panels_and_colours_alike_in_every_figure() -> None:
     )
 
 
-def test_an_interval_that_does_not_end_is_cut_and_marked() -> None:
-    names = ["model", "optimizer", "ground", "condition", "remedy", "n", "fraction", "low", "high"]
-    rows = [
-        ("lstm", "sgd", "equal steps", "noise_100", "noise", 3, 0.4, -math.inf, math.inf),
-        ("cnn", "adam", "equal steps", "noise_100", "noise", 1, 0.5, math.nan, math.nan),
-        ("cnn", "sgd", "equal steps", "weighted", "weight", 0, math.nan, math.nan, math.nan),
-    ]
-    figure = figures.draw_restored(pd.DataFrame(rows, columns=names))
-    first, second = marks(figure)
-    assert "restored: 0.40; 95 % interval: −∞ to ∞" in first
-    assert "restored: 0.50; 95 % interval: none" in second
-    shown = svg(figure)
-    arrows = re.findall(r'transform="translate\((\d+)[^"]*"[^>]*?d="M-?\d[^"]*L[^"]*Z"', shown)
-    assert len(arrows) == 2
-    assert all(f">{text}<" in shown for text in ("SGD, equal steps", "noise", "½", "original"))
-    assert ">weight<" not in shown
+def test_a_fraction_of_an_uncertain_loss_is_not_drawn() -> None:
+    rows = estimates(model=["lstm", "cnn", "lstm_no_relu"], training=["SGD at 1, 9 steps"] * 3)
+    rows = rows.assign(condition="duplicated_100", step=9)
+    rows.loc[1, "low"] = -math.inf
+    drawn = figures.draw_restored_steps(rows)
+    first, second = marks(drawn)
+    assert first.startswith("model: LSTM; ") and second.startswith("model: LSTM without ReLU; ")
+    assert "training: SGD at 1, 9 steps; condition: ten plain copies; step: 9; n: 3; " in first
+    assert "restored: 50 %; 95 % interval: 40 % to 60 %" in first
+    assert ">SGD at 1<" in svg(drawn)

@@ -12,11 +12,9 @@ import pandas as pd
 import vl_convert
 
 from mnist_imbalance.report.claims import CONDITIONS, margin_of
-from mnist_imbalance.report.tables import REMEDIES
 from mnist_imbalance.report.words import file_name, group, keep_title, method, sort_key, title
 
 Figure = alt.FacetChart
-Limits = tuple[float, float] | None
 Layout = tuple[str, int, int]  # the column that names the panels, panels in a row, width of one
 alt.data_transformers.disable_max_rows()
 
@@ -31,8 +29,17 @@ COLORS |= {"more often": "#c0392b", "less often": "#1f6fbf"}
 SPARE = ["#c25100", "#1f78b4", "#7b9e2f", "#b0447c", "#3f9aa8", "#b08968"]  # of others
 READABLE = {"model": title, "optimizer": title, "condition": title, "label": group, "group": group}
 READABLE |= {"method": method, "setting": title}
-FACTS = ["model", "optimizer", "ground", "panel", "condition", "remedy", "method", "setting"]
-FACTS += ["label", "weight", "step", "true label", "predicted label", "images", "n"]  # of a mark
+FACTS = ["model", "optimizer", "ground", "panel", "training", "condition", "method"]
+FACTS += [
+    "setting",
+    "label",
+    "weight",
+    "step",
+    "true label",
+    "predicted label",
+    "images",
+    "n",
+]  # of a mark
 ACCURACY = "test accuracy"
 LINES = "split(datum.label, '; ')"  # of a panel's name
 HOVER = alt.Description("hover:N")
@@ -70,7 +77,7 @@ def add_descriptions(rows: pd.DataFrame, quantity: str, form: str = ".1%") -> pd
     """Return rows with names for a reader, and ``hover``: the facts of a mark, one per line."""
 
     def number(estimate: float) -> str:
-        return format(estimate, form).replace("-", "−").replace("%", " %").replace("inf", "∞")
+        return format(estimate, form).replace("-", "−").replace("%", " %")
 
     rows = rows.assign(**{name: rows[name].map(f) for name, f in READABLE.items() if name in rows})
     rows[quantity] = rows["mean"].map(number)
@@ -109,19 +116,9 @@ def line_panels(
 
 
 def interval_panels(
-    rows: pd.DataFrame,
-    y: str,
-    axis: alt.Axis,
-    line: str,
-    layout: Layout,
-    limits: Limits = None,
-    over: bool = False,
+    rows: pd.DataFrame, y: str, axis: alt.Axis, line: str, layout: Layout, over: bool = False
 ) -> Figure:
-    """Return points with intervals, by ``line`` within ``y`` unless over each other.
-
-    An arrow is beyond the limits.
-    """
-    scale = alt.Scale(domain=limits, nice=False, clamp=True) if limits else alt.Scale(zero=False)
+    """Return points with intervals, coloured ``line``, side by side within ``y`` or over it."""
     grid = alt.Axis(grid=True, tickBand="extent")
     names = alt.Y(f"{y}:N", sort=None, title=None, scale=alt.Scale(padding=0), axis=grid)
     base, height = alt.Chart().encode(names, color(rows, line)), 19
@@ -129,18 +126,11 @@ def interval_panels(
         lines = rows[line].unique().tolist()
         offset = alt.YOffset(f"{line}:N", sort=lines, scale=alt.Scale(padding=1))
         base, height = base.encode(offset), 10 + 9 * len(lines)
-    rule = base.mark_rule(strokeWidth=12 if over else 2, opacity=0.6).encode(
-        alt.X("low:Q"), alt.X2("high:Q")
-    )
-    point = base.mark_circle(aria=True).encode(alt.X("mean:Q", axis=axis, scale=scale), HOVER)
-    layers = [rule.transform_filter("isValid(datum.low)")]
-    layers += [point.transform_filter("isValid(datum.mean)")]
-    if limits:
-        left, right = alt.datum.low < limits[0], alt.datum.high > limits[1]
-        for end, shape, beyond in (("low", "left", left), ("high", "right", right)):
-            arrow = base.mark_point(shape=f"triangle-{shape}", filled=True, size=50, opacity=1)
-            layers.append(arrow.encode(alt.X(f"{end}:Q")).transform_filter(beyond))
-    return panels(layers, rows, layout, height * rows[y].nunique())
+    rule = base.mark_rule(strokeWidth=12 if over else 2, opacity=0.6)
+    rule = rule.encode(alt.X("low:Q"), alt.X2("high:Q")).transform_filter("isValid(datum.low)")
+    x = alt.X("mean:Q", axis=axis, scale=alt.Scale(zero=False))
+    point = base.mark_circle(aria=True).encode(x, HOVER).transform_filter("isValid(datum.mean)")
+    return panels([rule, point], rows, layout, height * rows[y].nunique())
 
 
 def draw_cells(rows: pd.DataFrame, quantity: str, dark: float) -> Figure:
@@ -233,20 +223,6 @@ def draw_restored_steps(curves: pd.DataFrame) -> Figure:
     return line_panels(rows, x, "fraction restored", "condition", ("panel", 3, 220), 200)
 
 
-def draw_restored(restored: pd.DataFrame) -> Figure:
-    """Draw the fraction of the loss that each remedy restores, the remedies in their order."""
-    order = [*REMEDIES].index
-    known = restored.sort_values("condition", key=lambda names: names.map(order), kind="stable")
-    rows = add_descriptions(known.rename(columns={"fraction": "mean"}), "restored", ".2f")
-    rows = rows.assign(panel=rows.optimizer + ", " + rows.ground, low=rows.low.clip(-9))
-    rows["high"] = rows.high.clip(upper=9)  # JSON has no infinity
-    least, most = rows["mean"].min() - 0.1, rows["mean"].max() + 0.1
-    marks = "{'0': ['0', 'imbalanced'], '0.5': '½', '1': ['1', 'original']}[datum.value]"
-    axis = alt.Axis(values=[0, 0.5, 1], labelExpr=marks, gridWidth=1.5, title="fraction restored")
-    limits = max(-1, min(-0.25, least)), min(2, max(1.25, most))
-    return interval_panels(rows, "remedy", axis, "model", ("panel", 2, 280), limits)
-
-
 def draw_ranked(ranked: pd.DataFrame) -> Figure:
     """Draw the methods' distances to plain; those that may be the best are shaded."""
     by = ranked["mean"].where(ranked.method == "plain").groupby([ranked.model, ranked.keep])
@@ -272,7 +248,6 @@ def draw_ranked(ranked: pd.DataFrame) -> Figure:
 
 def draw(tables: Mapping[str, pd.DataFrame]) -> dict[str, Figure]:
     """Return all figures by name, but for those without rows."""
-    restored = tables["restored"].query("n > 0 and condition not in ['original', 'imbalanced']")
     sweep = tables["weight_sweep"].query("normalize == 'weight_sum'")
     sweep = sweep[sweep.groupby(["model", "optimizer"]).weight.transform("nunique") > 2]
     table = tables["table_1"].query("model == 'lstm'")
@@ -282,7 +257,6 @@ def draw(tables: Mapping[str, pd.DataFrame]) -> dict[str, Figure]:
     conditions = conditions[conditions.condition.isin(CONDITIONS)]
     confusion = tables["confusion"].eval("mean = count / total")
     figures: dict[str, tuple[pd.DataFrame, Callable[[pd.DataFrame], Figure]]] = {
-        "restored": (restored.query("ground == 'equal steps'"), draw_restored),
         "restored_steps": (tables["restored_curves"], draw_restored_steps),
         "figure_3": (tables["samples"], draw_samples),
         "published": (one, partial(draw_models, published=published, over=True)),

@@ -453,7 +453,9 @@ def restored_curves(every: pd.DataFrame, headline: pd.DataFrame) -> pd.DataFrame
                 seeds = at[["step", condition, ORIGINAL, REFERENCE]].dropna()
                 base = seeds[REFERENCE]
                 found = stats.fieller(seeds[condition] - base, seeds[ORIGINAL] - base)
-                rows.append((keys[0], training_of(*keys[1:5]), condition, at.step.mean(), *found))
+                rows.append(
+                    (keys[0], training_of(*keys[1:5]), condition, round(at.step.mean()), *found)
+                )
     columns = ["model", "training", "condition", "step", *Estimate._fields]
     return pd.DataFrame(rows, columns=columns)
 
