@@ -20,6 +20,11 @@ function describe(event) {
 for (const kind of ["pointermove", "pointerdown", "focusin"]) addEventListener(kind, describe);
 addEventListener("scroll", ({ target }) => { if (!target.closest?.("nav")) byId("tip").style.visibility = "hidden"; }, true);
 
+// a number and its % in one line
+for (const texts = document.createTreeWalker(document.querySelector("main"), NodeFilter.SHOW_TEXT); texts.nextNode();) {
+  if (/\d %/.test(texts.currentNode.data)) texts.currentNode.data = texts.currentNode.data.replace(/(\d) %/g, "$1\u00a0%");
+}
+
 const links = new Map($("nav a").map((link) => [link.hash.slice(1), link]));
 const seen = new IntersectionObserver((entries) => {
   for (const { target, isIntersecting } of entries) {

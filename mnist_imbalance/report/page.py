@@ -96,9 +96,6 @@ def page(text: str, drawn: dict[str, str], explored: dict[str, Any]) -> str:
     body = body.replace("<table>", '<div class="scroll" tabindex="0"><table>')
     body = body.replace("</table>", "</table></div>")
     body = re.sub(r"<!-- (\w+) -->", lambda figure: drawn[figure[1]], body)
-    legible = r'<svg style="min-width: calc(.75px * \2)"\1'  # where the page is narrow
-    body = re.sub(r'<svg( [^>]*?width="([\d.]+))', legible, body)
-    body = re.sub(r"(?<=\d) (?=%[^<>]*<)", "\N{NO-BREAK SPACE}", body)  # but in no attribute
     _, name, intro, *parts = re.split("<h[12]>(.*)</h[12]>", body)
     sections = [
         (re.sub(r"\W+", "-", heading.lower()).strip("-"), heading, content)

@@ -37,11 +37,10 @@ def part_title(part: str) -> str:
     key, _, value = part.rpartition("=")
     if part in TITLES or "." not in key:  # a choice
         return TITLES.get(part) or TITLES.get(value) or value.replace("_", " ")
-    if key == "data.keep":
-        return keep_title(value)
     settings, last = NAMES["settings"], key.rpartition(".")[2]
     said = settings.get(key) or settings.get(last) or last.replace("_", " ")
-    return {"True": said, "False": f"no {said}", "None": f"no {said}"}.get(value, f"{said} {value}")
+    said = {"True": said, "False": f"no {said}", "None": f"no {said}"}.get(value, f"{said} {value}")
+    return keep_title(value) if key == "data.keep" else said
 
 
 def title(name: object) -> str:
@@ -151,10 +150,10 @@ def tidy(markdown: str) -> str:
 def render(template: str, **context: Any) -> str:
     """Fill a template of this folder; in Markdown every value is escaped by `plain`."""
     markdown = template.endswith(".md.j2")
-    blocks: dict[str, Any] = dict.fromkeys(("lstrip_blocks", "trim_blocks"), markdown)
-    loader, finalize = PackageLoader("mnist_imbalance.report", "."), plain if markdown else None
-    environment = Environment(loader=loader, finalize=finalize, autoescape=True, **blocks)
-    environment.undefined = StrictUndefined
+    escaping = {"finalize": plain, "lstrip_blocks": True, "trim_blocks": True}
+    options: dict[str, Any] = escaping if markdown else {}
+    loader = PackageLoader("mnist_imbalance.report", ".")
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, **options)
     filters = (bullets, counted, file_name, fraction, group, header, interval, keep_title, method)
     environment.filters |= {f.__name__: f for f in (*filters, number, percent, pivot, span, title)}
     environment.filters["rows"] = methodcaller("to_dict", "records")
