@@ -121,8 +121,8 @@ def test_numbers_and_names_as_a_reader_writes_them() -> None:
     assert words.fraction({"fraction": math.nan}) == "unknown"
     names = ["weighted, loss.minority_weight=3, loss.normalize=count", "data.keep=[0.1, 0.2, 1.0]"]
     names += ["posthoc=crt, posthoc.smoothing=0.1", "root_weighted, mix.even=True, mix.new_key=3"]
-    said = ["weight 3, divided by images", "10 to 20 % kept", "cRT with smoothing 0.1"]
-    assert [*map(words.title, names)] == [*said, "root weighted, even, new key 3"]
+    titled = ["weight 3, divided by images", "10 to 20 % kept", "cRT with smoothing 0.1"]
+    assert [*map(words.title, names)] == [*titled, "root weighted, even, new key 3"]
     names = ["weighted", "mine", "imbalanced", "weighted, loss.minority_weight=10", "original"]
     sorted_names = pd.Series(names, name="condition").sort_values(key=words.sort_key).tolist()
     assert sorted_names == ["original", "imbalanced", "weighted", names[3], "mine"]
