@@ -286,11 +286,11 @@ def test_chances_are_those_of_dunnett() -> None:
 @pytest.mark.parametrize("spread", [np.ones(22), np.linspace(1, 3, 22), np.linspace(3, 1, 22)])
 def test_equal_methods_are_rarely_told_apart(n: int, spread: np.ndarray) -> None:
     random, wrong = np.random.default_rng(n), []
-    for _ in range(1000):
+    for _ in range(400):
         logs = 3 + random.normal(size=(n, 1)) / 5 + spread * random.normal(size=(n, 22)) / 20
         own = ranking.compare(pd.DataFrame(1 - np.exp(-logs)).rename(columns={0: "plain"}))
         wrong.append([~own.best.iloc[0], ~own.best.iloc[-1], (own.low > 0).any()])
-    assert (np.sum(wrong, axis=0) <= binom.ppf(0.999, 1000, [0.06, 0.06, 0.05])).all()
+    assert (np.sum(wrong, axis=0) <= binom.ppf(0.999, 400, [0.06, 0.06, 0.05])).all()
 
 
 def test_ranks_are_resampled_over_seeds_and_images() -> None:
@@ -311,6 +311,19 @@ def test_plain_in_another_order_is_told_apart_by_sets_of_five() -> None:
     [row] = ranking.ranking_tables(pd.DataFrame(rows), {}, NO_LABELS)["a_a"].to_dict("records")
     assert (row["seeds"], row["sets"], row["told_apart"]) == (6, 6, pytest.approx(1 / 6))
     assert row["effect"] == pytest.approx(-0.14 / 6)
+
+
+def test_costs_count_the_training_that_was_taken_over() -> None:
+    own, second = SCHEDULE | {"data.keep": 0.1}, {"posthoc.steps": 1000}
+    took = {"imbalanced": (30, 20, 90), "posthoc=crt": (50, 2, 3)}
+    rows = [
+        method_run(name, 0.1, n, 0.7, seconds=s, config=own | (second if "crt" in name else {}))
+        for name, seconds in took.items()
+        for n, s in enumerate(seconds)
+    ]
+    found = ranking.ranking_tables(pd.DataFrame(rows), {}, NO_LABELS)["ranked"].set_index("method")
+    assert found.cost_seconds.to_dict() == {"plain": 20, "posthoc=crt": 22}
+    assert found.cost_steps.to_dict() == {"plain": 11650, "posthoc=crt": 12650}
 
 
 @pytest.mark.usefixtures("kept_in_memory")

@@ -226,7 +226,7 @@ def draw_restored_steps(curves: pd.DataFrame) -> Figure:
 def draw_ranked(ranked: pd.DataFrame) -> Figure:
     """Draw the methods' distances to plain; those that may be the best are shaded."""
     by = ranked["mean"].where(ranked.method == "plain").groupby([ranked.model, ranked.keep])
-    known = ranked.effect.fillna(ranked["mean"] - by.transform("max"))  # of plain and original
+    known = ranked.effect.fillna(ranked["mean"] - by.transform("max"))  # of plain and for reference
     rows = ranked.assign(mean=known, margin=ranked.model.map(margin_of), n=ranked.seeds)
     rows = rows.assign(**(100 * rows[["mean", "low", "high", "margin"]])).dropna(subset="mean")
     rows = add_descriptions(rows, "points above plain", "+.2f")
@@ -234,13 +234,10 @@ def draw_ranked(ranked: pd.DataFrame) -> Figure:
     axis = alt.Axis(title="points above the plain loss", tickCount=5)
     drawn = interval_panels(rows, "method", axis, "model", ("panel", 2, 280))
     shade = alt.condition("datum.best", alt.value(0.12), alt.value(0))
-    best = (
-        alt.Chart()
-        .mark_rect()
-        .encode(alt.Y("method:N", sort=None), color(rows, "model"), opacity=shade)
-    )
-    band = alt.Chart().mark_rect(color=GREY, opacity=0.1).transform_calculate(less="-datum.margin")
-    margin = band.encode(alt.X("mean(less):Q"), alt.X2("mean(margin):Q"))
+    area, line = alt.Chart().mark_rect(), alt.Y("method:N", sort=None)
+    best = area.encode(line, color(rows, "model"), opacity=shade)
+    band = area.transform_calculate(less="-datum.margin").encode(color=alt.value(GREY))
+    margin = band.encode(alt.X("mean(less):Q"), alt.X2("mean(margin):Q"), opacity=alt.value(0.1))
     drawn.spec.layer[:0] = [best, margin]  # the first has all methods, in their order
     independent: Figure = drawn.resolve_scale(x="independent", y="independent")
     return independent

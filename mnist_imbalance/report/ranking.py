@@ -5,7 +5,6 @@ The rules are those of ``docs/protocol_methods.md``.
 
 import re
 from collections.abc import Mapping
-from functools import cache
 from itertools import combinations
 from typing import Any
 
@@ -150,13 +149,6 @@ def chance(t: Any, others: int, df: float, sides: int) -> Any:
     return abs((1 - (within**others * weights).sum(axis=(-1, -2))).round(9))
 
 
-@cache
-def limit(others: int, df: float, sides: int) -> float:
-    """Return how many standard errors of a difference have a chance of 5 %, see `chance`."""
-    found: float = optimize.brentq(lambda t: chance(t, others, df, sides) - ALPHA, 0, 1e4)
-    return found
-
-
 def compare(scores: pd.DataFrame) -> pd.DataFrame:
     """Compare accuracies, (seeds, methods), with the best of the others and with plain.
 
@@ -174,7 +166,9 @@ def compare(scores: pd.DataFrame) -> pd.DataFrame:
     own = np.maximum(own, own.mean())
     error, others = np.sqrt(np.add.outer(own, own) / seeds), methods - 1
     df, same = others * (seeds - 1), np.eye(methods, dtype=bool)
-    one, two = (limit(others, df, sides) for sides in (1, 2))
+    one, two = (
+        optimize.brentq(lambda t, n=n: chance(t, others, df, n) - ALPHA, 0, 1e4) for n in (1, 2)
+    )
     above = np.where(same, np.inf, np.subtract.outer(mean, mean))
     ahead, high = above.min(axis=1), (above + one * error).min(axis=1).clip(min=0)
     low = np.where(high > 0, above - one * error, np.inf).min(axis=1)  # of those that may be best
@@ -217,8 +211,8 @@ def rank(
 ) -> pd.DataFrame:
     """Rank methods by balanced test accuracy, and compare them with the best and with plain.
 
-    ``cost_seconds`` is the median over CPUs, which did other things, too. A run that took less than
-    each training of the method that it adjusts took its own from there: their median is added.
+    ``cost_seconds`` is of the quickest run on a CPU, for other work there only adds. One quicker
+    than every training of the method that it adjusts took one of these, so the quickest is added.
     """
     counts, parts = tried.groupby(["model", "method"]).setting.nunique(), [pd.DataFrame()]
     for (model, _), here in chosen.groupby(CASE, sort=False):
@@ -228,11 +222,10 @@ def rank(
         table = table.join([by[["rare", "frequent"]].mean(), scored])
         table[RANKED[9:13]] = [[*stats.estimate(own)] for _, own in by.test]
         table["tried"] = [counts.get((model, method), 1) for method in table.index]
-        for method, own in by.seconds:
+        for method, took in by.seconds.min().items():
             parent = (method.partition("posthoc=")[0] or PLAIN).removesuffix(", ")
-            training = here.seconds[here.method == (parent if "posthoc=" in method else method)]
-            took = own + training.median() * (own < training.min())
-            table.loc[method, "cost_seconds"] = took.median()
+            least = here.seconds[here.method == parent].min() if "posthoc=" in method else 0
+            table.loc[method, "cost_seconds"] = took + least * (took < least)
         wide = here[~here.reference].pivot(index="seed", columns="method")
         if min(wide.test.shape) > 1:
             table = table.join(compare(wide.test))
