@@ -239,13 +239,10 @@ def test_models_have_panels_and_colours_alike_in_every_figure() -> None:
     )
 
 
-def test_a_fraction_of_an_uncertain_loss_is_not_drawn() -> None:
-    rows = estimates(model=["lstm", "cnn", "lstm_no_relu"], training=["SGD at 1, 9 steps"] * 3)
-    rows = rows.assign(condition="duplicated_100", step=9)
-    rows.loc[1, "low"] = -math.inf
-    drawn = figures.draw_restored_steps(rows)
-    first, second = marks(drawn)
-    assert first.startswith("model: LSTM; ") and second.startswith("model: LSTM without ReLU; ")
-    assert "training: SGD at 1, 9 steps; condition: ten plain copies; step: 9; n: 3; " in first
-    assert "restored: 50 %; 95 % interval: 40 % to 60 %" in first
-    assert ">SGD at 1<" in svg(drawn)
+@pytest.mark.usefixtures("kept_in_memory")
+def test_what_has_no_rows_is_not_drawn() -> None:
+    known = known_of(made())  # at equal steps alone, and no record tells its rate
+    shown = {"confusion": tables.confusion(known["runs"]), "samples": pd.DataFrame()}
+    drawn = figures.draw(known["tables"] | shown)
+    assert "learning_sgd" in drawn
+    assert not {"confusion", "restored_steps", "figure_3"} & {*drawn}

@@ -29,18 +29,9 @@ COLORS |= {"more often": "#c0392b", "less often": "#1f6fbf"}
 SPARE = ["#c25100", "#1f78b4", "#7b9e2f", "#b0447c", "#3f9aa8", "#b08968"]  # of others
 READABLE = {"model": title, "optimizer": title, "condition": title, "label": group, "group": group}
 READABLE |= {"method": method, "setting": title}
-FACTS = ["model", "optimizer", "ground", "panel", "training", "condition", "method"]
-FACTS += [
-    "setting",
-    "label",
-    "weight",
-    "step",
-    "true label",
-    "predicted label",
-    "images",
-    "n",
-]  # of a mark
-ACCURACY = "test accuracy"
+FACTS = ["model", "optimizer", "panel", "training", "condition", "method", "setting"]  # of a mark
+FACTS += ["label", "weight", "step", "true label", "predicted label", "images", "n"]
+ACCURACY, CELL = "test accuracy", ["model", "optimizer", "true label", "predicted label"]
 LINES = "split(datum.label, '; ')"  # of a panel's name
 HOVER = alt.Description("hover:N")
 GREY_TEXT = {"labelColor": GREY, "labelFontSize": 12}
@@ -157,17 +148,11 @@ def draw_confusion_matrices(confusion: pd.DataFrame) -> Figure:
     return draw_cells(rows.assign(text=(100 * rows["mean"]).map("{:.0f}".format)), "fraction", 0.5)
 
 
-def draw_confusion_change(confusion: pd.DataFrame) -> Figure:
+def draw_confusion_change(change: pd.DataFrame) -> Figure:
     """Draw by how many points of the true label the imbalance changes each cell."""
-    cells = confusion.set_index(["model", "optimizer", "true label", "predicted label"])
-    change = (
-        cells[cells.condition == "imbalanced"]["mean"]
-        - cells[cells.condition == "original"]["mean"]
-    )
-    rows = change.dropna().reset_index()
-    shade = np.where(rows["mean"] > 0, "more often", "less often")
-    text = (100 * rows["mean"]).map("{:+.0f}".format).str.replace("-", "−")
-    return draw_cells(rows.assign(shade=shade, text=text), "change", 0.1)
+    shade = np.where(change["mean"] > 0, "more often", "less often")
+    text = (100 * change["mean"]).map("{:+.0f}".format).str.replace("-", "−")
+    return draw_cells(change.assign(shade=shade, text=text), "change", 0.1)
 
 
 def draw_samples(samples: pd.DataFrame) -> Figure:
@@ -211,10 +196,9 @@ def draw_curves(by_step: pd.DataFrame) -> Figure:
 
 
 def draw_restored_steps(curves: pd.DataFrame) -> Figure:
-    """Draw the fraction restored over optimizer steps, where there was certainly a loss."""
-    rows = curves[np.isfinite(curves.low)]
-    family = rows.model.str.partition("_")[0]  # a model and its variants
-    rows = rows.loc[family.rename("model").sort_values(key=sort_key, kind="stable").index]
+    """Draw the fraction restored over optimizer steps."""
+    family = curves.model.str.partition("_")[0].rename("model")  # a model and its variants
+    rows = curves.loc[family.sort_values(key=sort_key, kind="stable").index]
     rows = add_descriptions(rows, "restored", ".0%")
     rows["panel"] = rows.model + "; " + rows.training.str.split(",").str[0]
     rows[["low", "high"]] = rows[["low", "high"]].clip(-0.25, 1.5)
@@ -252,16 +236,20 @@ def draw(tables: Mapping[str, pd.DataFrame]) -> dict[str, Figure]:
     one = one[~one.label.str.isdigit()].assign(low=one.low_one, high=one.high_one)
     conditions = tables["all_conditions"]
     conditions = conditions[conditions.condition.isin(CONDITIONS)]
-    confusion = tables["confusion"].eval("mean = count / total")
+    confusion, curves = tables["confusion"].eval("mean = count / total"), tables["restored_curves"]
+    by_cell = confusion.set_index([*CELL, "condition"])["mean"].unstack(sort=False)
+    by_cell = by_cell.reindex(columns=["imbalanced", "original"]).dropna()
+    change = (by_cell["imbalanced"] - by_cell["original"]).reset_index(name="mean")
+    certain = curves[np.isfinite(curves.low.astype(float))]  # that anything was lost
     figures: dict[str, tuple[pd.DataFrame, Callable[[pd.DataFrame], Figure]]] = {
-        "restored_steps": (tables["restored_curves"], draw_restored_steps),
+        "restored_steps": (certain, draw_restored_steps),
         "figure_3": (tables["samples"], draw_samples),
         "published": (one, partial(draw_models, published=published, over=True)),
         "ranking": (tables["ranked"], draw_ranked),
     }
     for name, table, make in (
         ("learning", tables["learning_curves"], draw_curves),
-        ("confusion", confusion, draw_confusion_change),
+        ("confusion", change, draw_confusion_change),
         ("figure_1", confusion.query("condition == 'original'"), draw_confusion_matrices),
         ("figure_2", confusion.query("condition == 'imbalanced'"), draw_confusion_matrices),
         ("figure_4", sweep, partial(draw_over_weight, by_label=True)),
