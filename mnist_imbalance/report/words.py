@@ -44,11 +44,12 @@ def part_title(part: str) -> str:
 
 
 def title(name: object) -> str:
-    """Return what a reader calls a model, an optimizer, a condition, a method or a setting."""
+    """Return what a reader calls a model, a condition, a method, a setting, or two of them."""
     named = str(name)
     for phrase, said in NAMES["phrases"].items():
         named = re.sub(phrase, said, named)
-    return ", ".join(map(part_title, re.split(r", (?![^\[]*\])", named)))  # but within a list
+    part = r"[^\s,−][^,−]*?(\[.*?\])?(?=, | − |$)"  # a list is one
+    return re.sub(part, lambda found: part_title(found[0]), named)
 
 
 def method(name: str) -> str:
