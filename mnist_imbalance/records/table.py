@@ -94,7 +94,7 @@ def kept(runs: pandas.DataFrame, columns: Iterable[str] = KEPT) -> pandas.DataFr
         row["epochs_csv"] = metrics.read_text("utf-8") if metrics.exists() else None
         rows.append({"config_hash": run.config_hash, **row})
     found = pandas.DataFrame(rows, columns=["config_hash", *columns])
-    return runs[["config_hash"]].merge(found)
+    return runs[["config_hash"]].merge(found.drop_duplicates("config_hash"))
 
 
 def epochs(runs: pandas.DataFrame) -> pandas.DataFrame:

@@ -96,10 +96,11 @@ def page(text: str, drawn: dict[str, str], explored: dict[str, Any]) -> str:
     body = body.replace("<table>", '<div class="scroll" tabindex="0"><table>')
     body = body.replace("</table>", "</table></div>")
     body = re.sub(r"<!-- (\w+) -->", lambda figure: drawn[figure[1]], body)
-    _, name, intro, *parts = re.split("<h[12]>(.*)</h[12]>", body)
+    # a heading may end with its name in the navigation, as a comment
+    _, name, _, intro, *parts = re.split("<h[12]>(.*?)(?: <!-- in short: (.*) -->)?</h[12]>", body)
     sections = [
-        (re.sub(r"\W+", "-", heading.lower()).strip("-"), heading, content)
-        for heading, content in zip(parts[::2], parts[1::2], strict=True)
+        (re.sub(r"\W+", "-", (short or heading).lower()), short or heading, heading, text)
+        for heading, short, text in zip(parts[::3], parts[1::3], parts[2::3], strict=True)
     ]
     data = json.dumps(explored, separators=(",", ":")).replace("<", r"\u003c")
     return render("page.html.j2", title=name, intro=intro, sections=sections, data=data)
@@ -118,14 +119,13 @@ def contents(runs: pd.DataFrame, damaged: list[str], overrides: Iterable[str]) -
     shown = {"confusion": tables.confusion(runs)}
     shown["samples"] = samples(runs, images, copies) if images else pd.DataFrame()
     drawn = {name: figures.svg(figure) for name, figure in figures.draw(tidy | shown).items()}
-    known: dict[str, Any] = {"tables": tidy, "runs": runs, "damaged": damaged}
+    known: dict[str, Any] = {"tables": tidy, "runs": runs, "records": len(every)}
+    known |= {"groups": tables.rare_and_frequent(runs), "damaged": damaged}
     known |= {"no_images": no_images, "figures": {name: f"<!-- {name} -->" for name in drawn}}
     text = render("report.md.j2", **known, blocks=BLOCKS)
     files = {"index.html": page(text, drawn, explore(runs, images, labels))}
     files["report.md"] = render("report.md.j2", **known)
     files["finding.md"] = render("report.md.j2", **known, part="finding")
-    if len(tidy["ranked"]):
-        files["ranking.md"] = render("report.md.j2", **known, part="ranking")
     for name, table in tidy.items():
         files[f"tables/{name}.csv"] = table.to_csv(index=False, float_format="%.6g")
     return files | {f"figures/{name}.svg": content for name, content in drawn.items()}

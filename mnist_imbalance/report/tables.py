@@ -14,7 +14,7 @@ from mnist_imbalance.report.claims import Accuracies
 from mnist_imbalance.report.stats import UNDECIDED, Estimate, estimate, estimates, judge
 from mnist_imbalance.report.words import NAMES, WEIGHT, keep_title, sort_key, title
 
-TRAINED_OUT = "trained out"
+TRAINED_OUT = "trained further"
 STEPS, EPOCHS = BUDGETS = ("equal steps", "equal epochs")
 REFERENCE, ORIGINAL, ALL = "imbalanced", "original", "all"
 BY_IMAGES = ", loss.normalize=count"
@@ -420,9 +420,9 @@ def summary(found: pd.DataFrame) -> pd.DataFrame:
     """
     known, rows = found[found.high > found.low], []
     out = known[known.trained_out.astype(bool)]
-    parts = {"all": known, "unfinished": known.drop(out.index), "trained out": out}
+    parts = {"all": known, "unfinished": known.drop(out.index), TRAINED_OUT: out}
     for keep, own in out.groupby("keep", sort=False):
-        parts[f"trained out, {keep_title(keep)}"] = own
+        parts[f"{TRAINED_OUT}, {keep_title(keep)}"] = own
     for name, own in parts.items():
         if len(own) > 1:
             clear = (own.low > 0).sum(), (own.high < 0).sum()
