@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
-from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import DescrStatsW
 
@@ -118,19 +117,6 @@ def test_fieller_by_hand() -> None:
     assert np.isnan(ratio([1], [2])[2:] + ratio([], [])[1:]).all()
 
 
-def test_components_and_their_intervals_cover_what_was_planted() -> None:
-    """Also where a variance is 0, and at least as often as they say."""
-    random, planted = np.random.default_rng(1), np.array([0.0, 2.0, 1.0])
-    rows, columns, rest = (random.normal(size=(STUDIES, *own)) for own in ((3, 1), (1, 3), (3, 3)))
-    squares = planted[0] * rows + planted[1] * columns + planted[2] * rest
-    found = np.array([*map(stats.components, squares)])
-    covered = ((found[..., 1] <= planted**2) & (planted**2 <= found[..., 2])).mean(axis=0)
-    assert all(within(share, 0.95, 1) for share in covered[:2])
-    assert within(covered[2], 0.95, 0.95)
-    assert found[:, 1:, 0].mean(axis=0) == pytest.approx(planted[1:] ** 2, rel=0.1)
-    assert stats.components(np.ones((3, 3))).tolist() == [[0] * 3] * 3
-
-
 def test_effects_as_certain_as_each_other_are_combined_as_by_students_interval() -> None:
     effects = pd.DataFrame({"n": [5] * 3, "effect": [1.0, 2.0, 3.0]})
     half = 2.776445 * 0.5  # of each, with a variance of ¼, of which the true one is less
@@ -139,25 +125,6 @@ def test_effects_as_certain_as_each_other_are_combined_as_by_students_interval()
     *_, low, high, spread = stats.combine(effects.assign(effect=2, low=2 - half))
     wide = 4.302653 * 0.5 / math.sqrt(3)  # and no narrower where they happen to agree
     assert (low, high, spread) == pytest.approx((2 - wide, 2 + wide, 0), abs=1e-5)
-
-
-def right(*seeds: str) -> Any:
-    return np.array([list(seed) for seed in seeds]) == "1"
-
-
-def test_images_by_mcnemar_whose_seeds_count_as_one() -> None:
-    random = np.random.default_rng(1)
-    one, other = random.random((1, 300)) < 0.9, random.random((1, 300)) < 0.8
-    table = [[(one & other).sum(), (one & ~other).sum()], [(~one & other).sum(), 0]]
-    expected = mcnemar(table, exact=False, correction=False).pvalue
-    assert stats.paired_images(one, other) == pytest.approx((table[0][1], table[1][0], expected))
-    first, second = right("11110", "11111"), right("00110", "00010")
-    # an image's seeds: +2, +2, +1, 0, +1, so z = 6 / √(4 + 4 + 1 + 1)
-    result = stats.paired_images(first, second)
-    assert result == pytest.approx((4, 0, math.erfc(6 / math.sqrt(10) / math.sqrt(2))))
-    assert stats.paired_images(np.tile(first, (3, 1)), np.tile(second, (3, 1))) == pytest.approx(
-        result
-    )
 
 
 of_seeds = pytest.mark.parametrize("n", [5, 10])

@@ -56,10 +56,8 @@ def test_a_fraction_is_paired_by_seed(runs: pd.DataFrame) -> None:
     lost = pd.Series(AT_STEPS["original"]) - 0.62
     expected = fieller(pd.Series(AT_STEPS["duplicated_100"]) - 0.62, lost)
     assert (row.n, row.fraction, row.low, row.high) == pytest.approx(expected)
-    one = restored.loc[STEPS, "lstm", "noise_100"]
     uncertain = restored.loc[EPOCHS, "cnn", "original"]  # whether anything was lost
     assert (uncertain.low, uncertain.high) == (-math.inf, math.inf)
-    assert {uncertain["above_0.5"], one["above_0.5"], one.not_below_original} == {"undecided"}
 
 
 def compared_row(runs: pd.DataFrame, labels: Any) -> Any:
@@ -77,8 +75,6 @@ def test_a_comparison_is_over_seeds_and_over_images(
     assert (row.n, row.effect, row.low, row.high) == pytest.approx(estimate(effects))
     assert (row.verdict, row.margin, row.n_images) == ("holds", 0.01, 3)
     assert row.low_images < row.low < row.high < row.high_images
-    # of a label, images 850 to 939 are right with more seeds, and no image with fewer
-    assert (row.gained, row.lost) == (5 * 90, 0)
     for labels in (NO_LABELS, LABELS[::-1]):  # unknown, or others than the record's
         row = compared_row(runs, labels)
         assert (row.n, row.n_images) == (3, 0)
@@ -89,7 +85,6 @@ def test_a_comparison_is_over_seeds_and_over_images(
         monkeypatch.setattr(records, "predictions", lambda _, predicted=predicted: predicted)
         row = compared_row(runs, LABELS)
         assert row.n_images == n_images
-    assert row.gained == 5 * 68
     assert math.isnan(row.low_images)
 
 
@@ -98,9 +93,10 @@ def test_runs_that_are_in_no_comparison_say_why() -> None:
     other = [run("imbalanced", s, groups(0.1, 0.1), epochs=e) for s, e in ((0, 1), (1, 200))]
     other += [run("original", 0, groups(0, 0), config={"trainer.limit_train_batches": 0.1})]
     other += [run("weighted", 0, groups(0, 0), config={"data.note": 1})]
+    other += [run("imbalanced", 0, groups(0, 0), data_seed=9)]  # with other images
     other += [run("imbalanced", 0, groups(0, 0), config={"scheduler._target_": "cosine"})]
     found = assign_budgets(pd.concat([rows, pd.DataFrame(other)], ignore_index=True))
-    assert len(found) == len(rows) + 4  # one is of the methods
+    assert len(found) == len(rows) + 5  # one is of the methods
     pd.testing.assert_frame_equal(*map(tables.differences, (found, assign_budgets(rows))))
     assert tables.left_out(found)[["why", "condition", "seeds"]].to_numpy().tolist() == [
         ["trained on a part of the images", "original", "0"],
@@ -139,24 +135,6 @@ def test_groups_and_labels_are_those_of_the_records() -> None:
     assert all(
         table.empty for table in tables.all_tables(none, assign_budgets(none), NO_LABELS).values()
     )
-
-
-def crossed(*gone: tuple[int, int]) -> pd.DataFrame:
-    rare = 0.7 + np.random.default_rng(0).integers(-9, 9, (4, 4)) / 100
-    pairs = [pair for pair in product(range(4), repeat=2) if pair not in gone]
-    rows = [run("imbalanced", s, groups(rare[d, s], 0.9), data_seed=d) for d, s in pairs]
-    return assign_budgets(pd.DataFrame(rows))
-
-
-def test_the_spread_of_crossed_seeds_is_split() -> None:
-    found = tables.components(crossed())
-    assert found.component.tolist() == ["choice of images", "initial weights and order", "rest"]
-    assert found.share.sum() == pytest.approx(1)
-    assert set(found.n) == {16}
-    assert set(tables.components(crossed((3, 0))).n) == {9}  # the largest square of first seeds
-    assert tables.components(crossed((0, 1))).empty
-    shown = tables.select_budget(crossed(), EPOCHS)
-    assert (shown.seed == shown.data_seed).all()  # other images appear in no other table
 
 
 SCHEDULE = {"scheduler._target_": "cosine", "optimizer.lr": 0.03}
@@ -236,7 +214,7 @@ def test_settings_tell_copies_from_their_changes() -> None:
     effect = found[["n", "effect", "low", "high"]].to_numpy()
     assert effect == pytest.approx(np.array([estimate([0.01, 0.011, 0.012])] * 3))
     summary = tabulated["summary"].set_index("settings")
-    assert summary.positive.to_dict() == {"all": 3, "trained out": 2}
+    assert summary.positive.to_dict() == {"all": 3, tables.TRAINED_OUT: 2}
     curves = tabulated["restored_curves"]
     assert curves[["step", "n", "mean"]].to_numpy() == pytest.approx(
         np.array([[11650, 3, f] for f in (0.31, 0.2) * 2])

@@ -157,22 +157,6 @@ def combine(effects: pd.DataFrame) -> tuple[float, float, float, float]:
     return float(found.mean_effect_re), low, high, math.sqrt(max(found.tau2, 0))
 
 
-def components(square: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return variances between rows, between columns and of the rest, each with its interval.
-
-    They are those of the two-way analysis of variance, at least 0; the first two intervals are
-    Tukey's and Williams's (1962, Biometrika 49), the last that of chi-squared.
-    """
-    size, centred, ends = len(square), square - square.mean(), [1 - ONE_SIDED, ONE_SIDED]
-    few, many = size - 1, (size - 1) ** 2  # degrees of freedom
-    parts = [centred.mean(axis=axis, keepdims=True) for axis in (1, 0)]
-    rest = float(((centred - parts[0] - parts[1]) ** 2).sum())
-    noise = few * rest / many * np.array([1, *stats.f.ppf(ends, few, many)])
-    scale = size * np.array([few, *stats.chi2.ppf(ends, few)])
-    found = [(size * (part**2).sum() - noise) / scale for part in parts]
-    return np.maximum([*found, rest / np.array([many, *stats.chi2.ppf(ends, many)])], 0)
-
-
 def over_seeds_and_images(
     first: NDArray[np.bool_], second: NDArray[np.bool_], labels: NDArray[np.integer[Any]]
 ) -> Estimate:
@@ -194,14 +178,3 @@ def over_seeds_and_images(
     variance = by_seed.var(ddof=1) / n + images + (both - images) / n
     half = float(stats.t.ppf(1 - ONE_SIDED, n - 1)) * math.sqrt(variance)
     return Estimate(n, mean, mean - half, mean + half)
-
-
-def paired_images(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> tuple[int, int, float]:
-    """Return images gained, images lost and McNemar's p, clustered by image, given the networks.
-
-    Seeds agree on an image, so it counts as one: z = Σd / √Σd² with d its seeds gained less those
-    lost (Durkalski et al. 2003, Statistics in Medicine 22). Arguments as above.
-    """
-    by_image = first.sum(axis=0, dtype=int) - second.sum(axis=0, dtype=int)
-    z = by_image.sum() / math.sqrt((by_image**2).sum()) if by_image.any() else 0.0
-    return int((by_image > 0).sum()), int((by_image < 0).sum()), float(2 * stats.norm.sf(abs(z)))

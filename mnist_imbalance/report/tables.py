@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mnist_imbalance.records import table as records
 from mnist_imbalance.report import claims, ranking, stats
 from mnist_imbalance.report.claims import Accuracies
-from mnist_imbalance.report.stats import UNDECIDED, Estimate, estimate, estimates, judge
+from mnist_imbalance.report.stats import Estimate, estimate, estimates, judge
 from mnist_imbalance.report.words import NAMES, WEIGHT, keep_title, sort_key, title
 
 TRAINED_OUT = "trained further"
@@ -24,7 +24,6 @@ SETTING = ["model", "budget", "optimizer", "rate", "steps", "keep"]
 SCORES, ENDS = ["rare", "frequent", "balanced"], ("", "_low", "_high")
 Labels = NDArray[np.integer[Any]]  # of the test set, (N,)
 
-MARKS = (0.5, 0.8, 0.95)  # of the loss
 REMEDIES = {name: title(name) for name in NAMES["remedies"]}
 COMPARISONS = NAMES["compared"]
 HEADLINE = [ORIGINAL, REFERENCE, "augmented_100", "duplicated_100", f"weighted{BY_IMAGES}"]
@@ -113,7 +112,6 @@ def restored(runs: pd.DataFrame) -> pd.DataFrame:
                 paired = {
                     "gained": accuracy.difference(condition, REFERENCE, rare),
                     "lost": accuracy.difference(ORIGINAL, REFERENCE, rare),
-                    "below": accuracy.difference(ORIGINAL, condition, rare),
                     "minority": accuracy(condition, rare),
                     "majority": accuracy(condition, frequent),
                     "overall": accuracy(condition, ALL),
@@ -123,16 +121,10 @@ def restored(runs: pd.DataFrame) -> pd.DataFrame:
             seeds = pd.DataFrame(paired).dropna()
             n, *fraction = stats.fieller(seeds.gained, seeds.lost)
             _, *lost = estimate(seeds.lost)
-            # above zero where more is restored, as certainly as Fieller's interval lies above it
-            above = [judge(seeds.gained - mark * seeds.lost).verdict for mark in MARKS]
-            certain = np.isfinite(fraction[1]) and lost[1] > 0
-            above = above if certain else [UNDECIDED] * len(MARKS)
-            not_below = judge(accuracy.margin - seeds.below).verdict
             row = (budget, optimizer, accuracy.model, condition, remedy, n, *lost, *fraction)
-            rows.append((*row, *above, not_below, *seeds.iloc[:, 3:].mean(), rare, frequent))
+            rows.append((*row, *seeds.iloc[:, 2:].mean(), rare, frequent))
     columns = [*FAMILY, "condition", "remedy", "n", "lost", "lost_low", "lost_high", "fraction"]
-    columns += ["low", "high", *(f"above_{mark:g}" for mark in MARKS), "not_below_original"]
-    columns += ["minority", "majority", "overall", "rare", "frequent"]
+    columns += ["low", "high", "minority", "majority", "overall", "rare", "frequent"]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -183,13 +175,10 @@ def compared(runs: pd.DataFrame, labels: Labels) -> pd.DataFrame:
                 one, other = (np.stack([*own])[:, minority] == known for _, own in both.items())
                 wide = stats.over_seeds_and_images(one, other, known)
                 row |= {"low_images": wide.low, "high_images": wide.high}
-                found = stats.paired_images(one, other)
-                row |= dict(zip(("gained", "lost", "p_images"), found, strict=True))
             rows.append(row)
     columns = [*FAMILY, "comparison", "first", "second", *stats.JUDGED, "margin", "majority"]
     columns += ["majority_low", "majority_high", "overall", "overall_low", "overall_high"]
-    columns += ["n_images", "low_images", "high_images", "gained", "lost", "p_images"]
-    columns += ["rare", "frequent"]
+    columns += ["n_images", "low_images", "high_images", "rare", "frequent"]
     return stats.apply_holm(rows, FAMILY, columns)
 
 
@@ -233,20 +222,6 @@ def weight_sweep(runs: pd.DataFrame) -> pd.DataFrame:
     return estimates(rows.sort_values("weight", kind="stable"), by, "accuracy")
 
 
-def optimum(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return the weight with the best balanced validation accuracy, seed by seed."""
-    shown, rows, by = select_budget(runs, EPOCHS), [], ["model", "optimizer", "normalize"]
-    labels = [column for column in shown if column.removeprefix("val ").isdigit()]
-    shown = shown[is_sweep(shown)].assign(balanced=shown[labels].mean(axis=1).round(stats.DECIMALS))
-    for keys, sweep in shown.groupby(by, sort=False):
-        whole = sweep.pivot(index="seed", columns="weight", values="balanced").dropna()
-        if len(whole) and whole.shape[1] > 1:
-            best, largest = whole.idxmax(axis="columns"), whole.columns.max()
-            by_seed = " ".join(f"{weight:g}" for weight in best)
-            rows.append((*keys, len(best), by_seed, largest, (best == largest).sum()))
-    return pd.DataFrame(rows, columns=[*by, "n", "by_seed", "largest", "at_largest"])
-
-
 def selection(runs: pd.DataFrame) -> pd.DataFrame:
     """Return what choosing weights on the test set adds to the rare labels' test accuracy."""
     shown, rows, rare = select_budget(runs, EPOCHS), [], rare_and_frequent(runs)[0]
@@ -264,17 +239,6 @@ def selection(runs: pd.DataFrame) -> pd.DataFrame:
             rows.append((*keys, choice, rare, n, on_val.mean(), on_test.mean(), *interval))
     columns = [*NAME[:2], "choice", "label", "n", "on_validation", "on_test", "mean", "low", "high"]
     return pd.DataFrame(rows, columns=columns)
-
-
-def normalization(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return accuracies with the loss divided by its weights or images, and their difference."""
-    rows = to_long(select_budget(runs, EPOCHS), only_groups=True)
-    key = ["model", "optimizer", "weight", "label"]
-    rows = rows[is_sweep(rows)].sort_values(key[:3], key=sort_key, kind="stable")
-    wide = rows.set_index([*key, "seed", "normalize"]).accuracy.unstack(sort=False)
-    wide = wide.reindex(columns=["weight_sum", "count"]).dropna()
-    wide["count - weight_sum"] = wide["count"] - wide["weight_sum"]
-    return estimates(wide.stack().reset_index(name="accuracy"), [*key, "normalize"], "accuracy")
 
 
 def dead_labels(runs: pd.DataFrame) -> pd.DataFrame:
@@ -316,26 +280,6 @@ def table_1(runs: pd.DataFrame) -> pd.DataFrame:
     table = table.assign(low_one=one.low, high_one=one.high)
     beyond = (table.published < table.low_one) | (table.published > table.high_one)
     return table.assign(difference=table["mean"] - table.published, outside=beyond)
-
-
-def components(runs: pd.DataFrame) -> pd.DataFrame:
-    """Split the variance of the rare labels' accuracy over the largest square of crossed seeds."""
-    rows, scored = [], f"test {rare_and_frequent(runs)[0]}"
-    sources = ["choice of images", "initial weights and order", "rest"]
-    shown = runs[runs[STEPS]].drop_duplicates([*NAME, "data_seed", "seed"])
-    for keys, crossed in shown.groupby(NAME, sort=False):
-        wide = crossed.pivot(index="data_seed", columns="seed", values=scored)
-        apart = crossed[crossed.data_seed != crossed.seed]
-        shared = sorted({*apart.data_seed} & {*apart.seed})
-        square = wide.reindex(index=shared, columns=shared).to_numpy()
-        while np.isnan(square).any():
-            square = square[:-1, :-1]
-        if len(square) > 2 and square.std():
-            found = stats.components(square)
-            parts = zip(sources, np.sqrt(found), found[:, 0] / found[:, 0].sum(), strict=True)
-            rows += [(*keys, square.size, source, *sd, share) for source, sd, share in parts]
-    columns = [*NAME, "n", "component", "sd", "sd_low", "sd_high", "share"]
-    return pd.DataFrame(rows, columns=columns)
 
 
 def validation_curves(runs: pd.DataFrame) -> pd.DataFrame:
@@ -510,8 +454,8 @@ def confusion(runs: pd.DataFrame) -> pd.DataFrame:
 
 def all_tables(every: pd.DataFrame, runs: pd.DataFrame, labels: Labels) -> dict[str, pd.DataFrame]:
     """Return all tables by name: rankings of every run, and others of `assign_budgets`' runs."""
-    makers = [restored, components, table_1, all_conditions, differences, weight_sweep, selection]
-    makers += [optimum, dead_labels, normalization, learning_curves, step_size, left_out]
+    makers = [restored, table_1, all_conditions, differences, weight_sweep, selection]
+    makers += [dead_labels, learning_curves, step_size, left_out]
     ranked = ranking.ranking_tables(every, predictions(every, labels), labels)
     tables = ranked | {make.__name__: make(runs) for make in makers}
     headline = headline_runs(every, runs)
