@@ -119,7 +119,7 @@ def contents(runs: pd.DataFrame, damaged: list[str], overrides: Iterable[str]) -
     shown = {"confusion": tables.confusion(runs)}
     shown["samples"] = samples(runs, images, copies) if images else pd.DataFrame()
     drawn = {name: figures.svg(figure) for name, figure in figures.draw(tidy | shown).items()}
-    known: dict[str, Any] = {"tables": tidy, "runs": runs, "records": len(every)}
+    known: dict[str, Any] = {"tables": tidy, "runs": runs, "records": every}
     known |= {"groups": tables.rare_and_frequent(runs), "damaged": damaged}
     known |= {"no_images": no_images, "figures": {name: f"<!-- {name} -->" for name in drawn}}
     text = render("report.md.j2", **known, blocks=BLOCKS)
