@@ -1,13 +1,10 @@
-"""Which method is best: all methods of one plain training, ranked, paired by seed.
-
-The rules are those of ``docs/protocol_methods.md``.
-"""
+"""Which method is best, by the rules of ``docs/protocol_methods.md``."""
 
 import re
 from collections.abc import Mapping
 from functools import cache
-from itertools import combinations
-from typing import Any
+from itertools import chain, combinations
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -19,23 +16,23 @@ from mnist_imbalance.report import stats
 from mnist_imbalance.report.claims import margin_of
 from mnist_imbalance.report.words import sort_key
 
+Tables: TypeAlias = dict[str, pd.DataFrame]
 PLAIN, AGAIN, ORIGINAL = "plain", "plain_again", "original"
 TRAINED = ["model", "steps", "optimizer", "rate"]  # what all methods share
 TRAINING = ("scheduler", "optimizer.lr", "model.head", "data.keep")  # no part of a setting
 RULES = {"balanced validation": "val", "imbalanced validation": "imbalanced", "test": "test"}
-CUT_SHORT = ("trainer.limit_", "trainer.overfit_batches")
-CASE = ["model", "keep"]
+CASE, METHOD = ["model", "keep"], ["model", "method"]
 ALPHA = 2 * stats.ONE_SIDED
 REPLICATES, SET = 1000, 5  # of the bootstrap; seeds in a set of the A/A runs
-RANKED = [*TRAINED, "keep", "method", "setting", "tried", "rank", "seeds", "mean", "mean_low"]
-RANKED += ["mean_high", "rare", "frequent", "best", "behind", "behind_low", "behind_high"]
+NAMED = [*TRAINED, "keep", "method", "setting", "tried"]
+RANKED = [*NAMED, "rank", "seeds", "mean", "mean_low", "mean_high", "rare", "frequent", "best"]
 RANKED += ["effect", "low", "high", "verdict", "small", "p_best", "rank_low", "rank_high"]
 RANKED += ["nll", "ece", "cost_steps", "cost_seconds"]
 
 
 def is_cut_short(config: Mapping[str, Any]) -> bool:
     """Tell whether a run was trained, or scored, on a part of its images."""
-    return any(value and key.startswith(CUT_SHORT) for key, value in config.items())
+    return any(v and re.match(r"trainer\.(limit_|overfit_batches)", k) for k, v in config.items())
 
 
 def method_of(condition: str) -> tuple[str, str]:
@@ -53,8 +50,8 @@ def select_comparable(runs: pd.DataFrame) -> pd.DataFrame:
     Columns are those of `TRAINED`, keep (text where it differs by label), mean_keep, seed,
     method, setting; test and val (balanced accuracies), rare and frequent (test accuracies of the
     first two groups), imbalanced (the validation accuracy weighted as the training images are),
-    seconds on a CPU, cost_steps (with those of a second stage) and metrics. The plain loss with
-    another order of images is a method, too. Of equal runs the first counts.
+    seconds on a CPU, cost_steps (with those of a second stage), nll and ece. With another order of
+    images a method is another one. Of equal runs the first counts.
     """
     whole = ["scheduler._target_" in c and not is_cut_short(c) for c in runs.config]
     runs = runs[(runs.seed == runs.data_seed) & np.array(whole, bool)]
@@ -63,10 +60,11 @@ def select_comparable(runs: pd.DataFrame) -> pd.DataFrame:
     groups = test.drop(columns=[*labels, "all"], errors="ignore")
     shares = zip(val[labels].to_numpy(), runs.train_counts, strict=True)
     named = pd.DataFrame(map(method_of, runs.condition), runs.index, ["method", "setting"])
-    orders = [c.get("data.order_seed", s) for c, s in zip(runs.config, runs.seed, strict=True)]
-    named.loc[(again := runs.seed != orders) & (named.method == PLAIN), "method"] = AGAIN
+    orders = zip(runs.config, runs.seed, strict=True)
+    named["method"] += ["_again" * (c.get("data.order_seed", s) != s) for c, s in orders]
     keeps = [config.get("data.keep") for config in runs.config]
-    table = runs[["config_hash", "model", "steps", "optimizer", "seed"]].join(named)
+    scored = pd.DataFrame([*runs.test_metrics], runs.index, ["nll", "ece"], float)
+    table = runs[["config_hash", "model", "steps", "optimizer", "seed"]].join([named, scored])
     table = table.assign(
         seconds=runs.seconds.where(runs.device.str.startswith("cpu")),
         cost_steps=runs.steps + [config.get("posthoc.steps", 0) for config in runs.config],
@@ -78,102 +76,73 @@ def select_comparable(runs: pd.DataFrame) -> pd.DataFrame:
         frequent=groups.iloc[:, 1:2].mean(axis=1),
         val=val[labels].mean(axis=1, skipna=False),
         imbalanced=[np.average(accuracies, weights=counts) for accuracies, counts in shares],
-        metrics=runs.test_metrics,
-    )[~again | (named.method == AGAIN)]
+    )
     table = table.drop_duplicates([*TRAINED, "keep", "seed", "method", "setting"])
-    order = ["mean_keep", "seed", *TRAINED[1:]]
-    table = table.sort_values(order, ascending=[False, *[True] * 4])
+    table = table.sort_values(["mean_keep", "seed", *TRAINED[1:]], ascending=[False, *[True] * 4])
     return table.sort_values("model", key=sort_key, kind="stable")
 
 
 def select_compared(table: pd.DataFrame) -> pd.DataFrame:
     """Return the runs of each model's training with which the most methods were trained.
 
-    Methods that alone keep as many images, as all of them, are for reference: they do not compete.
+    A method that alone keeps as many images is for reference, as all images are: it has no rank.
     """
     counted = table.groupby(TRAINED).method.nunique()
     best = counted[counted > 1].groupby("model").idxmax()
     table = table[table.set_index(TRAINED).index.isin([*best])]
-    counted = table[table.method != ORIGINAL].groupby(CASE).method.nunique()
-    alone = ~table.set_index(CASE).index.isin(counted[counted > 1].index)
-    named = PLAIN + ", data.keep=" + table.keep.astype(str)
-    names = table.method.mask(alone & (table.method == PLAIN), named)
-    return table.assign(reference=alone, method=names)
+    others = table.method.mask(table.method == ORIGINAL).groupby([table.model, table.keep])
+    alone = others.transform("nunique") < 2
+    kept = (", data.keep=" + table.keep.astype(str)).where(alone & (table.method == PLAIN), "")
+    return table.assign(reference=alone, method=table.method + kept)
 
 
-def select_tuning(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the runs that choose each method's setting: the first seed's with the most images."""
-    several = table[table.method != ORIGINAL]
-    same = several.groupby(["model", "method"])
-    tuned = several.seed == same.seed.transform("min")
-    tuned &= several.mean_keep == same.mean_keep.transform("max")
-    often = several.groupby(["model", "method", "setting"]).seed.transform("size")
-    return several.loc[often[tuned].sort_values(ascending=False, kind="stable").index]
-
-
-def select_best(table: pd.DataFrame, tried: pd.DataFrame) -> pd.DataFrame:
-    """Return the runs with each method's best setting; runs for reference are repeated per keep."""
-    settings = tried.groupby(["model", "method"])
-    chosen = {key: own.setting[own.val.round(6).idxmax()] for key, own in settings}
-    own = [chosen.get(key, "") for key in zip(table.model, table.method, strict=True)]
-    table = table[table.setting == own]
-    reduced, whole = table[~table.reference], table[table.reference]
-    everywhere = whole.drop(columns="keep").merge(reduced[CASE].drop_duplicates())
-    return pd.concat([reduced, everywhere]).astype({"reference": bool})
-
-
-def select_complete(chosen: pd.DataFrame) -> pd.DataFrame:
-    """Return of every case the seeds that half of its methods have, and the methods with these."""
-    competing = chosen[~chosen.reference]
-    counted = competing.groupby([*CASE, "seed"]).method.nunique()
-    usual = counted[counted >= counted.groupby(CASE).transform("max") / 2]
-    chosen = chosen[chosen.set_index([*CASE, "seed"]).index.isin(usual.index)]
-    seeds = chosen.groupby([*CASE, "method"]).seed.transform("size")
-    return chosen[
-        chosen.reference | (seeds == seeds.groupby([chosen.model, chosen.keep]).transform("max"))
-    ]
+def rules(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the setting that each rule of selection chooses, and its balanced test accuracy."""
+    rows = []
+    for keys, own in table.groupby(METHOD, sort=False):
+        own = own.assign(often=own.groupby("setting").seed.transform("size"))
+        own = own.sort_values("often", ascending=False, kind="stable")  # who wins a tie
+        own = own[(own.seed == own.seed.min()) & (own.mean_keep == own.mean_keep.max())]
+        best = own.loc[[own[score].round(6).idxmax() for score in RULES.values()]]
+        rows.append((*keys, len(own), *best.setting, *best.test))
+    columns = [*METHOD, "tried", *RULES, *(f"{rule} scores" for rule in RULES)]
+    return pd.DataFrame(rows, columns=columns)
 
 
 @cache
 def limit(methods: int, seeds: int, alternative: str) -> float:
-    """Return how many standard errors two equal methods differ by at most, by Dunnett at 95 %."""
-    # any data has this limit, which scipy gives as an interval only
-    data, rng = np.random.default_rng(0).normal(size=(methods, seeds)), np.random.default_rng(0)
-    compared = dunnett(*data[1:], control=data[0], alternative=alternative, rng=rng)
-    width = np.diff(data[[0, 1]].mean(axis=1)) - compared.confidence_interval(1 - ALPHA).low[0]
-    return float((width / np.sqrt(2 * data.var(axis=1, ddof=1).mean() / seeds)).round(2)[0])
+    """Return how many standard errors two equal methods differ by at most, by Dunnett at 95 %.
+
+    Its methods·(seeds − 1) degrees of freedom are a few more than those of `compare`'s model.
+    """
+    data = [np.arange(seeds)] * methods  # any data has this limit, which scipy gives as an interval
+    rng, error = np.random.default_rng(0), np.sqrt(2 * np.var(data[0], ddof=1) / seeds)
+    same = dunnett(*data[1:], control=data[0], alternative=alternative, rng=rng)
+    return round(float(-same.confidence_interval(1 - ALPHA).low[0] / error), 2)
 
 
 def compare(scores: pd.DataFrame) -> pd.DataFrame:
     """Compare accuracies, (seeds, methods), with the best of the others and with plain.
 
-    In a two-way model of −log(1 − accuracy): by Hsu's constrained intervals (1984, Annals of
-    Statistics 12) and by Dunnett's, told as accuracies at the geometric mean error of the other.
-    Each has a level of 5 %. Methods' spreads differ, up to threefold and more, so a method's own
-    variance counts where it is larger than the pooled one: with this alone the best is excluded in
-    up to 22 % of simulated rankings, and so in up to 6 %.
+    In a two-way model of −log(1 − accuracy): by Hsu's rule (1984, Annals of Statistics 12) and by
+    Dunnett's intervals, told as accuracies at plain's geometric mean error. A method's own variance
+    counts where it is larger than the pooled one, with which alone the best is excluded in up to
+    22 % of simulated rankings, with both in up to 6 %.
     """
     y = -np.log((1 - scores.to_numpy()).clip(5e-5))  # half an error among 10,000 images
     (seeds, methods), mean = y.shape, y.mean(axis=0)
     rest = y - y.mean(axis=1, keepdims=True)
     # seeds' means take 1/methods of the variance; equal scores are not certain
-    own = (rest.var(axis=0, ddof=1) * methods / (methods - 1)).clip(1e-12)
-    own = np.maximum(own, own.mean())
+    own = rest.var(axis=0, ddof=1) * methods / (methods - 1)
+    own = np.maximum(own, own.mean()).clip(1e-12)
     error = np.sqrt(np.add.outer(own, own) / seeds)
-    same = np.eye(methods, dtype=bool)
     one, two = (limit(methods, seeds, sides) for sides in ("greater", "two-sided"))
-    above = np.where(same, np.inf, np.subtract.outer(mean, mean))
-    ahead, high = above.min(axis=1), (above + one * error).min(axis=1).clip(min=0)
-    low = np.where(high > 0, above - one * error, np.inf).min(axis=1)  # of those that may be best
-    low = np.where(np.isinf(low), 0, low.clip(max=0))  # none but itself
-    found, ends = pd.DataFrame({"best": high > 0}, scores.columns), {"behind": ahead}
-    for name, end in (ends | {"behind_low": high, "behind_high": low}).items():
-        found[name] = np.exp(ahead - mean) * np.expm1(-end) + 0.0  # no −0
+    best = (np.subtract.outer(mean, mean) > -one * error).all(axis=1)
+    found = pd.DataFrame({"best": best}, scores.columns)
     if PLAIN in scores:
         at = scores.columns.get_loc(PLAIN)
-        effect, wide = mean - mean[at], two * error[at]
-        for name, end in {"effect": effect, "low": effect - wide, "high": effect + wide}.items():
-            found[name] = -np.exp(-mean[at]) * np.expm1(-end)
+        for name, sign in {"effect": 0, "low": -1, "high": 1}.items():
+            found[name] = -np.exp(-mean[at]) * np.expm1(mean[at] - mean - sign * two * error[at])
         found.loc[PLAIN, "effect":] = stats.NAN
     return found
 
@@ -190,111 +159,80 @@ def bootstrap(right: NDArray[np.bool_], labels: NDArray[np.integer[Any]]) -> dic
         own = right[..., labels == label].astype(np.float32)
         images = rng.integers(own.shape[2], size=(REPLICATES, own.shape[2]))
         counts = [np.bincount(drawn, minlength=own.shape[2]) for drawn in images]
-        # sums of whole numbers below 2^24 are exact in any order
-        hits = own @ np.array(counts, np.float32).T
+        hits = own @ np.array(counts, np.float32).T  # whole numbers: exact in any order
         scores += np.einsum("msr,rs->mr", hits, draws) / own.shape[2]
     ranks = rankdata(-scores.round(stats.DECIMALS), "min", axis=0)
     low, high = np.quantile(ranks, [0.025, 0.975], axis=1, method="nearest")
     return {"p_best": (ranks == 1).mean(axis=1), "rank_low": low, "rank_high": high}
 
 
-def rank(
-    chosen: pd.DataFrame, tried: pd.DataFrame, predicted: Mapping[str, Any], labels: Any
-) -> pd.DataFrame:
+def rank(best: pd.DataFrame, predicted: Mapping[str, Any], labels: Any) -> pd.DataFrame:
     """Rank methods by balanced test accuracy, and compare them with the best and with plain.
 
-    ``cost_seconds`` is of the quickest run on a CPU, for other work there only adds. One quicker
-    than every training of the method that it adjusts took one of these, so the quickest is added.
+    The seeds are those that half of the methods have, the methods those with all of these.
+    ``cost_seconds`` is of the quickest run on a CPU, and of the quickest training that it took over
+    if it is quicker than all trainings of the method that it adjusts.
     """
-    counts, parts = tried.groupby(["model", "method"]).setting.nunique(), [pd.DataFrame()]
-    for (model, _), here in chosen.groupby(CASE, sort=False):
+    names, parts = {"n": "seeds", "low": "mean_low", "high": "mean_high"}, [pd.DataFrame()]
+    for (model, keep), own in best[~best.reference].groupby(CASE, sort=False):
+        wide = own.pivot(index="seed", columns="method", values="test")
+        wide = wide[wide.count(axis=1) >= wide.shape[1] / 2].dropna(axis=1)
+        beside = best[best.reference & (best.model == model)].assign(keep=keep)
+        here = pd.concat([own[own.method.isin(wide)], beside]).query("seed in @wide.index")
         by = here.groupby("method", sort=False)
-        table = by[[*TRAINED, "keep", "setting", "cost_steps"]].first()
-        scored = metrics(here).set_index("method").reindex(columns=["nll", "ece"])
-        table = table.join([by[["rare", "frequent"]].mean(), scored])
-        table[RANKED[9:13]] = [[*stats.estimate(own)] for _, own in by.test]
-        table["tried"] = [counts.get((model, method), 1) for method in table.index]
-        for method, took in by.seconds.min().items():
-            parent = (method.partition("posthoc=")[0] or PLAIN).removesuffix(", ")
-            least = here.seconds[here.method == parent].min() if "posthoc=" in method else 0
-            table.loc[method, "cost_seconds"] = took + least * (took < least)
-        wide = here[~here.reference].pivot(index="seed", columns="method")
-        if min(wide.test.shape) > 1:
-            table = table.join(compare(wide.test))
-        if len(labels) and predicted.keys() >= {*wide.config_hash.to_numpy().ravel()}:
-            keys = wide.config_hash.T.to_numpy()
+        table = stats.estimates(here, [*NAMED, "cost_steps", "reference"], "test")
+        table = table.rename(columns=names).set_index("method")
+        table = table.join([by[["rare", "frequent", "nll", "ece"]].mean(), by.seconds.min()])
+        parents = [re.sub("(, )?posthoc=.*", "", name) or PLAIN for name in table.index]
+        trained = table.seconds.reindex(parents).to_numpy()
+        table["cost_seconds"] = table.seconds + trained * (table.seconds < trained)
+        if min(wide.shape) > 1:
+            table = table.join(compare(wide))
+        keys = [[*by.get_group(method).config_hash] for method in wide]
+        if len(labels) and predicted.keys() >= {*chain(*keys)}:
             right = np.array([[predicted[key] == labels for key in own] for own in keys])
-            table = table.join(pd.DataFrame(bootstrap(right, labels), wide.test.columns))
+            table = table.join(pd.DataFrame(bootstrap(right, labels), wide.columns))
         table = table.sort_values("mean", ascending=False, kind="stable").reset_index()
-        competing = table.method.isin(wide.test.columns)
-        table["rank"] = competing.cumsum().where(competing)
+        table["rank"] = (~table.reference).cumsum().mask(table.reference)
         parts.append(table)
     table = pd.concat(parts, ignore_index=True).reindex(columns=RANKED)
-    table["seeds"] = table.seeds.astype(int)
-    margin = table.model.map(margin_of)
-    table["small"] = table.low.gt(-margin) & table.high.lt(margin)
+    table["small"] = table[["low", "high"]].abs().lt(table.model.map(margin_of), axis=0).all(axis=1)
     table["best"] = table.best.eq(True)
     rules = [table.low > 0, table.high < 0, table.small, table.effect.notna()]
     table["verdict"] = np.select(rules, ["better", "worse", "small", stats.UNDECIDED], "")
     return table
 
 
-def a_a(chosen: pd.DataFrame) -> pd.DataFrame:
+def a_a(table: pd.DataFrame) -> pd.DataFrame:
     """Return in which share of sets of five seeds a t-test tells plain from its other order."""
-    rows = []
-    for keys, here in chosen.groupby(CASE, sort=False):
-        wide = here.pivot(index="seed", columns="method", values="test")
-        effects = wide.get(AGAIN, wide[:0].sum(axis=1)) - wide.get(PLAIN, np.nan)
-        effects = effects.dropna().round(stats.DECIMALS)
-        sets = np.array([*combinations(effects, SET)]).reshape(-1, SET)
+    rows, own = [], table.set_index([*CASE, "seed", "setting"])
+    plain, again = (own.test[own.method == method] for method in (PLAIN, AGAIN))
+    effects = (again - plain.reindex(again.index)).dropna().round(stats.DECIMALS)
+    for keys, own in effects.groupby(CASE, sort=False):
+        sets = np.array([*combinations(own, SET)]).reshape(-1, SET)
         told = (ttest_1samp(sets, 0, axis=1).pvalue < ALPHA).mean() if len(sets) else stats.NAN
-        rows += [(*keys, len(effects), len(sets), told, *stats.estimate(effects))]
+        rows.append((*keys, len(own), len(sets), told, *stats.estimate(own)))
     columns = [*CASE, "seeds", "sets", "told_apart", *stats.JUDGED[:4]]
-    return pd.DataFrame(rows, columns=columns).query("seeds > 0")
-
-
-def metrics(chosen: pd.DataFrame) -> pd.DataFrame:
-    """Return the mean over seeds of what else was scored on the test set."""
-    scored = chosen[chosen.metrics.astype(bool)].reset_index(drop=True)
-    numbers = scored[[*CASE, "method"]].join(pd.DataFrame([*scored.metrics], dtype=float))
-    by = numbers.groupby([*CASE, "method"], sort=False)
-    return by.size().to_frame("seeds").join(by.mean()).reset_index()
-
-
-def rules(tried: pd.DataFrame) -> pd.DataFrame:
-    """Return the setting that each rule of selection chooses, and its balanced test accuracy."""
-    rows = []
-    for (model, method), own in tried.groupby(["model", "method"], sort=False):
-        if len(own) > 1:
-            at = {rule: own[column].round(6).idxmax() for rule, column in RULES.items()}
-            row = {"model": model, "method": method, "tried": len(own)}
-            row |= {rule: own.setting[best] for rule, best in at.items()}
-            rows.append(row | {f"{rule} scores": own.test[best] for rule, best in at.items()})
-    columns = ["model", "method", "tried", *RULES, *(f"{rule} scores" for rule in RULES)]
     return pd.DataFrame(rows, columns=columns)
 
 
 def trainings(runs: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:
     """Return how long and at which rate the plain loss was tried, and what was chosen."""
-    # candidates are the runs without an end by epochs, if there are any
     by_steps = np.array([c.get("trainer.max_epochs") == -1 for c in runs.config], bool)
-    candidates = select_tuning(select_comparable(runs[by_steps] if any(by_steps) else runs))
-    plain = candidates.query("method == @PLAIN and setting == ''")[[*TRAINED, "val"]]
+    plain = select_comparable(runs[by_steps] if any(by_steps) else runs)  # candidates, if any
+    plain = plain.query("method == @PLAIN and setting == ''").drop_duplicates(TRAINED)
     chosen = plain.set_index(TRAINED).index.isin(compared.set_index(TRAINED).index)
-    return plain.assign(chosen=chosen)
+    return plain[[*TRAINED, "val"]].assign(chosen=chosen)
 
 
-def ranking_tables(
-    runs: pd.DataFrame, predicted: Mapping[str, Any], labels: Any
-) -> dict[str, pd.DataFrame]:
+def ranking_tables(runs: pd.DataFrame, predicted: Mapping[str, Any], labels: Any) -> Tables:
     """Return the tables of methods by name; predicted labels of the test images by config hash."""
-    every, method = select_comparable(runs), ["model", "method"]
+    every = select_comparable(runs)
     table = select_compared(every)
-    tried = select_tuning(table[~table.reference])
-    best = select_best(table, tried)
-    chosen = select_complete(best)
-    rest = every[~every.set_index(method).index.isin(chosen.set_index(method).index)]
-    unranked = rest.groupby(method, sort=False).seed.nunique().reset_index(name="seeds")
-    tables = {"ranked": rank(chosen, tried, predicted, labels), "metrics": metrics(chosen)}
-    tables |= {"a_a": a_a(best), "unranked": unranked}
-    return tables | {"rules": rules(tried), "trainings": trainings(runs, table)}
+    tuned = rules(table)
+    settings = tuned.rename(columns={"balanced validation": "setting"})
+    ranked = rank(table.merge(settings[[*METHOD, "setting", "tried"]]), predicted, labels)
+    rest = every[~every.set_index(METHOD).index.isin(ranked.set_index(METHOD).index)]
+    unranked = rest.groupby(METHOD, sort=False).seed.nunique().reset_index(name="seeds")
+    tables = {"ranked": ranked, "rules": tuned.query("tried > 1"), "a_a": a_a(table)}
+    return tables | {"unranked": unranked, "trainings": trainings(runs, table)}

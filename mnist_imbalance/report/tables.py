@@ -306,7 +306,7 @@ def headline_runs(every: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """
     least = {"steps": lambda own: own.steps.min()}
     parts = [select_budget(runs, budget).assign(budget=budget, **least) for budget in BUDGETS]
-    own = ranking.select_comparable(every).query("method != @ranking.AGAIN")
+    own = ranking.select_comparable(every).query("not method.str.endswith('_again')")
     scheduled = every.loc[own.index].assign(budget=TRAINED_OUT)
     table = pd.concat([*parts, scheduled], ignore_index=True)
     methods = [", ".join(filter(None, ranking.method_of(name))) for name in table.condition]

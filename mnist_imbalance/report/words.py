@@ -134,12 +134,6 @@ def plain(value: object) -> Markup:
     return Markup(text.replace("|", r"\|"))
 
 
-def bullets(paragraphs: str) -> Markup:
-    """Return paragraphs as a list."""
-    found = map(str.split, paragraphs.split("\n\n"))
-    return Markup("\n".join("- " + " ".join(words) for words in found if words))
-
-
 def tidy(markdown: str) -> str:
     """Return Markdown with one line per paragraph, and one blank line between paragraphs."""
     parts = [part.strip() for part in re.split(r"\n\s*\n", markdown)]
@@ -155,7 +149,7 @@ def render(template: str, **context: Any) -> str:
     options: dict[str, Any] = escaping if markdown else {}
     loader = PackageLoader("mnist_imbalance.report", ".")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, **options)
-    filters = (bullets, counted, file_name, fraction, group, header, interval, keep_title, method)
+    filters = (counted, file_name, fraction, group, header, interval, keep_title, method)
     environment.filters |= {f.__name__: f for f in (*filters, number, percent, pivot, span, title)}
     environment.filters["rows"] = methodcaller("to_dict", "records")
     environment.globals |= {**NAMES, "claims": claims, "blocks": {}, "part": ""}
