@@ -45,11 +45,6 @@ def published_accuracy(condition: str, label: str) -> float:
     return float(table.reindex(GROUPS.get(label, [int(label)] if label.isdigit() else [])).mean())
 
 
-def published_in_text(condition: str, label: str) -> float:
-    """Return an accuracy that the text states, which differs from Table 1; nan if it does not."""
-    return float(PUBLISHED["text"].get(condition, {}).get(label, NAN))
-
-
 class Accuracies:
     """Accuracies by seed of one model and optimizer at one budget; KeyError where no such runs."""
 

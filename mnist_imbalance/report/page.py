@@ -59,7 +59,7 @@ def samples(runs: pd.DataFrame, images: Images, copies: Sequence[Copy]) -> pd.Da
 def explore(runs: pd.DataFrame, images: Images | None, labels: tables.Labels) -> dict[str, Any]:
     """Return for JSON every condition with its curves, confusion matrix and some mistakes."""
     names = [*tables.FAMILY, "condition"]
-    parts = pd.concat([tables.select_budget(runs, b).assign(ground=b) for b in tables.BUDGETS])
+    parts = tables.select_budget(runs, *tables.BUDGETS)
     drawn = parts.groupby(names, sort=False).head(MAX_SEEDS).drop_duplicates("config_hash")
     groups = [*dict.fromkeys(tables.rare_and_frequent(drawn))]
     curves = tables.validation_curves(drawn)

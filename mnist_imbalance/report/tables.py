@@ -1,7 +1,8 @@
 """Tidy tables of the runs of `assign_budgets`: one row per estimate, accuracies in [0, 1]."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -20,17 +21,15 @@ REFERENCE, ORIGINAL, ALL = "imbalanced", "original", "all"
 BY_IMAGES = ", loss.normalize=count"
 NAME = ["model", "optimizer", "condition"]
 FAMILY = ["ground", "optimizer", "model"]
-SETTING = ["model", "budget", "optimizer", "rate", "steps", "keep"]
-SCORES, ENDS = ["rare", "frequent", "balanced"], ("", "_low", "_high")
+SETTING = ["model", "training", "budget", "optimizer", "rate", "steps", "keep"]
+SCORES, ENDS = ["rare", "frequent", "overall", "balanced"], ("", "_low", "_high")
 Labels = NDArray[np.integer[Any]]  # of the test set, (N,)
 
-REMEDIES = {name: title(name) for name in NAMES["remedies"]}
-COMPARISONS = NAMES["compared"]
 HEADLINE = [ORIGINAL, REFERENCE, "augmented_100", "duplicated_100", f"weighted{BY_IMAGES}"]
 # key of a config → column of `assign_budgets`
 CONFIG_COLUMNS = {"loss.minority_weight": "weight", "loss.normalize": "normalize"}
-CONFIG_COLUMNS |= {"loss.weights": "weights", "trainer.max_steps": "last_step"}
 CONFIG_COLUMNS |= {"model.output_relu": "output_relu", "model.output_bias": "output_bias"}
+CONFIG_COLUMNS |= {"trainer.max_steps": "last_step"}
 
 
 def assign_budgets(runs: pd.DataFrame) -> pd.DataFrame:
@@ -41,7 +40,7 @@ def assign_budgets(runs: pd.DataFrame) -> pd.DataFrame:
     `CONFIG_COLUMNS`; ``version`` of this package that trained a run (those of 0.1.0 are older than
     the protocol); `BUDGETS`, true or false; ``left_out``, why a run is in no comparison.
     """
-    runs = runs[np.array(["scheduler._target_" not in config for config in runs.config], bool)]
+    runs = runs.loc[["scheduler._target_" not in config for config in runs.config]]
     config = pd.DataFrame([*runs.config], runs.index).reindex(columns=CONFIG_COLUMNS)
     config = config.rename(columns=CONFIG_COLUMNS)
     config["version"] = [versions.get("mnist_imbalance") for versions in runs.versions]
@@ -80,10 +79,14 @@ def rare_and_frequent(runs: pd.DataFrame) -> tuple[str, str]:
     return rare, frequent
 
 
-def select_budget(runs: pd.DataFrame, budget: str) -> pd.DataFrame:
-    """Return the runs at one budget with data_seed == seed, one per name and seed."""
-    shown = runs[runs[budget] & (runs.seed == runs.data_seed)]
-    return shown.drop_duplicates([*NAME, "seed"])
+def select_budget(runs: pd.DataFrame, *budgets: str) -> pd.DataFrame:
+    """Return the runs at each budget with data_seed == seed, one per name and seed.
+
+    The budget is ``ground``; runs at several budgets are repeated.
+    """
+    own = runs[runs.seed == runs.data_seed]
+    shown = pd.concat([own[own[budget]].assign(ground=budget) for budget in budgets])
+    return shown.drop_duplicates(["ground", *NAME, "seed"])
 
 
 def to_long(runs: pd.DataFrame, only_groups: bool = False) -> pd.DataFrame:
@@ -94,38 +97,51 @@ def to_long(runs: pd.DataFrame, only_groups: bool = False) -> pd.DataFrame:
     return table.dropna(subset="accuracy").sort_index(kind="stable")
 
 
-def families(runs: pd.DataFrame, *budgets: str) -> Iterator[tuple[str, str, Accuracies]]:
-    """Yield accuracies by budget, optimizer and model: verdicts are corrected within each."""
-    for budget in budgets:
-        for optimizer, shown in select_budget(runs, budget).groupby("optimizer", sort=False):
-            indexed = shown.set_index(["model", "condition", "seed"]).sort_index()
-            for model in shown.model.unique():
-                yield budget, str(optimizer), Accuracies(indexed, model)
+def families(runs: pd.DataFrame, budget: str) -> Iterator[tuple[str, Accuracies]]:
+    """Yield accuracies by optimizer and model: verdicts are corrected within each."""
+    for optimizer, shown in select_budget(runs, budget).groupby("optimizer", sort=False):
+        indexed = shown.set_index(["model", "condition", "seed"]).sort_index()
+        for model in shown.model.unique():
+            yield str(optimizer), Accuracies(indexed, model)
+
+
+def add_scores(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return runs with `SCORES`: test accuracies on rare, frequent and all images, and balanced."""
+    scores, (rare, frequent) = records.accuracies(runs, "test"), rare_and_frequent(runs)
+    balanced = scores.filter(regex=r"^\d+$").mean(axis=1)
+    found = [scores.get(rare), scores.get(frequent), scores.get(ALL), balanced]
+    return runs.assign(**dict(zip(SCORES, found, strict=True)))
+
+
+def paired(
+    runs: pd.DataFrame, by: list[str], sets: Iterable[Sequence[str]]
+) -> Iterator[tuple[tuple[Any, ...], Sequence[str], list[pd.DataFrame]]]:
+    """Yield for each group and set of conditions that it has their runs by seed, (seeds, scores).
+
+    Columns are `SCORES` and config_hash; all frames have the seeds that all conditions have.
+    """
+    for keys, own in runs.groupby(by, sort=False):
+        wide = own.set_index(["seed", "condition"])[[*SCORES, "config_hash"]].unstack()
+        for names in sets:
+            if {*names} <= {*own.condition}:
+                seeds = wide.loc[:, wide.columns.isin(names, level=1)].dropna()
+                yield keys, names, [seeds.xs(name, level=1, axis=1) for name in names]
 
 
 def restored(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return the fraction of the loss on the rare labels that each remedy restores."""
-    (rare, frequent), rows = rare_and_frequent(runs), []
-    for budget, optimizer, accuracy in families(runs, *BUDGETS):
-        for condition, remedy in REMEDIES.items():
-            try:
-                paired = {
-                    "gained": accuracy.difference(condition, REFERENCE, rare),
-                    "lost": accuracy.difference(ORIGINAL, REFERENCE, rare),
-                    "minority": accuracy(condition, rare),
-                    "majority": accuracy(condition, frequent),
-                    "overall": accuracy(condition, ALL),
-                }
-            except KeyError:  # there are no such runs
-                continue
-            seeds = pd.DataFrame(paired).dropna()
-            n, *fraction = stats.fieller(seeds.gained, seeds.lost)
-            _, *lost = estimate(seeds.lost)
-            row = (budget, optimizer, accuracy.model, condition, remedy, n, *lost, *fraction)
-            rows.append((*row, *seeds.iloc[:, 2:].mean(), rare, frequent))
-    columns = [*FAMILY, "condition", "remedy", "n", "lost", "lost_low", "lost_high", "fraction"]
-    columns += ["low", "high", "minority", "majority", "overall", "rare", "frequent"]
-    return pd.DataFrame(rows, columns=columns)
+    """Return the fraction of the loss on the rare labels that each remedy restores.
+
+    Beside it are the accuracies on rare, frequent and all labels, of the same seeds.
+    """
+    shown, rows = add_scores(select_budget(runs, *BUDGETS)), []
+    sets = [(condition, REFERENCE, ORIGINAL) for condition in NAMES["remedies"]]
+    for family, (condition, *_), (own, plain, whole) in paired(shown, FAMILY, sets):
+        gained, lost = own.rare - plain.rare, whole.rare - plain.rare
+        row = (*family, condition, *stats.fieller(gained, lost), *estimate(lost)[1:])
+        rows.append((*row, *estimate(own.rare)[1:], own.frequent.mean(), own.overall.mean()))
+    columns = [*FAMILY, "condition", "n", "fraction", "low", "high"]
+    columns += [name + end for name in ("lost", "rare") for end in ENDS]
+    return pd.DataFrame(rows, columns=[*columns, "frequent", "overall"])
 
 
 def predictions(runs: pd.DataFrame, labels: Labels) -> dict[str, Labels]:
@@ -145,48 +161,34 @@ def compared(runs: pd.DataFrame, labels: Labels) -> pd.DataFrame:
 
     The labels of the test set are (N,), or none where they are unknown.
     """
-    (rare, frequent), rows = rare_and_frequent(runs), []
-    needed = runs[runs.condition.isin({name for pair in COMPARISONS.values() for name in pair})]
-    predicted = predictions(needed, labels)
-    minority = np.isin(labels, groups_of(runs).get(rare, []))
-    for budget, optimizer, accuracy in families(runs, *BUDGETS):
-        model, margin = accuracy.model, accuracy.margin
-        for comparison, (first, second) in COMPARISONS.items():
-            try:
-                effects, *others = (
-                    accuracy.difference(first, second, label).dropna()
-                    for label in (rare, frequent, ALL)
-                )
-            except KeyError:  # there are no such runs
-                continue
-            row = judge(effects, margin)._asdict() | {
-                "ground": budget,
-                "optimizer": optimizer,
-                "model": model,
-            }
-            row |= {"comparison": comparison, "first": first, "second": second, "margin": margin}
-            for name, values in zip(("majority", "overall"), others, strict=True):
-                _, row[name], row[f"{name}_low"], row[f"{name}_high"] = estimate(values)
-            keys = [accuracy.runs.config_hash[model, name] for name in (first, second)]
-            both = pd.concat(keys, axis=1, join="inner").map(predicted.get).dropna().sort_index()
-            row |= {"n_images": len(both), "rare": rare, "frequent": frequent}
-            if len(both):
-                known = labels[minority]
-                one, other = (np.stack([*own])[:, minority] == known for _, own in both.items())
-                wide = stats.over_seeds_and_images(one, other, known)
-                row |= {"low_images": wide.low, "high_images": wide.high}
-            rows.append(row)
-    columns = [*FAMILY, "comparison", "first", "second", *stats.JUDGED, "margin", "majority"]
-    columns += ["majority_low", "majority_high", "overall", "overall_low", "overall_high"]
-    columns += ["n_images", "low_images", "high_images", "rare", "frequent"]
-    return stats.apply_holm(rows, FAMILY, columns)
+    shown, rows = add_scores(select_budget(runs, *BUDGETS)), []
+    predicted = predictions(shown[shown.condition.isin(chain(*NAMES["compared"]))], labels)
+    is_rare = np.isin(labels, groups_of(runs).get(rare_and_frequent(runs)[0], []))
+    for family, (first, second), both in paired(shown, FAMILY, NAMES["compared"]):
+        effects, margin = both[0][SCORES] - both[1][SCORES], claims.margin_of(family[2])
+        row = dict(zip(FAMILY, family, strict=True)) | judge(effects.rare, margin)._asdict()
+        row |= {"first": first, "second": second, "margin": margin}
+        for name in ("frequent", "overall"):
+            _, row[name], row[f"{name}_low"], row[f"{name}_high"] = estimate(effects[name])
+        known = both[0].config_hash.isin(predicted) & both[1].config_hash.isin(predicted)
+        row["n_images"] = known.sum()
+        if known.any():
+            keys = [own.config_hash[known] for own in both]
+            one, other = (np.stack([predicted[key] == labels for key in own]) for own in keys)
+            rare = one[:, is_rare], other[:, is_rare], labels[is_rare]
+            wide = stats.over_seeds_and_images(*rare)
+            row |= {"low_images": wide.low, "high_images": wide.high}
+        rows.append(row)
+    columns = [*FAMILY, "first", "second", *stats.JUDGED, "margin"]
+    columns += [name + end for name in ("frequent", "overall") for end in ENDS]
+    return stats.apply_holm(rows, FAMILY, [*columns, "n_images", "low_images", "high_images"])
 
 
 def judged_claims(runs: pd.DataFrame) -> pd.DataFrame:
     """Judge AI3607's claims on runs with its groups; a family is one model's with one optimizer."""
     rows: list[dict[str, Any]] = []
     has_its_groups = {*groups_of(runs)} == {*claims.GROUPS} - {ALL}
-    for _, optimizer, accuracy in families(runs, EPOCHS) if has_its_groups else ():
+    for optimizer, accuracy in families(runs, EPOCHS) if has_its_groups else ():
         rows += claims.judge_claims(accuracy, optimizer)
     return stats.apply_holm(rows, ["optimizer", "family"], claims.COLUMNS)
 
@@ -248,14 +250,14 @@ def dead_labels(runs: pd.DataFrame) -> pd.DataFrame:
     shown = shown[(plain == REFERENCE) & shown.output_relu.notna()]
     variant = ["output_relu", "output_bias"]
     shown = shown.sort_values([*variant, "seed"], ascending=[0, 1, 1], na_position="first")
-    for keys, variants in shown.groupby(NAME[:2], sort=False):
-        count = len(variants[variant].drop_duplicates())
-        whole = variants[variants.groupby("seed").seed.transform("size") == count]
-        for values, own in whole.groupby(variant, sort=False, dropna=False) if count > 1 else ():
-            dead = [*map(find_dead, own.to_dict("records"))]
-            named = [f"{s}: {' '.join(d) or 'none'}" for s, d in zip(own.seed, dead, strict=True)]
-            numbers = estimate(map(len, dead))
-            rows.append((*keys, *values, *numbers, ", ".join(named), own["test all"].mean()))
+    variants = shown.groupby(NAME[:2]).condition.transform("nunique")
+    found = shown.groupby([*NAME[:2], "seed"]).seed.transform("size")  # variants of a seed
+    shown = shown[(found == variants) & (variants > 1)]
+    for keys, own in shown.groupby([*NAME[:2], *variant], sort=False, dropna=False):
+        dead = {run["seed"]: find_dead(run) for run in own.to_dict("records")}
+        named = [f"{seed}: {' '.join(labels) or 'none'}" for seed, labels in dead.items()]
+        numbers = estimate(map(len, dead.values()))
+        rows.append((*keys, *numbers, ", ".join(named), own["test all"].mean()))
     columns = ["model", "optimizer", *variant, *Estimate._fields, "by_seed", "accuracy"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -274,12 +276,11 @@ def table_1(runs: pd.DataFrame) -> pd.DataFrame:
     rows = rows[(rows.optimizer == claims.OPTIMIZER) & shown]
     by = ["model", "condition", "label"]
     table, one = (estimates(rows, by, "accuracy", new_run) for new_run in (False, True))
-    for find in (claims.published_accuracy, claims.published_in_text):
-        numbers = pd.Series([*map(find, table.condition, table.label)], table.index, float)
-        table[find.__name__.removesuffix("_accuracy")] = numbers.where(table.model == "lstm")
+    published = [*map(claims.published_accuracy, table.condition, table.label)]
+    table["published"] = pd.Series(published, dtype=float).where(table.model == "lstm")
     table = table.assign(low_one=one.low, high_one=one.high)
-    beyond = (table.published < table.low_one) | (table.published > table.high_one)
-    return table.assign(difference=table["mean"] - table.published, outside=beyond)
+    outside = (table.published < table.low_one) | (table.published > table.high_one)
+    return table.assign(outside=outside)
 
 
 def validation_curves(runs: pd.DataFrame) -> pd.DataFrame:
@@ -301,35 +302,32 @@ def validation_curves(runs: pd.DataFrame) -> pd.DataFrame:
 def headline_runs(every: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """Return the headline's runs in every `SETTING`: those of both budgets, and of a scheduler.
 
-    Columns are config_hash, condition, seed, `SETTING`, and the test accuracies rare, frequent and
-    balanced. Steps are those of the smallest set; runs on all images are repeated for each keep.
+    Columns are config_hash, condition, seed, `SETTING`, and `SCORES`. Steps are those of the
+    smallest set; runs on all images are repeated for each keep.
     """
-    least = {"steps": lambda own: own.steps.min()}
-    parts = [select_budget(runs, budget).assign(budget=budget, **least) for budget in BUDGETS]
-    own = ranking.select_comparable(every).query("not method.str.endswith('_again')")
-    scheduled = every.loc[own.index].assign(budget=TRAINED_OUT)
-    table = pd.concat([*parts, scheduled], ignore_index=True)
+    constant = select_budget(runs, *BUDGETS).rename(columns={"ground": "budget"})
+    constant["steps"] = constant.groupby("budget").steps.transform("min")
+    falling = ranking.select_comparable(every).query("not method.str.endswith('_again')").index
+    falling = every.loc[falling].assign(budget=TRAINED_OUT)
+    table = pd.concat([constant, falling], ignore_index=True)
     methods = [", ".join(filter(None, ranking.method_of(name))) for name in table.condition]
     names = pd.Series(methods, dtype=str).replace(ranking.PLAIN, REFERENCE)
     table["condition"] = names.str.removeprefix("data/copies=")
     table["rate"] = [config.get("optimizer.lr") for config in table.config]
     keeps = [config.get("data.keep") for config in table.config]
     table["keep"] = [str(keep) if isinstance(keep, list) else keep for keep in keeps]
-    scores = records.accuracies(table, "test")
-    table["balanced"] = scores.filter(regex=r"^\d+$").mean(axis=1)
-    for name, group in zip(SCORES, rare_and_frequent(table), strict=False):
-        table[name] = scores.get(group)
+    table = add_scores(table)[table.condition.isin(HEADLINE)].dropna(subset="rate")
+    table["training"] = [*map(training_of, table.budget, table.optimizer, table.rate, table.steps)]
     table = table[["config_hash", "condition", "seed", *SETTING, *SCORES]]
-    table = table[table.condition.isin(HEADLINE)]
     whole, setting = table.condition == ORIGINAL, table[table.condition == REFERENCE][SETTING]
     repeated = table[whole].drop(columns="keep").merge(setting.drop_duplicates())
     return pd.concat([table[~whole], repeated])
 
 
-def training_of(budget: str, optimizer: str, rate: float, steps: float) -> str:
+def training_of(budget: str, optimizer: str, rate: float, steps: int) -> str:
     """Return what a reader calls a training."""
-    way, length = "falling from" if budget == TRAINED_OUT else "at", f"{steps:,.0f} steps"
-    return f"{title(optimizer)} {way} {rate:g}, {budget if budget == EPOCHS else length}"
+    way, length = "falling from" if budget == TRAINED_OUT else "at", f"{steps:,} steps"
+    return f"{title(optimizer)} {way} {rate:g}, {EPOCHS if budget == EPOCHS else length}"
 
 
 def settings(headline: pd.DataFrame) -> pd.DataFrame:
@@ -338,21 +336,18 @@ def settings(headline: pd.DataFrame) -> pd.DataFrame:
     Differences are paired by seed, and on the rare labels where no others are named.
     """
     rows, four = [], HEADLINE[:4]
-    for keys, own in headline[headline.condition.isin(four)].groupby(SETTING, sort=False):
-        wide = own.pivot(index="seed", columns="condition", values=SCORES).dropna()
-        if len(wide) < 2 or {*own.condition} != {*four}:
-            continue
-        original, imbalanced, augmented, copied = (wide.xs(c, level=1, axis=1) for c in four)
-        added, lost, base = augmented - copied, (original - imbalanced).rare, imbalanced.rare
+    for keys, _, (original, plain, augmented, copied) in paired(headline, SETTING, [four]):
+        added, lost = augmented[SCORES] - copied[SCORES], original.rare - plain.rare
         out = not {TRAINED_OUT, "adam"}.isdisjoint(keys)
-        row = keys[0], training_of(*keys[1:5]), *keys[1:], out, len(wide), base.mean()
-        row = *row, *estimate(lost)[1:], *stats.fieller(copied.rare - base, lost)[1:]
-        row = *row, *stats.fieller(augmented.rare - base, lost)[1:], *estimate(added.rare)[1:]
-        rows.append((*row, added.frequent.mean(), *estimate(added.balanced)[1:]))
-    columns = ["model", "training", *SETTING[1:], "trained_out", "n", "plain"]
+        row = (*keys, out, len(plain), plain.rare.mean(), *estimate(lost)[1:])
+        row = (*row, *stats.fieller(copied.rare - plain.rare, lost)[1:])
+        row = (*row, *stats.fieller(augmented.rare - plain.rare, lost)[1:])
+        row = (*row, *estimate(added.rare)[1:], added.frequent.mean())
+        rows.append((*row, *estimate(added.balanced)[1:]))
+    columns = [*SETTING, "trained_out", "n", "plain"]
     columns += [name + end for name in ("lost", "copies", "augmented") for end in ENDS]
     columns += ["effect", "low", "high", "frequent", *("balanced" + end for end in ENDS)]
-    table = pd.DataFrame(rows, columns=columns).sort_values("plain")
+    table = pd.DataFrame(rows, columns=columns).query("n > 1").sort_values("plain")
     table = table.sort_values("keep", key=lambda own: own.map(str), ascending=False, kind="stable")
     return table.sort_values("model", key=sort_key, kind="stable", ignore_index=True)
 
@@ -394,12 +389,10 @@ def restored_curves(every: pd.DataFrame, headline: pd.DataFrame) -> pd.DataFrame
         window = 2 * np.log2(by_seed.step / by_seed.step.min()) // 1
         for _, at in by_seed.groupby([window, "seed"]).mean().groupby(level=0):
             for condition in [name for name in HEADLINE[2:] if name in at]:
-                seeds = at[["step", condition, ORIGINAL, REFERENCE]].dropna()
-                base = seeds[REFERENCE]
-                found = stats.fieller(seeds[condition] - base, seeds[ORIGINAL] - base)
-                rows.append(
-                    (keys[0], training_of(*keys[1:5]), condition, round(at.step.mean()), *found)
-                )
+                seeds = at[[condition, ORIGINAL, REFERENCE]].dropna()
+                gained, lost = (seeds[name] - seeds[REFERENCE] for name in (condition, ORIGINAL))
+                found = stats.fieller(gained, lost)
+                rows.append((*keys[:2], condition, round(at.step.mean()), *found))
     columns = ["model", "training", "condition", "step", *Estimate._fields]
     return pd.DataFrame(rows, columns=columns)
 
@@ -409,13 +402,11 @@ def step_size(runs: pd.DataFrame) -> pd.DataFrame:
     names = [REFERENCE, "weighted", f"weighted{BY_IMAGES}", ORIGINAL]
     plain = runs.condition.str.replace(r", optimizer\.lr=[^,]*", "", regex=True)
     shown = runs.assign(condition=plain)[(runs.optimizer == claims.OPTIMIZER) & plain.isin(names)]
-    shown = shown.assign(optimizer=[f"{config.get('optimizer.lr')}" for config in shown.config])
+    shown["optimizer"] = [f"{config.get('optimizer.lr')}" for config in shown.config]
     shown = shown[shown.groupby("model").optimizer.transform("nunique") > 1]
-    found = restored(shown).query("ground == @STEPS")[[*NAME, "fraction", "low", "high"]]
-    found = found.rename(columns={"low": "fraction_low", "high": "fraction_high"})
-    rare = all_conditions(shown, STEPS).query(f"label == '{rare_and_frequent(runs)[0]}'")
-    found = rare.drop(columns="label").merge(found, how="left")
-    return found.rename(columns={"optimizer": "rate", "mean": "rare"}).astype({"rate": float})
+    found = restored(shown).query("ground == @STEPS").rename(columns={"optimizer": "rate"})
+    columns = ["model", "condition", "rate", "n", "rare", "rare_low", "rare_high"]
+    return found[[*columns, "fraction", "low", "high"]].astype({"rate": float})
 
 
 def learning_curves(runs: pd.DataFrame) -> pd.DataFrame:
@@ -428,7 +419,7 @@ def learning_curves(runs: pd.DataFrame) -> pd.DataFrame:
 def every_run(runs: pd.DataFrame) -> pd.DataFrame:
     """Return every run: what it is, and the accuracies of its groups."""
     columns = [*NAME, "seed", "data_seed", "weight", "normalize", "output_bias", "output_relu"]
-    columns += ["epochs", "steps", *BUDGETS, "config_hash", "weights", "version", "left_out"]
+    columns += ["epochs", "steps", *BUDGETS, "config_hash", "version", "left_out"]
     return runs[columns].join(runs.filter(regex=r"^(val|test) (?!\d+$)"))
 
 
