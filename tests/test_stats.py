@@ -12,10 +12,9 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import DescrStatsW
 
 from mnist_imbalance.report import stats
-from mnist_imbalance.report.stats import Judgement, estimate, judge
+from mnist_imbalance.report.stats import estimate, judge
 
 STUDIES = 500  # whose rate of errors may exceed its level by three standard errors
-FAMILY = 10
 
 
 def test_students_interval_and_that_of_one_new_run() -> None:
@@ -135,17 +134,6 @@ def within(rate: float, lowest: float, highest: float) -> bool:
     return lowest - lower <= rate <= highest + upper
 
 
-def studies(n: int, *means: float, margin: float | None = None, count: int = 1) -> list[Judgement]:
-    """Judge studies whose comparisons have these true means, each with a spread of 1."""
-    random = np.random.default_rng([n, len(means), count])
-    effects = random.normal(size=(count * STUDIES, n, len(means))) + np.array(means)
-    return [judge(of_study, margin) for of_study in effects]
-
-
-def rate(verdict: str, judgements: list[Judgement]) -> float:
-    return sum(judgement.verdict == verdict for judgement in judgements) / len(judgements)
-
-
 @of_seeds
 @pytest.mark.parametrize(
     ("means", "lowest"),
@@ -154,36 +142,13 @@ def rate(verdict: str, judgements: list[Judgement]) -> float:
 def test_no_claim_holds_or_is_contradicted_by_chance(
     n: int, means: tuple[float, ...], lowest: float
 ) -> None:
-    judgements = studies(n, *means)
-    assert within(rate("holds", judgements), lowest, 0.025)
-    assert within(rate("contradicted", judgements), 0, 0.025)
+    effects = np.random.default_rng(n).normal(size=(STUDIES, n, len(means))) + np.array(means)
+    judgements = [*map(judge, effects)]
+    found = pd.Series([judgement.verdict for judgement in judgements]).value_counts() / STUDIES
+    assert within(found.get("holds", 0), lowest, 0.025)
+    assert within(found.get("contradicted", 0), 0, 0.025)
     # the interval shown is that of the comparison which decides
     assert all((judgement.low > 0) == (judgement.verdict == "holds") for judgement in judgements)
-
-
-@of_seeds
-@pytest.mark.parametrize(
-    ("means", "lowest"), [((3.0,), 0.025), ((3.0, 0.0, 0.0), 0.025), ((-3.0, 3.0), 0.0)]
-)
-def test_an_effect_at_the_margin_is_rarely_no_difference(
-    n: int, means: tuple[float, ...], lowest: float
-) -> None:
-    judgements = studies(n, *means, margin=3)
-    # by p_within, since verdicts of "holds" and "contradicted" come before "no difference"
-    equal = sum(judgement.p_within <= 0.025 for judgement in judgements) / STUDIES
-    assert within(equal, lowest, 0.025)
-    assert rate("no difference", judgements) <= equal
-
-
-@of_seeds
-def test_a_family_of_ten_is_wrong_at_its_level(n: int) -> None:
-    judgements = [judgement._asdict() for judgement in studies(n, 0.0, count=FAMILY)]
-    rows = [judgement | {"family": at // FAMILY} for at, judgement in enumerate(judgements)]
-    found = stats.apply_holm(rows, ["family"], ["family", "verdict", "corrected"])
-    wrong = found[["verdict", "corrected"]].isin(["holds", "contradicted"]).groupby(found.family)
-    single, family = wrong.any().mean()
-    assert single > 0.3  # 1 − 0.95¹⁰ is 0.4
-    assert within(family, 0.04, 0.05)  # and not for want of power
 
 
 @of_seeds
@@ -198,9 +163,6 @@ def test_fiellers_interval_covers_the_true_fraction(n: int, spread: float) -> No
     unknown = sum(math.isinf(interval.low) for interval in found) / STUDIES
     assert unknown > 0.1 if spread == 1 else unknown < 0.01
     assert within(covered, 0.95, 1 if unknown else 0.95)
-    for effects, (*_, low, high) in zip(gained - 0.5 * lost, found, strict=True):
-        verdict = "holds" if low > 0.5 else "contradicted" if high < 0.5 else "undecided"
-        assert unknown or judge(effects).verdict == verdict
 
 
 LABELS = np.repeat([0, 1], [60, 120])

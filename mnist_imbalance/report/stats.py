@@ -97,11 +97,10 @@ def judge(effects: Effects | NDArray[np.float64], margin: float | None = None) -
     """
     table = np.column_stack([np.asarray(effects, float)])
     table = table[~np.isnan(table).any(axis=1)].round(DECIMALS)
-    n = len(table)
-    if table.size == 0:
-        return Judgement(0, NAN, NAN, NAN, UNDECIDED)
-    if n == 1:
-        return Judgement(1, float(table.min()), NAN, NAN, UNDECIDED, deciding=int(table.argmin()))
+    n = len(table) if table.size else 0
+    if n < 2:
+        lowest = (float(table.min()), NAN, NAN) if n else (NAN, NAN, NAN)
+        return Judgement(n, *lowest, UNDECIDED, deciding=int(table.argmin()) if n else 0)
 
     def test(against: float, sign: int) -> Any:
         with np.errstate(divide="ignore", invalid="ignore"):

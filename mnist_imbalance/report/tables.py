@@ -193,9 +193,9 @@ def judged_claims(runs: pd.DataFrame) -> pd.DataFrame:
     return stats.apply_holm(rows, ["optimizer", "family"], claims.COLUMNS)
 
 
-def all_conditions(runs: pd.DataFrame, budget: str = EPOCHS) -> pd.DataFrame:
-    """Return the test accuracies of the groups in every condition at one budget."""
-    rows = to_long(select_budget(runs, budget), only_groups=True)
+def all_conditions(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the test accuracies of the groups in every condition at equal epochs."""
+    rows = to_long(select_budget(runs, EPOCHS), only_groups=True)
     return estimates(rows, [*NAME, "label"], "accuracy")
 
 
@@ -271,9 +271,8 @@ def find_dead(run: dict[str, Any]) -> list[str]:
 
 def table_1(runs: pd.DataFrame) -> pd.DataFrame:
     """Return AI3607's Table 1: accuracies, the interval of one new run, and the published ones."""
-    rows = to_long(select_budget(runs, EPOCHS))
-    shown = rows.condition.isin(claims.CONDITIONS)
-    rows = rows[(rows.optimizer == claims.OPTIMIZER) & shown]
+    shown = "optimizer == @claims.OPTIMIZER and condition in @claims.CONDITIONS"
+    rows = to_long(select_budget(runs, EPOCHS).query(shown))
     by = ["model", "condition", "label"]
     table, one = (estimates(rows, by, "accuracy", new_run) for new_run in (False, True))
     published = [*map(claims.published_accuracy, table.condition, table.label)]
@@ -452,5 +451,4 @@ def all_tables(every: pd.DataFrame, runs: pd.DataFrame, labels: Labels) -> dict[
     headline = headline_runs(every, runs)
     tables |= {"settings": settings(headline), "restored_curves": restored_curves(every, headline)}
     tables |= {"summary": summary(tables["settings"]), "runs": every_run(runs)}
-    tables |= {"compared": compared(runs, labels), "claims": judged_claims(runs)}
-    return tables | {"at_equal_steps": all_conditions(runs, STEPS)}
+    return tables | {"compared": compared(runs, labels), "claims": judged_claims(runs)}
