@@ -235,16 +235,12 @@ def test_methods_are_compared_with_the_best_and_with_plain() -> None:
     rest = np.array([[-1, 0, 1], [0, 1, -1], [1, -1, 0], [0, 0, 0]]) / 20  # equal variances
     logs = rest + np.arange(4)[:, None] + np.array([0, 0.5, 0.55])  # seeds differ by far more
     own = ranking.compare(pd.DataFrame(1 - np.exp(-logs), columns=["plain", "vs", "ldam"]))
-    two = ranking.limit(3, 4, "two-sided") * 0.05 / math.sqrt(2)
+    assert ranking.limits(3, 4) == pytest.approx([2.34, 2.86], abs=0.01)  # his tables, of df = 6
+    two = 2.86 * 0.05 / math.sqrt(2)
     ends = np.array([0.5 - two, 0.5, 0.5 + two])
     found = own.loc["vs", ["low", "effect", "high"]].to_numpy(float)
     assert found == pytest.approx(math.exp(-1.5) * (1 - np.exp(-ends)), abs=1e-4)
     assert own.best.tolist() == [False, True, True]
-
-
-def test_limits_are_those_of_dunnett() -> None:
-    found = [ranking.limit(3, 3, sides) for sides in ("greater", "two-sided")]
-    assert found == pytest.approx([2.34, 2.86], abs=0.015)  # tables of 1955 and 1964: of 2, df = 6
 
 
 @pytest.mark.slow
