@@ -244,8 +244,8 @@ def test_models_have_panels_and_colours_alike_in_every_figure() -> None:
 
 @pytest.mark.usefixtures("kept_in_memory")
 def test_what_has_no_rows_is_not_drawn() -> None:
-    known = known_of(made())  # at equal steps alone, and no record tells its rate
+    known = known_of(made())  # at equal steps alone
     shown = {"confusion": tables.confusion(known["runs"]), "samples": pd.DataFrame()}
     drawn = figures.draw(known["tables"] | shown)
     assert "learning_sgd" in drawn
-    assert not {"confusion", "restored_steps", "figure_3"} & {*drawn}
+    assert not {"confusion", "figure_3"} & {*drawn}

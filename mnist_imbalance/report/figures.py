@@ -229,7 +229,7 @@ def draw_ranked(ranked: pd.DataFrame) -> Figure:
 
 def draw(tables: Mapping[str, pd.DataFrame]) -> dict[str, Figure]:
     """Return all figures by name, but for those without rows."""
-    sweep = tables["weight_sweep"].query("normalize == 'weight_sum'")
+    sweep = tables["weight_sweep"]
     sweep = sweep[sweep.groupby(["model", "optimizer"]).weight.transform("nunique") > 2]
     table = tables["table_1"].query("model == 'lstm'")
     published, one = table[["condition", "label", "published"]], table.dropna(subset="published")

@@ -26,10 +26,11 @@ SCORES, ENDS = ["rare", "frequent", "overall", "balanced"], ("", "_low", "_high"
 Labels = NDArray[np.integer[Any]]  # of the test set, (N,)
 
 HEADLINE = [ORIGINAL, REFERENCE, "augmented_100", "duplicated_100", f"weighted{BY_IMAGES}"]
+# columns of runs.csv: what a run is, and the accuracies of its groups
+EVERY_RUN = r"^(model|optimizer|condition|(data_)?seed|weight|epochs|steps|equal \w+|config_hash|"
+EVERY_RUN += r"version|left_out|(val|test) (?!\d+$).+)$"
 # key of a config → column of `assign_budgets`
-CONFIG_COLUMNS = {"loss.minority_weight": "weight", "loss.normalize": "normalize"}
-CONFIG_COLUMNS |= {"model.output_relu": "output_relu", "model.output_bias": "output_bias"}
-CONFIG_COLUMNS |= {"trainer.max_steps": "last_step"}
+CONFIG_COLUMNS = {"loss.minority_weight": "weight", "trainer.max_steps": "last_step"}
 
 
 def assign_budgets(runs: pd.DataFrame) -> pd.DataFrame:
@@ -44,8 +45,7 @@ def assign_budgets(runs: pd.DataFrame) -> pd.DataFrame:
     config = pd.DataFrame([*runs.config], runs.index).reindex(columns=CONFIG_COLUMNS)
     config = config.rename(columns=CONFIG_COLUMNS)
     config["version"] = [versions.get("mnist_imbalance") for versions in runs.versions]
-    for number in ("weight", "output_bias"):
-        config[number] = pd.to_numeric(config[number], errors="coerce")
+    config["weight"] = pd.to_numeric(config.weight, errors="coerce")
     scores = [records.accuracies(runs, split).add_prefix(f"{split} ") for split in ("val", "test")]
     none = pd.DataFrame(columns=["val all", "test all"] if runs.empty else [])
     runs = pd.concat([runs, config, *scores, none], axis=1)
@@ -91,7 +91,7 @@ def select_budget(runs: pd.DataFrame, *budgets: str) -> pd.DataFrame:
 
 def to_long(runs: pd.DataFrame, only_groups: bool = False) -> pd.DataFrame:
     """Return test accuracies, one row per run and label, group or "all"."""
-    keys, shown = [*NAME, "seed", "weight", "normalize"], r"^test .*\D" if only_groups else "^test "
+    keys, shown = [*NAME, "seed", "weight"], r"^test .*\D" if only_groups else "^test "
     scores = runs.filter(regex=shown).rename(columns=lambda name: name.removeprefix("test "))
     table = runs[keys].join(scores).melt(keys, None, "label", "accuracy", ignore_index=False)
     return table.dropna(subset="accuracy").sort_index(kind="stable")
@@ -208,65 +208,14 @@ def differences(runs: pd.DataFrame) -> pd.DataFrame:
     return estimates(rows.eval("difference = accuracy - base"), [*NAME, "label"], "difference")
 
 
-def is_sweep(rows: pd.DataFrame) -> pd.Series:
-    """Tell which rows are of one weight of the rare labels and of no other change."""
-    return rows.condition.str.fullmatch(f"weighted(, {WEIGHT}[^,]*)?({BY_IMAGES})?")
-
-
 def weight_sweep(runs: pd.DataFrame) -> pd.DataFrame:
     """Return test accuracies over the weight of the rare labels; weight 1 is the plain loss."""
     rows = to_long(select_budget(runs, EPOCHS))
-    swept = rows[is_sweep(rows)]
-    plain = rows[rows.condition == REFERENCE].drop(columns="normalize").assign(weight=1.0)
-    divisors = swept[["model", "optimizer", "normalize"]].drop_duplicates()
-    rows = pd.concat([plain.merge(divisors, on=["model", "optimizer"]), swept])
-    by = ["model", "optimizer", "normalize", "weight", "label"]
-    return estimates(rows.sort_values("weight", kind="stable"), by, "accuracy")
-
-
-def selection(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return what choosing weights on the test set adds to the rare labels' test accuracy."""
-    shown, rows, rare = select_budget(runs, EPOCHS), [], rare_and_frequent(runs)[0]
-    labels, weights = groups_of(runs).get(rare, []), claims.WEIGHTS
-    shown = shown[is_sweep(shown) & (shown.normalize == "weight_sum") & shown.weight.isin(weights)]
-    shown = shown[shown.groupby([*NAME[:2], "seed"]).seed.transform("size") == len(weights)]
-    splits = [[f"{split} {label}" for label in labels] for split in ("val", "test")]
-    for keys, swept in shown.sort_values(["seed", "weight"]).groupby(NAME[:2], sort=False):
-        val, test = (swept[own].to_numpy().reshape(-1, len(weights), len(labels)) for own in splits)
-        means = [s.mean(axis=2, keepdims=True) for s in (val, test)]
-        for choice, scores in {"one weight": means, "a weight a label": [val, test]}.items():
-            best = (s.argmax(axis=1, keepdims=True) for s in scores)
-            on_val, on_test = (np.take_along_axis(test, b, axis=1).mean(axis=(1, 2)) for b in best)
-            n, *interval = estimate(on_test - on_val)
-            rows.append((*keys, choice, rare, n, on_val.mean(), on_test.mean(), *interval))
-    columns = [*NAME[:2], "choice", "label", "n", "on_validation", "on_test", "mean", "low", "high"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def dead_labels(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return the labels that the output ReLU kills, see `find_dead`, by where its bias starts."""
-    shown, rows = select_budget(runs, EPOCHS), []
-    plain = shown.condition.str.replace(r", model\.output_(relu|bias)=[^,]*", "", regex=True)
-    shown = shown[(plain == REFERENCE) & shown.output_relu.notna()]
-    variant = ["output_relu", "output_bias"]
-    shown = shown.sort_values([*variant, "seed"], ascending=[0, 1, 1], na_position="first")
-    variants = shown.groupby(NAME[:2]).condition.transform("nunique")
-    found = shown.groupby([*NAME[:2], "seed"]).seed.transform("size")  # variants of a seed
-    shown = shown[(found == variants) & (variants > 1)]
-    for keys, own in shown.groupby([*NAME[:2], *variant], sort=False, dropna=False):
-        dead = {run["seed"]: find_dead(run) for run in own.to_dict("records")}
-        named = [f"{seed}: {' '.join(labels) or 'none'}" for seed, labels in dead.items()]
-        numbers = estimate(map(len, dead.values()))
-        rows.append((*keys, *numbers, ", ".join(named), own["test all"].mean()))
-    columns = ["model", "optimizer", *variant, *Estimate._fields, "by_seed", "accuracy"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def find_dead(run: dict[str, Any]) -> list[str]:
-    """Return the labels without a right test image, or under 1 % of training images positive."""
-    positive = run["train_positive_of_own"] or run["train_positive"]  # of all labels' images
-    fractions = positive / run["train_confusion"].sum(axis=1)
-    return [str(n) for n, own in enumerate(fractions) if own < 0.01 or run[f"test {n}"] == 0]
+    swept = rows[rows.condition.str.fullmatch(f"weighted(, {WEIGHT}[^,]*)?")]
+    plain = rows[rows.condition == REFERENCE].assign(weight=1.0)
+    plain = plain.merge(swept[["model", "optimizer"]].drop_duplicates())
+    rows = pd.concat([plain, swept]).sort_values("weight", kind="stable")
+    return estimates(rows, ["model", "optimizer", "weight", "label"], "accuracy")
 
 
 def table_1(runs: pd.DataFrame) -> pd.DataFrame:
@@ -410,24 +359,8 @@ def step_size(runs: pd.DataFrame) -> pd.DataFrame:
 
 def learning_curves(runs: pd.DataFrame) -> pd.DataFrame:
     """Return validation accuracy over optimizer steps in the headline's conditions."""
-    shown = select_budget(runs, STEPS)
-    shown = validation_curves(shown[shown.condition.isin(HEADLINE)])
+    shown = validation_curves(select_budget(runs, STEPS).query("condition in @HEADLINE"))
     return estimates(shown, [*NAME, "label", "step"], "accuracy")
-
-
-def every_run(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return every run: what it is, and the accuracies of its groups."""
-    columns = [*NAME, "seed", "data_seed", "weight", "normalize", "output_bias", "output_relu"]
-    columns += ["epochs", "steps", *BUDGETS, "config_hash", "version", "left_out"]
-    return runs[columns].join(runs.filter(regex=r"^(val|test) (?!\d+$)"))
-
-
-def left_out(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return the runs that are in no comparison, and why."""
-    by = ["why", *NAME, "epochs", "steps"]
-    runs = runs[runs.left_out != ""].rename(columns={"left_out": "why"})
-    seeds = runs.groupby(by, sort=False).seed.agg(lambda own: ", ".join(map(str, sorted({*own}))))
-    return seeds.reset_index(name="seeds")
 
 
 def confusion(runs: pd.DataFrame) -> pd.DataFrame:
@@ -444,11 +377,11 @@ def confusion(runs: pd.DataFrame) -> pd.DataFrame:
 
 def all_tables(every: pd.DataFrame, runs: pd.DataFrame, labels: Labels) -> dict[str, pd.DataFrame]:
     """Return all tables by name: rankings of every run, and others of `assign_budgets`' runs."""
-    makers = [restored, table_1, all_conditions, differences, weight_sweep, selection]
-    makers += [dead_labels, learning_curves, step_size, left_out]
+    makers = [restored, table_1, all_conditions, differences, weight_sweep, learning_curves]
     ranked = ranking.ranking_tables(every, predictions(every, labels), labels)
     tables = ranked | {make.__name__: make(runs) for make in makers}
     headline = headline_runs(every, runs)
     tables |= {"settings": settings(headline), "restored_curves": restored_curves(every, headline)}
-    tables |= {"summary": summary(tables["settings"]), "runs": every_run(runs)}
-    return tables | {"compared": compared(runs, labels), "claims": judged_claims(runs)}
+    tables |= {"summary": summary(tables["settings"]), "step_size": step_size(runs)}
+    tables |= {"compared": compared(runs, labels), "claims": judged_claims(runs)}
+    return tables | {"runs": runs.filter(regex=EVERY_RUN)}
