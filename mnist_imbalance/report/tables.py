@@ -29,8 +29,7 @@ HEADLINE = [ORIGINAL, REFERENCE, "augmented_100", "duplicated_100", f"weighted{B
 # columns of runs.csv: what a run is, and the accuracies of its groups
 EVERY_RUN = r"^(model|optimizer|condition|(data_)?seed|weight|epochs|steps|equal \w+|config_hash|"
 EVERY_RUN += r"version|left_out|(val|test) (?!\d+$).+)$"
-# key of a config → column of `assign_budgets`
-CONFIG_COLUMNS = {"loss.minority_weight": "weight", "trainer.max_steps": "last_step"}
+CONFIG_COLUMNS = {"loss.minority_weight": "weight", "trainer.max_steps": "last_step"}  # by key
 
 
 def assign_budgets(runs: pd.DataFrame) -> pd.DataFrame:
@@ -378,8 +377,9 @@ def confusion(runs: pd.DataFrame) -> pd.DataFrame:
 def all_tables(every: pd.DataFrame, runs: pd.DataFrame, labels: Labels) -> dict[str, pd.DataFrame]:
     """Return all tables by name: rankings of every run, and others of `assign_budgets`' runs."""
     makers = [restored, table_1, all_conditions, differences, weight_sweep, learning_curves]
-    ranked = ranking.ranking_tables(every, predictions(every, labels), labels)
-    tables = ranked | {make.__name__: make(runs) for make in makers}
+    scheduled = every[~every.config_hash.isin(runs.config_hash)]  # the others' are read below
+    tables = ranking.ranking_tables(scheduled, predictions(scheduled, labels), labels)
+    tables |= {make.__name__: make(runs) for make in makers}
     headline = headline_runs(every, runs)
     tables |= {"settings": settings(headline), "restored_curves": restored_curves(every, headline)}
     tables |= {"summary": summary(tables["settings"]), "step_size": step_size(runs)}
