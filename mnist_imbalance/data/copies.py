@@ -7,7 +7,7 @@ import torch
 from pydantic import BaseModel, Field, FiniteFloat
 from torch import Tensor
 from torchvision.transforms.v2 import Compose, InterpolationMode
-from torchvision.transforms.v2.functional import rotate
+from torchvision.transforms.v2.functional import pad, rotate
 
 from mnist_imbalance.errors import ConfigError, naming
 
@@ -37,6 +37,23 @@ def expand(
             block = (block + noise).round().clamp(0, 255).to(torch.uint8)
         blocks.append(block)
     return torch.cat(blocks), torch.cat([labels[~copied], *[labels[copied]] * len(copies)])
+
+
+def crop_flip(images: Tensor, *, padding: int, flip: bool, generator: torch.Generator) -> Tensor:
+    """Crop padded images (N, C, H, W) to their size, each at its own place; flip half of them.
+
+    The standard augmentation of He et al., 2016, for CIFAR, on the images' device.
+    """
+    count, _, height, width = images.shape
+    top, left = torch.randint(2 * padding + 1, (2, count, 1), generator=generator)
+    rows, columns = top + torch.arange(height), left + torch.arange(width)
+    if flip:
+        mirrored = torch.rand(count, 1, generator=generator) < 0.5
+        columns = torch.where(mirrored, columns.flip(1), columns)
+    rows, columns = rows[:, :, None].to(images.device), columns[:, None].to(images.device)
+    numbers = torch.arange(count, device=images.device)[:, None, None]
+    padded: Tensor = pad(images, [padding] * 4)
+    return padded[numbers, :, rows, columns].movedim(-1, 1)
 
 
 def transform_each(

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from math import log
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field, PositiveInt, validate_call
+from pydantic import Field, NonNegativeInt, PositiveInt, validate_call
 from torch import Tensor
 
 from mnist_imbalance.data.seeds import generator
@@ -13,6 +13,7 @@ from mnist_imbalance.errors import ConfigError
 
 Ratio = Annotated[float, Field(ge=1, allow_inf_nan=False)]
 # a fraction for the minority, one for each label, or images per label → how many are kept
+Wanted = Sequence[NonNegativeInt] | PositiveInt | Literal["rare"]  # labels of the minority
 Profile = float | list[float] | Callable[[list[int]], list[int]]
 
 
@@ -40,12 +41,17 @@ def exactly(available: Sequence[int], counts: Sequence[PositiveInt]) -> list[int
     return list(counts)
 
 
-def rare_labels(wanted: Sequence[int] | int, num_classes: int, seed: int) -> list[int]:
-    """Return the wanted labels, or a wanted number of them, drawn by the seed; all must exist."""
+def rare_labels(wanted: Wanted, counts: Sequence[int], seed: int) -> list[int]:
+    """Return the wanted labels, a number of them drawn by the seed, or those below the mean count.
+
+    ``counts`` are the training images of each label.
+    """
+    if wanted == "rare":
+        return [label for label, count in enumerate(counts) if count * len(counts) < sum(counts)]
     if isinstance(wanted, int):
-        drawn = torch.randperm(num_classes, generator=generator("minority", seed))
+        drawn = torch.randperm(len(counts), generator=generator("minority", seed))
         wanted = drawn[:wanted].tolist()
-    if unknown := [label for label in wanted if label >= num_classes]:
+    if unknown := [label for label in wanted if label >= len(counts)]:
         raise ConfigError(f"data.minority: there is no label {unknown[0]}")
     return sorted(set(wanted))
 

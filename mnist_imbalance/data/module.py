@@ -4,15 +4,23 @@ from collections.abc import Callable, Iterator, Sequence
 from inspect import signature
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from warnings import warn
 
 import lightning
 import torch
-from pydantic import Field, NonNegativeInt, PositiveInt, validate_call
+from pydantic import Field, PositiveInt, validate_call
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from mnist_imbalance.data.copies import Copy, Transform, expand, transform_each
-from mnist_imbalance.data.imbalance import Profile, by_label, kept_counts, label_groups, rare_labels
+from mnist_imbalance.data.imbalance import (
+    Profile,
+    Wanted,
+    by_label,
+    kept_counts,
+    label_groups,
+    rare_labels,
+)
 from mnist_imbalance.data.samplers import shuffle
 from mnist_imbalance.data.seeds import Seed, generator
 from mnist_imbalance.data.sources import Batch, Images, read_torchvision
@@ -74,7 +82,8 @@ class MNISTData(lightning.LightningDataModule):
         seed: Seed = 0,  # chooses validation images, kept images, and noise
         order_seed: Seed | None = None,  # of order and transforms, with the epoch; None is seed
         val_per_label: PositiveInt = 500,  # training images held out for validation
-        minority: Sequence[NonNegativeInt] | PositiveInt = (),  # or how many labels seed draws
+        val_fraction: Annotated[float, Field(gt=0, lt=1)] | None = None,  # of each label, instead
+        minority: Wanted = (),  # see `rare_labels`
         keep: Profile = 1.0,  # fraction of the minority's other images, or more: see Profile
         shots: tuple[PositiveInt, PositiveInt] | None = None,  # see `label_groups`
         copies: Annotated[Sequence[Copy], Field(min_length=1)] = (UNCHANGED,),  # of a kept image
@@ -84,15 +93,18 @@ class MNISTData(lightning.LightningDataModule):
         batch_size: PositiveInt = 128,
         source: Callable[[Path], Images] = read_torchvision,
         sampler: Callable[..., Tensor] = shuffle,
+        augment: Callable[..., Tensor] | None = None,  # of all training images, in each epoch
         transforms: Sequence[Transform] = (),  # of each training image in each epoch, in turn
     ) -> None:
         super().__init__()
         self.dir, self.source, self.seed = dir, source, seed
         self.order_seed = seed if order_seed is None else order_seed
-        self.val_per_label, self.wanted = val_per_label, minority
+        self.val_per_label, self.val_fraction = val_per_label, val_fraction
+        self.wanted = minority
         self.keep, self.shots = keep, shots
         self.copies, self.copied, self.fill, self.redraw = copies, copied, fill, redraw
-        self.batch_size, self.sampler, self.transforms = batch_size, sampler, transforms
+        self.batch_size, self.sampler = batch_size, sampler
+        self.augment, self.transforms = augment, transforms
         self.counts = {}
 
     def setup(self, stage: str | None = None) -> None:
@@ -105,25 +117,22 @@ class MNISTData(lightning.LightningDataModule):
         size = self.num_classes = images.num_classes
         self.image_shape = tuple(pixels.shape[1:])
         self.sha256 = images.checksum()
-        self.minority = rare_labels(self.wanted, size, self.seed)
+        train, val = self._hold_out(images)
+        with naming("data.keep"):
+            self.minority = rare_labels(self.wanted, [*map(len, train)], self.seed)
+            kept = kept_counts(self.keep, self.minority, [*map(len, train)])
         loses = isinstance(self.keep, float) and self.keep < 1
         if not self.minority and (loses or (len(self.copies) > 1 and self.copied == "minority")):
             raise ConfigError("data.minority: must name labels, which lose images or are copied")
-
-        rng, held_out = generator("hold-out", self.seed), self.val_per_label
-        drawn = [own[torch.randperm(len(own), generator=rng)] for own in by_label(labels, size)]
-        train, val = [own[held_out:] for own in drawn], [own[:held_out] for own in drawn]
-        with naming("data.keep"):
-            kept = kept_counts(self.keep, self.minority, [*map(len, train)])
         self.groups = label_groups(self.minority, kept, self.shots)
         chosen = torch.cat([own[:count] for own, count in zip(train, kept, strict=True)])
         self.kept = pixels[chosen], labels[chosen]
         self.train = self._expand(epoch=0)
         chosen = torch.cat(val)
-        self.val, self.test = (pixels[chosen], labels[chosen]), images.test
+        self.val, self.test = images.val or (pixels[chosen], labels[chosen]), images.test
         with naming("data.sampler"):
             first = self.train[0][self.order(0)[: self.batch_size]]
-        transform_each(first, self.transforms, generator("transforms", self.order_seed, 0))
+        self.change(first, generator("transforms", self.order_seed, 0))
         steps = {
             "archive": labels,
             "training split": labels[torch.cat(train)],
@@ -134,6 +143,26 @@ class MNISTData(lightning.LightningDataModule):
         }
         self.counts = {name: own.bincount(minlength=size).tolist() for name, own in steps.items()}
         self.class_counts = self.counts["with copies"]
+        for name in ("validation", "test"):
+            if none := [label for label, count in enumerate(self.counts[name]) if not count]:
+                warn(f"data: no {name} images of labels {none}; means leave them out", stacklevel=2)
+
+    def _hold_out(self, images: Images) -> tuple[list[Tensor], list[Tensor]]:
+        """Return the indices of each label's training and validation images, in random order."""
+        labels, rng = images.train[1], generator("hold-out", self.seed)
+        drawn = [own[torch.randperm(len(own), generator=rng)] for own in by_label(labels)]
+        held = torch.zeros(len(labels), dtype=torch.bool)
+        for own in drawn if images.val is None else ():
+            wanted = self.val_per_label
+            if self.val_fraction:
+                wanted = round(self.val_fraction * len(own))
+            if images.groups is None:
+                held[own[:wanted]] = True
+                continue
+            for group in [*dict.fromkeys(images.groups[own].tolist())][:-1]:  # one is left
+                if held[own].sum() < wanted:
+                    held |= images.groups == group
+        return [own[~held[own]] for own in drawn], [own[held[own]] for own in drawn]
 
     def _expand(self, epoch: int) -> Batch:
         """Return the kept images and their copies, with an epoch's noise."""
@@ -172,7 +201,14 @@ class MNISTData(lightning.LightningDataModule):
         images, labels = self.drawn(number)
         order = self.order(number).to(labels.device)
         rng = generator("transforms", self.order_seed, number)
-        return transform_each(images[order], self.transforms, rng), labels[order]
+        return self.change(images[order], rng), labels[order]
+
+    def change(self, images: Tensor, rng: torch.Generator) -> Tensor:
+        """Augment some training images, and transform each."""
+        if self.augment:
+            with naming("data.augment"):
+                images = self.augment(images, generator=rng)
+        return transform_each(images, self.transforms, rng)
 
     def _loader(self, draw: Callable[[int], Batch], images: int) -> DataLoader[Any]:
         if self.trainer:

@@ -1,18 +1,24 @@
-"""Where images come from: torchvision's data sets, scikit-learn's digits, folders of images."""
+"""Where images come from: torchvision's data sets, arrays in a file, folders of images."""
 
 import hashlib
+import io
+import re
+import zipfile
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy
 import torch
 from filelock import FileLock
+from PIL import Image, ImageOps
 from pydantic import PositiveInt, validate_call
 from torch import Tensor
 from torchvision import datasets
-from torchvision.transforms import v2
+from torchvision.transforms.v2.functional import pil_to_tensor
 
 from mnist_imbalance.data.imbalance import by_label
 from mnist_imbalance.errors import ConfigError, naming
@@ -27,18 +33,33 @@ class Images:
     train: Batch
     test: Batch
     num_classes: int
+    val: Batch | None = None  # where the validation images are given
+    groups: Tensor | None = None  # (N,), of training images that are held out together or not
 
     def __post_init__(self) -> None:
-        for _, labels in (self.train, self.test):
+        for _, labels in self.splits():
             if not 0 <= labels.min() <= labels.max() < self.num_classes <= 256:
                 most = f"{self.num_classes - 1} (num_classes - 1), at most 255"  # of uint8
                 raise ConfigError(f"data.source: labels must be from 0 to {most}")
+        counts = self.train[1].bincount(minlength=self.num_classes).tolist()
+        if 0 in counts:
+            raise ConfigError(f"data.source: label {counts.index(0)} has no training image")
+        if any(images.shape[1:] != self.train[0].shape[1:] for images, _ in self.splits()):
+            shapes = " and ".join(f"{tuple(images.shape[1:])}" for images, _ in self.splits())
+            raise ConfigError(f"data.source: images of all splits must be alike, are {shapes}")
+        if any(len(images) != len(labels) for images, labels in self.splits()):
+            raise ConfigError("data.source: there must be as many labels as images")
+
+    def splits(self) -> list[Batch]:
+        """Return the splits that are given."""
+        return [self.train, self.test, *([self.val] if self.val else [])]
 
     def checksum(self) -> str:
         """Return the sha256, in hex, of all images and labels."""
         digest = hashlib.sha256()
-        for tensor in (*self.train, *self.test):
-            digest.update(tensor.contiguous().numpy().data)
+        for images, labels in self.splits():
+            digest.update(images.contiguous().numpy().data)
+            digest.update(labels.contiguous().numpy().data)
         return digest.hexdigest()
 
 
@@ -107,18 +128,104 @@ def read_digits(dir: Path) -> Images:
 
 
 @validate_call
-def read_folder(dir: Path, size: PositiveInt = 28, colours: Literal[1, 3] = 1) -> Images:
-    """Return the images below ``train/<label>/`` and ``test/<label>/``, scaled to one size.
+def read_npz(dir: Path, file: str, groups: Sequence[str] = ()) -> Images:
+    """Return the arrays of a file in MedMNIST's layout (Yang et al., 2023).
 
-    Labels are numbered by their folders' names, in order. The shorter side becomes ``size`` pixels,
-    and the longer one is cut off on both ends.
+    ``train_images`` and ``test_images`` are (N, H, W) or (N, H, W, C) uint8, ``train_labels`` and
+    ``test_labels`` (N,) or (N, 1) integers; so are ``val_images`` and ``val_labels``, if given.
+    Training images that agree in all arrays of ``groups``, (N,), are held out together.
     """
-    channels = v2.Grayscale() if colours == 1 else v2.RGB()
-    steps = [v2.PILToTensor(), channels, v2.Resize(size, antialias=True), v2.CenterCrop(size)]
     with naming("data.dir"):
-        sets = [datasets.ImageFolder(dir / part, v2.Compose(steps)) for part in ("train", "test")]
-    if sets[0].classes != sets[1].classes:
-        raise ConfigError(f"data.dir: {dir / 'test'} has other labels than {dir / 'train'}")
-    columns = (zip(*images, strict=True) for images in sets)
-    train, test = ((torch.stack(images), torch.tensor(labels)) for images, labels in columns)
-    return Images(train, test, len(sets[0].classes))
+        arrays = dict(numpy.load(dir / file))  # refuses arrays of Python objects
+
+    def array(name: str, kinds: str, dimensions: Sequence[int]) -> Tensor:
+        if name not in arrays:
+            raise ConfigError(f"data.source: {file} has no {name}")
+        found = arrays[name]
+        found = found[:, 0] if found.ndim == 2 and found.shape[1] == 1 else found
+        if found.dtype.kind not in kinds or found.ndim not in dimensions:
+            wanted = "integers (N,)" if 1 in dimensions else "uint8 (N, H, W) or (N, H, W, C)"
+            raise ConfigError(
+                f"data.source: {name} must be {wanted}, is {found.dtype} {found.shape}"
+            )
+        return torch.from_numpy(found)
+
+    def split(name: str) -> Batch:
+        images = array(f"{name}_images", "u", (3, 4)).to(torch.uint8)
+        images = images.unsqueeze(1) if images.ndim == 3 else images.movedim(-1, 1)
+        return images.contiguous(), array(f"{name}_labels", "iu", (1,)).long()
+
+    train, val = split("train"), split("val") if "val_images" in arrays else None
+    together = None
+    if groups:
+        columns = torch.stack([array(name, "iu", (1,)).long() for name in groups], dim=1)
+        together = columns.unique(dim=0, return_inverse=True)[1]
+    return Images(train, split("test"), int(train[1].max()) + 1, val, together)
+
+
+@validate_call
+def read_gtsrb(dir: Path, by_track: bool = True) -> Images:
+    """Return the German Traffic Sign Recognition Benchmark, 32 × 32 (Stallkamp et al., 2012).
+
+    It is read from ``gtsrb.npz``, which also has ``train_tracks``, or from the files that
+    torchvision downloads. A track is about 30 photographs of one sign; they are held out together
+    unless ``by_track`` is false.
+    """
+    if (dir / "gtsrb.npz").exists():
+        return read_npz(dir, "gtsrb.npz", ["train_labels", "train_tracks"] if by_track else [])
+    parts = []
+    for name in ("train", "test"):
+        images, labels = zip(*load(dir, "GTSRB", split=name), strict=True)
+        pixels = [pil_to_tensor(ImageOps.fit(image, (32, 32))) for image in images]
+        parts.append((torch.stack(pixels), torch.tensor(labels)))
+    files = sorted((dir / "gtsrb/GTSRB/Training").rglob("*.ppm"))  # in torchvision's order
+    tracks = [f"{file.parent.name}/{file.stem.partition('_')[0]}" for file in files]
+    together = torch.from_numpy(numpy.unique(tracks, return_inverse=True)[1])
+    return Images(parts[0], parts[1], 43, groups=together if by_track else None)
+
+
+@validate_call
+def read_folder(
+    dir: Path,
+    size: PositiveInt = 28,
+    colours: Literal[1, 3] = 1,
+    file: str | None = None,
+    skip_unreadable: bool = False,
+) -> Images:
+    """Return the images ``train/<label>/*`` and ``test/<label>/*``, scaled to one size.
+
+    They lie in ``dir``, or in a zip ``file`` there. Labels are numbered by their names below
+    ``train``, in order. The shorter side becomes ``size`` pixels, and the longer one is cut off on
+    both ends. Hidden files are left out.
+    """
+    with naming("data.dir"):
+        archive = zipfile.ZipFile(dir / file) if file else None
+    paths = dir.glob("*/*/*") if not archive else ()
+    names = archive.namelist() if archive else [str(path.relative_to(dir)) for path in paths]
+    pattern = re.compile(r"(train|test)/([^./][^/]*)/[^./][^/]*")  # nothing hidden
+    found = [match for match in map(pattern.fullmatch, sorted(names)) if match]
+    labels = sorted({match[2] for match in found if match[1] == "train"})
+    parts: dict[str, list[tuple[Any, int]]] = {"train": [], "test": []}
+    for match in found:
+        if match[2] not in labels:
+            raise ConfigError(f"data.dir: {dir} has {match[0]}, but no train/{match[2]}")
+        try:
+            content = archive.read(match[0]) if archive else (dir / match[0]).read_bytes()
+            image = Image.open(io.BytesIO(content)).convert("L" if colours == 1 else "RGB")
+        except OSError as error:
+            unreadable = f"data.dir: {match[0]} is no image that can be read"
+            if not skip_unreadable:
+                skips = "data.source.skip_unreadable=true leaves it out"
+                raise ConfigError(f"{unreadable}; {skips}") from error
+            print(unreadable, flush=True)
+            continue
+        image = image if image.size == (size, size) else ImageOps.fit(image, (size, size))
+        parts[match[1]].append((numpy.atleast_3d(numpy.asarray(image)), labels.index(match[2])))
+    batches = []
+    for name, part in parts.items():
+        if not part:
+            raise ConfigError(f"data.dir: {dir / (file or '')} has no image {name}/<label>/*")
+        images, own = zip(*part, strict=True)
+        pixels = torch.from_numpy(numpy.stack(images)).movedim(-1, 1).contiguous()
+        batches.append((pixels, torch.tensor(own)))
+    return Images(batches[0], batches[1], len(labels))

@@ -15,6 +15,7 @@ NAMED_IF_CHANGED = ("scheduler", "mix", "callbacks", "posthoc", "data/")
 BUDGET = {"trainer.max_epochs", "trainer.max_steps", "data.sampler.epochs", "data.sampler.steps"}
 SEEDS = {"seed", "data.seed", "data.order_seed"}
 NEW_KEYS = {  # keys added later, at the value that all earlier runs had: left out of the hash
+    "data.augment": None,
     "data.copied": "minority",
     "data.fill": False,
     "data.minority": [0, 1, 2, 3, 4],
@@ -25,6 +26,7 @@ NEW_KEYS = {  # keys added later, at the value that all earlier runs had: left o
     "data.source._target_": "mnist_imbalance.data.source.read_torchvision",
     "data.source.name": "MNIST",
     "data.transforms": [],
+    "data.val_fraction": None,
     "model.channels": [6, 16],
     "model.features": [120, 84],
     "model.head": "linear",
