@@ -153,15 +153,16 @@ def runs_of(experiment: str, study: Study) -> Iterator[PlannedRun]:
     for key in by_key(study.overrides):
         if key in swept.keys() | {"seed", "runs_dir", "experiment"}:
             raise ConfigError(f"study.overrides: {key} is set by the study or {experiment} itself")
-    seeds = [int(word.partition("=")[2]) for word in swept.pop("seed", [])] or [
-        *(study.seeds if is_main else []),
+    own = [int(word.partition("=")[2]) for word in swept.pop("seed", [])]
+    seeds = {
+        *(own or (study.seeds if is_main else [])),
         *([study.tuned_with] if is_main and study.methods else []),
-        *(study.extension_seeds if experiment in study.extensions else []),
-    ]
+        *(study.extension_seeds if experiment in study.extensions and not own else []),
+    }
     tuned_at = by_key(study.tuned_at)
     others = [swept.get(key, []) for key in tuned_at]
     runs = settings_by_case(experiment, study, study.methods if is_main else {}, swept)
-    for seed, ((method, case), settings) in product(sorted(set(seeds)), runs.items()):
+    for seed, ((method, case), settings) in product(sorted(seeds), runs.items()):
         seeded = [run.with_seed(seed) for run in settings]
         tuned = case.difference(*others).union(*tuned_at.values())  # the case where it is tuned
         tunes = len(settings) > 1 and case == tuned and seed == study.tuned_with
@@ -181,14 +182,17 @@ def runs_of(experiment: str, study: Study) -> Iterator[PlannedRun]:
 
 
 def plan(study: Study) -> list[PlannedRun]:
-    """List all runs of a study, seed by seed; a run that two overlays share stands twice."""
+    """List all runs of a study; a run that two overlays share stands twice.
+
+    They come seed by seed, those that take over another run's training after all others.
+    """
     experiments = dict.fromkeys([*study.experiments, *study.extensions])
     runs = [run for experiment in experiments for run in runs_of(experiment, study)]
     if not runs:
         raise ConfigError("study.experiments: nothing to do")
     if both := {run.choices["data"] for run in runs} & {run.choices["loss"] for run in runs}:
         raise ConfigError(f"study: {min(both)} names data and a loss; no report tells them apart")
-    return sorted(runs, key=lambda run: run.config["seed"])
+    return sorted(runs, key=lambda run: ("posthoc._target_" in run.config, run.config["seed"]))
 
 
 def without_weights(config: Mapping[str, Any]) -> str:
