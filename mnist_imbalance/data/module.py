@@ -118,9 +118,11 @@ class MNISTData(lightning.LightningDataModule):
         self.image_shape = tuple(pixels.shape[1:])
         self.sha256 = images.checksum()
         train, val = self._hold_out(images)
+        available = [*map(len, train)]
         with naming("data.keep"):
-            self.minority = rare_labels(self.wanted, [*map(len, train)], self.seed)
-            kept = kept_counts(self.keep, self.minority, [*map(len, train)])
+            profile = kept_counts(self.keep, (), available)
+            self.minority = rare_labels(self.wanted, profile, self.seed)
+            kept = kept_counts(self.keep, self.minority, available)
         loses = isinstance(self.keep, float) and self.keep < 1
         if not self.minority and (loses or (len(self.copies) > 1 and self.copied == "minority")):
             raise ConfigError("data.minority: must name labels, which lose images or are copied")
