@@ -24,7 +24,7 @@ SHORT = ("trainer.max_epochs=2", "+trainer.limit_train_batches=50")
 AGREE = 0.002  # of the test accuracy and loss after 100 steps
 
 
-@pytest.mark.parametrize("model", ["lstm", "cnn"])
+@pytest.mark.parametrize("model", ["lstm", "cnn", "resnet"])
 @pytest.mark.parametrize("data", ["imbalanced", "augmented_40"])
 def test_cpu_and_gpu_agree(tmp_path: Path, model: str, data: str) -> None:
     results = []
@@ -40,7 +40,7 @@ def test_cpu_and_gpu_agree(tmp_path: Path, model: str, data: str) -> None:
     assert gpu.test.metrics == pytest.approx(cpu.test.metrics, abs=5 * AGREE)  # of few images
 
 
-@pytest.mark.parametrize("model", ["lstm", "cnn"])
+@pytest.mark.parametrize("model", ["lstm", "cnn", "resnet"])
 def test_side_by_side_on_a_gpu_is_alone_on_a_gpu(tmp_path: Path, model: str) -> None:
     def runs(place: str, *keys: tuple[str, ...]) -> list[Run]:
         root = tmp_path / place
@@ -92,7 +92,7 @@ class Strict(lightning.Callback):
         torch.cuda.set_sync_debug_mode("default")
 
 
-@pytest.mark.parametrize("model", ["lstm", "cnn"])
+@pytest.mark.parametrize("model", ["lstm", "cnn", "resnet"])
 @pytest.mark.parametrize("together", [False, True])
 def test_an_epoch_does_not_wait_for_the_device(tmp_path: Path, model: str, together: bool) -> None:
     choices = (f"model={model}", "trainer=gpu", *SHORT)

@@ -154,6 +154,7 @@ ENDS = {  # how a run ends, and its last epoch's number
         None,
     ),
     "with schedules": (("mix=remix", "data/transforms=affine", "scheduler=warmup", TWO), 2),
+    "with running statistics": (("model=resnet", "data/augment=crop_flip", TWO), 2),
     "best is kept": (
         (
             "callbacks=checkpoint_best",

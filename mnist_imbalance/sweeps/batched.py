@@ -200,8 +200,6 @@ def train_stacked(
     """Train, score and record a group, or resume from the checkpoint in the shared folder."""
     classifiers = [parts.classifier for parts in group.values()]
     datas = [parts.data for parts in group.values()]
-    if any(True for _ in classifiers[0].model.buffers()):
-        raise ValueError("the model has buffers, which training may change")
     callbacks = [timer := Timer(), Origin(datas[0].sha256, code())]
     first = next(iter(group))
     trainer = training.build_trainer(first.config, shared, [], callbacks, show_progress)

@@ -7,7 +7,6 @@ loop over time stands in for it, which a GPU records as a CUDA graph.
 import copy
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -185,8 +184,8 @@ def mappable(module: nn.Module) -> nn.Module:
 class Stacked(nn.Module):
     """R modules that differ in their tensors only, each applied to inputs of its own.
 
-    ``sizes`` are the runs in each part of the stack, R in all. A part has tensors of its own, so
-    that an optimizer can treat the parts differently.
+    ``sizes`` are the runs in each part of the stack, R in all. A part has parameters of its own, so
+    that an optimizer can treat the parts differently; the first has the buffers of all runs.
     """
 
     def __init__(self, modules: Sequence[nn.Module], sizes: Sequence[int]) -> None:
@@ -194,24 +193,40 @@ class Stacked(nn.Module):
         self.parts = nn.ModuleList()
         self.places = [(part, at) for part, size in enumerate(sizes) for at in range(size)]
         rest = iter(modules)
+        _, buffers = stack_module_state(list(modules))
         for size in sizes:
             members = [*islice(rest, size)]
             part = mappable(members[0])
-            parameters, buffers = stack_module_state(members)
+            parameters, _ = stack_module_state(members)
             for name, tensor in [*part.named_parameters(), *part.named_buffers()]:
                 tensor.data = (parameters | buffers)[name].detach().contiguous()
             self.parts.append(part)
+            buffers = {name: tensor[:0] for name, tensor in buffers.items()}
 
     def tensors(self, number: int) -> dict[str, Tensor]:
         """Return the tensors of one module, by name; to write them changes the stack."""
         part, at = self.places[number]
-        return {name: tensor[at] for name, tensor in self.parts[part].state_dict().items()}
+        buffers = dict(self.parts[0].named_buffers())
+        return {
+            name: buffers[name][number] if name in buffers else tensor[at]
+            for name, tensor in self.parts[part].state_dict().items()
+        }
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """Map inputs (R, ...) to outputs (R, ...), run by run."""
-        states = [dict([*part.named_parameters(), *part.named_buffers()]) for part in self.parts]
-        stacked = states[0]
+        """Map inputs (R, ...) to outputs (R, ...), run by run; keep what that does to buffers."""
+        states: list[dict[str, Tensor]] = [dict(part.named_parameters()) for part in self.parts]
+        stacked, buffers = states[0], dict(self.parts[0].named_buffers())
         if len(states) > 1:
             stacked = {name: torch.cat([state[name] for state in states]) for name in stacked}
-        outputs: Tensor = vmap(partial(functional_call, self.parts[0]))(stacked, inputs)
+
+        def call(tensors: dict[str, Tensor], inputs: Tensors) -> tuple[Tensor, dict[str, Tensor]]:
+            given = tensors.copy()
+            output = functional_call(self.parts[0], tensors, inputs)
+            return output, {
+                name: tensors[name] for name in buffers if tensors[name] is not given[name]
+            }
+
+        outputs, replaced = vmap(call)(stacked | buffers, inputs)
+        for name, tensor in replaced.items():  # the others are changed in place
+            buffers[name].copy_(tensor.detach())
         return outputs
