@@ -1,6 +1,7 @@
 """A user's mistakes, each in one line that names the config key."""
 
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterator
@@ -22,8 +23,9 @@ def as_config_error(error: ValidationError, prefix: str = "") -> ConfigError:
     """Return an error that names the key, the expectation and the value of every mistake."""
     lines = []
     for mistake in error.errors():
-        key = prefix + ".".join(map(str, mistake["loc"]))
-        got = "" if mistake["type"] == "missing" else f", got {mistake['input']!r}"
+        first, *parts = map(str, mistake["loc"])  # pydantic adds the members of a union
+        key = ".".join([prefix + first, *(part for part in parts if re.fullmatch(r"\w+", part))])
+        got = "" if mistake["type"].startswith("missing") else f", got {mistake['input']!r}"
         lines.append(f"{key}: {mistake['msg']}{got}")
     return ConfigError("; ".join(lines))
 

@@ -118,7 +118,7 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert read_predictions(tmp_path) == {}
     last = scores(4, metrics={"ece": None, "mcc": 1 / 3})
     assert last.accuracy_per_label == [0.8] * 9 + [1]
-    assert math.isnan(Scores(confusion=[[1, 0], [0, 0]], loss=1, positive=[1, 0]).balanced_accuracy)
+    assert Scores(confusion=[[1, 0], [0, 0]], loss=1, positive=[1, 0]).balanced_accuracy == 1
     result = made(3)
     history = {"val": {0: scores()}, "train": {0: scores(), 1: last}}
     write_record(tmp_path, result, history, LABELS)

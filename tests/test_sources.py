@@ -28,8 +28,8 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uin
 
 
 def read(dir: Path, source: str, **more: Any) -> MNISTData:
-    config = OmegaConf.load(CONF / "data" / "source" / f"{source}.yaml")
-    data = MNISTData(dir, val_per_label=1, source=instantiate(config, **more))
+    config: Any = OmegaConf.load(CONF / "data" / "source" / f"{source}.yaml")
+    data = MNISTData(dir, val_per_label=1, source=instantiate(config.get("source", config), **more))
     data.setup()
     return data
 

@@ -1,10 +1,10 @@
 """The LightningDataModule: a source → validation split → imbalance → copies → batches."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache, partial
 from inspect import signature
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from warnings import warn
 
 import lightning
 import torch
@@ -27,6 +27,7 @@ from mnist_imbalance.data.sources import Batch, Images, read_torchvision
 from mnist_imbalance.errors import ConfigError, naming
 
 UNCHANGED = Copy(angle=0, noise=0)
+say = cache(partial(print, flush=True))  # a line, once in a process
 
 
 class Slices(Sampler[Batch]):
@@ -145,9 +146,11 @@ class MNISTData(lightning.LightningDataModule):
         }
         self.counts = {name: own.bincount(minlength=size).tolist() for name, own in steps.items()}
         self.class_counts = self.counts["with copies"]
+        if not any(self.counts["validation"]):
+            raise ConfigError("data.val_fraction: holds out no image")
         for name in ("validation", "test"):
             if none := [label for label, count in enumerate(self.counts[name]) if not count]:
-                warn(f"data: no {name} images of labels {none}; means leave them out", stacklevel=2)
+                say(f"data: no {name} images of labels {none}; means leave them out")
 
     def _hold_out(self, images: Images) -> tuple[list[Tensor], list[Tensor]]:
         """Return the indices of each label's training and validation images, in random order."""

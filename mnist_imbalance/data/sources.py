@@ -37,18 +37,20 @@ class Images:
     groups: Tensor | None = None  # (N,), of training images that are held out together or not
 
     def __post_init__(self) -> None:
-        for _, labels in self.splits():
+        for images, labels in self.splits():
+            if not 0 < len(images) == len(labels):
+                counts = f"{len(images)} images, {len(labels)} labels"
+                raise ConfigError(f"data.source: needs images, one label each; there are {counts}")
             if not 0 <= labels.min() <= labels.max() < self.num_classes <= 256:
                 most = f"{self.num_classes - 1} (num_classes - 1), at most 255"  # of uint8
                 raise ConfigError(f"data.source: labels must be from 0 to {most}")
-        counts = self.train[1].bincount(minlength=self.num_classes).tolist()
-        if 0 in counts:
-            raise ConfigError(f"data.source: label {counts.index(0)} has no training image")
-        if any(images.shape[1:] != self.train[0].shape[1:] for images, _ in self.splits()):
-            shapes = " and ".join(f"{tuple(images.shape[1:])}" for images, _ in self.splits())
+        seen = self.train[1].bincount(minlength=self.num_classes).tolist()
+        if 0 in seen:
+            raise ConfigError(f"data.source: label {seen.index(0)} has no training image")
+        if len(shapes := {tuple(images.shape[1:]) for images, _ in self.splits()}) > 1:
             raise ConfigError(f"data.source: images of all splits must be alike, are {shapes}")
-        if any(len(images) != len(labels) for images, labels in self.splits()):
-            raise ConfigError("data.source: there must be as many labels as images")
+        if self.groups is not None and len(self.groups) != len(self.train[1]):
+            raise ConfigError("data.source: groups must be of all training images")
 
     def splits(self) -> list[Batch]:
         """Return the splits that are given."""
@@ -135,31 +137,31 @@ def read_npz(dir: Path, file: str, groups: Sequence[str] = ()) -> Images:
     ``test_labels`` (N,) or (N, 1) integers; so are ``val_images`` and ``val_labels``, if given.
     Training images that agree in all arrays of ``groups``, (N,), are held out together.
     """
-    with naming("data.dir"):
+    try:
         arrays = dict(numpy.load(dir / file))  # refuses arrays of Python objects
+    except Exception as error:
+        raise ConfigError(f"data.dir: {dir / file} is no npz file of numbers") from error
 
-    def array(name: str, kinds: str, dimensions: Sequence[int]) -> Tensor:
+    def array(name: str, image: bool = False) -> Tensor:
         if name not in arrays:
             raise ConfigError(f"data.source: {file} has no {name}")
-        found = arrays[name]
-        found = found[:, 0] if found.ndim == 2 and found.shape[1] == 1 else found
-        if found.dtype.kind not in kinds or found.ndim not in dimensions:
-            wanted = "integers (N,)" if 1 in dimensions else "uint8 (N, H, W) or (N, H, W, C)"
-            raise ConfigError(
-                f"data.source: {name} must be {wanted}, is {found.dtype} {found.shape}"
-            )
-        return torch.from_numpy(found)
+        found = arrays[name][:, 0] if arrays[name].shape[1:] == (1,) else arrays[name]
+        fits = found.ndim == 1 and found.dtype.kind in "iu"
+        if image:
+            fits = found.ndim in (3, 4) and found.dtype == "uint8"
+        if not fits:
+            wanted = f"{'uint8 (N, H, W) or (N, H, W, C)' if image else 'integers (N,)'}, is"
+            raise ConfigError(f"data.source: {name} must be {wanted} {found.dtype} {found.shape}")
+        return torch.from_numpy(found if image else found.astype("int64"))
 
     def split(name: str) -> Batch:
-        images = array(f"{name}_images", "u", (3, 4)).to(torch.uint8)
+        images = array(f"{name}_images", image=True)
         images = images.unsqueeze(1) if images.ndim == 3 else images.movedim(-1, 1)
-        return images.contiguous(), array(f"{name}_labels", "iu", (1,)).long()
+        return images.contiguous(), array(f"{name}_labels")
 
     train, val = split("train"), split("val") if "val_images" in arrays else None
-    together = None
-    if groups:
-        columns = torch.stack([array(name, "iu", (1,)).long() for name in groups], dim=1)
-        together = columns.unique(dim=0, return_inverse=True)[1]
+    columns = [array(name) for name in groups]
+    together = torch.stack(columns, dim=1).unique(dim=0, return_inverse=True)[1] if groups else None
     return Images(train, split("test"), int(train[1].max()) + 1, val, together)
 
 
@@ -198,7 +200,7 @@ def read_folder(
     ``train``, in order. The shorter side becomes ``size`` pixels, and the longer one is cut off on
     both ends. Hidden files are left out.
     """
-    with naming("data.dir"):
+    with naming(f"data.dir: {dir / (file or '')} cannot be read"):
         archive = zipfile.ZipFile(dir / file) if file else None
     paths = dir.glob("*/*/*") if not archive else ()
     names = archive.namelist() if archive else [str(path.relative_to(dir)) for path in paths]
@@ -212,7 +214,7 @@ def read_folder(
         try:
             content = archive.read(match[0]) if archive else (dir / match[0]).read_bytes()
             image = Image.open(io.BytesIO(content)).convert("L" if colours == 1 else "RGB")
-        except OSError as error:
+        except Exception as error:  # also of zipfile and zlib
             unreadable = f"data.dir: {match[0]} is no image that can be read"
             if not skip_unreadable:
                 skips = "data.source.skip_unreadable=true leaves it out"

@@ -156,7 +156,7 @@ def thresholds(model: nn.Module, data: MNISTData) -> Adjusted:
     logits = logits_of(model, images).double()
     offsets = torch.zeros_like(logits[0])
     worth = 1 / labels.bincount()[labels].double()
-    for label in [*range(len(offsets))] * 10:
+    for label in [*labels.unique().tolist()] * 10:
         rivals = (logits + offsets).index_fill(1, torch.tensor(label), -math.inf)
         highest, predicted = rivals.max(dim=1)
         wins_from, order = (highest - logits[:, label]).sort()

@@ -22,6 +22,12 @@ Predictions = Mapping[str, numpy.ndarray]  # predicted labels by split, (N,) uin
 # order in which images were held out, of "test" in the order of the data set
 
 
+def mean_known(accuracies: Sequence[float]) -> float:
+    """Return the mean of those that are no nan, or nan."""
+    known = [accuracy for accuracy in accuracies if not math.isnan(accuracy)]
+    return fmean(known) if known else math.nan
+
+
 class Scores(BaseModel, frozen=True):
     """Scores of a model on one set of images; every accuracy is in [0, 1]."""
 
@@ -51,14 +57,14 @@ class Scores(BaseModel, frozen=True):
     @computed_field
     @property
     def balanced_accuracy(self) -> float:
-        """Mean of all labels' accuracies; nan if a label has no images."""
-        return fmean(self.accuracy_per_label)
+        """Mean of the accuracies of all labels that have images."""
+        return mean_known(self.accuracy_per_label)
 
     def by_group(self, groups: Groups) -> dict[str, float]:
         """Return the mean of the labels' accuracies of each group that does not hold all labels."""
         per_label = self.accuracy_per_label
         return {
-            name: fmean(per_label[label] for label in labels)
+            name: mean_known([per_label[label] for label in labels])
             for name, labels in groups.items()
             if len(labels) < len(per_label)
         }

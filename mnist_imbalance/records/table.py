@@ -119,10 +119,11 @@ def accuracies(runs: pandas.DataFrame, split: str) -> pandas.DataFrame:
     for confusion, groups in zip(runs[f"{split}_confusion"], runs.groups, strict=True):
         with numpy.errstate(invalid="ignore"):  # nan for a label without images
             per_label = confusion.diagonal() / confusion.sum(axis=1)
-        row = {str(label): accuracy for label, accuracy in enumerate(per_label)}
-        for name, labels in groups.items():
-            if len(labels) < len(per_label):
-                row[name] = per_label[labels].mean()
+            row = {str(label): accuracy for label, accuracy in enumerate(per_label)}
+            for name, labels in groups.items():
+                if len(labels) < len(per_label):
+                    known = numpy.isfinite(per_label[labels]).sum()
+                    row[name] = numpy.nansum(per_label[labels]) / known
         rows.append(row | {"all": confusion.trace() / confusion.sum()})
     return pandas.DataFrame(rows, runs.index)
 

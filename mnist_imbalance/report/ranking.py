@@ -58,7 +58,8 @@ def select_comparable(runs: pd.DataFrame) -> pd.DataFrame:
     val, test = records.accuracies(runs, "val"), records.accuracies(runs, "test")
     labels = [name for name in val if name.isdigit()]
     groups = test.drop(columns=[*labels, "all"], errors="ignore")
-    shares = zip(val[labels].to_numpy(), runs.train_counts, strict=True)
+    known = np.ma.masked_invalid(val[labels])  # some runs, or splits, have fewer labels
+    shares = zip(known, runs.train_counts, strict=True)
     named = pd.DataFrame(map(method_of, runs.condition), runs.index, ["method", "setting"])
     orders = zip(runs.config, runs.seed, strict=True)
     named["method"] += ["_again" * (c.get("data.order_seed", s) != s) for c, s in orders]
@@ -71,11 +72,11 @@ def select_comparable(runs: pd.DataFrame) -> pd.DataFrame:
         rate=[config.get("optimizer.lr") for config in runs.config],
         keep=[str(keep) if isinstance(keep, list) else keep for keep in keeps],
         mean_keep=[np.mean(keep) if isinstance(keep, list) else keep for keep in keeps],
-        test=test[labels].mean(axis=1, skipna=False),
+        test=test[labels].mean(axis=1),
         rare=groups.iloc[:, :1].mean(axis=1),
         frequent=groups.iloc[:, 1:2].mean(axis=1),
-        val=val[labels].mean(axis=1, skipna=False),
-        imbalanced=[np.average(accuracies, weights=counts) for accuracies, counts in shares],
+        val=val[labels].mean(axis=1),
+        imbalanced=[np.ma.average(own[: len(counts)], weights=counts) for own, counts in shares],
     )
     table = table.drop_duplicates([*TRAINED, "keep", "seed", "method", "setting"])
     table = table.sort_values(["mean_keep", "seed", *TRAINED[1:]], ascending=[False, *[True] * 4])

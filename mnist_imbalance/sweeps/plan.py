@@ -229,8 +229,8 @@ def with_choices(
             return run.tuned[scores.mean(axis=1).round(6).idxmax()]
         minority = next(iter(found.groups[deciding[0]].values()))
         best = [
-            sorted(sweep)[scores[label].argmax()] if int(label) in minority else 1
-            for label in scores
+            sorted(sweep)[scores[str(label)].fillna(0).argmax()] if label in minority else 1
+            for label in range(len(found.val_confusion[deciding[0]]))
         ]
         weigh = f"{CHOSEN}=[{','.join(map(str, best))}]"
         return replace(run, overrides=(*run.overrides, weigh), config={**run.config, CHOSEN: best})

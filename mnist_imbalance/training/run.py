@@ -74,7 +74,7 @@ def build_parts(config: DictConfig, data: MNISTData | None = None) -> Parts:
     posthoc = None
     if config.get("posthoc"):
         posthoc = build(config, "posthoc", {"seed": config.seed}, Callable)
-        few, (images, labels) = copy.copy(data), data.val
+        few, (images, labels) = copy.copy(data), data.train
         _, first = numpy.unique(labels, return_index=True)  # an image of each label
         few.train = few.val = images[first], labels[first]
         few.transforms = ()  # tried out in setup, and slow in a second stage
