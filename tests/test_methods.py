@@ -16,7 +16,6 @@ from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.methods import metrics
 from mnist_imbalance.methods.losses import (
     AdjustedCrossEntropy,
-    GroupDRO,
     MinorityWeightedCrossEntropy,
     WeightedCrossEntropy,
     class_balanced,
@@ -30,7 +29,6 @@ from mnist_imbalance.methods.mixes import Mixup, Remix
 from mnist_imbalance.models import CosineLinear
 from mnist_imbalance.models.cnn import LeNet5
 from mnist_imbalance.models.lstm import RowLSTM
-from mnist_imbalance.training.classifier import Classifier
 
 ONE_PERCENT = [54, 62, 55, 56, 53, 4921, 5418, 5765, 5351, 5449]
 IMBALANCED = [542, 624, 546, 563, 534, 4921, 5418, 5765, 5351, 5449]
@@ -181,31 +179,6 @@ def test_neutral_numbers_train_as_plain_cross_entropy_to_the_bit(
     [found] = torch.autograd.grad(loss(logits.requires_grad_(), labels), logits)
     [plain] = torch.autograd.grad(functional.cross_entropy(logits, labels), logits)
     assert torch.equal(found, plain)
-
-
-def test_group_dro_of_sagawa_2020(logits: Tensor, labels: Tensor) -> None:
-    labels = labels.clamp(max=8)  # no image of label 9
-    loss = GroupDRO(10, step=0.5)
-    means = [functional.cross_entropy(logits[labels == y], labels[labels == y]) for y in range(9)]
-    grown = torch.tensor([0.1 * math.exp(0.5 * mean) for mean in means] + [0.1])
-    weights = grown / grown.sum()
-    same(loss(logits.requires_grad_(), labels), weights[:9] @ torch.stack(means))
-    loss(logits.detach(), labels)  # scoring leaves the weights as they are
-    same(loss.weights, weights)
-
-
-def test_group_dro_trains_on_mixed_images(images: Tensor, labels: Tensor) -> None:
-    model, loss, alone, mix = LeNet5(10), GroupDRO(10), GroupDRO(10), Mixup(alpha=1)
-    state = torch.get_rng_state()
-    value = Classifier(model, loss, mix=mix).step((images, labels), "train")
-    *_, bias = model.parameters()
-    [found] = torch.autograd.grad(value, bias)
-    torch.set_rng_state(state)
-    mixed, first, second, share = mix(images, labels)
-    [one] = torch.autograd.grad(alone(model(mixed), first), bias)
-    [two] = torch.autograd.grad(alone(model(mixed), second), bias)
-    same(found, share * one + (1 - share) * two)
-    same(loss.weights, alone.weights)  # two updates
 
 
 def test_impossible_losses_are_named() -> None:

@@ -1,7 +1,6 @@
 """A profile → images per label → which images; and the groups that are scored."""
 
 from collections.abc import Callable, Sequence
-from math import log
 from typing import Annotated, Any, Literal
 
 import torch
@@ -25,14 +24,6 @@ def exponential(available: Sequence[int], ratio: Ratio) -> list[int]:
     """
     most, last = min(available), max(len(available) - 1, 1)
     return [int(most * ratio ** (-label / last)) for label in range(len(available))]
-
-
-@validate_call
-def zipf(available: Sequence[int], ratio: Ratio) -> list[int]:
-    """Return counts n · (i + 1)^−a (Zipf's law), where a makes the last label's n / ratio."""
-    most, labels = min(available), len(available)
-    power = log(ratio) / log(labels) if labels > 1 else 0.0
-    return [int(most * (label + 1) ** -power) for label in range(labels)]
 
 
 @validate_call

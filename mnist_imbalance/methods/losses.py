@@ -235,30 +235,3 @@ def label_aware_smoothing(
     rise = (above / above.max().clamp(min=1) * pi / 2).sin()
     smoothing = least + (most - least) * rise
     return AdjustedCrossEntropy(len(class_counts), smoothing=smoothing, **options)
-
-
-class GroupDRO(nn.Module):
-    """The sum of the labels' mean losses, each times a weight that grows with it.
-
-    Sagawa et al., 2020, "Distributionally robust neural networks", with labels as groups: a
-    training batch first updates q ∝ q · exp(step · ℓ) by its labels' mean losses ℓ, then has the
-    loss q · ℓ. With a mix, both labels of its images do so in turn: two updates per batch.
-    """
-
-    weights: Tensor
-
-    @validate_call
-    def __init__(self, num_classes: PositiveInt, step: Positive = 0.01) -> None:
-        super().__init__()
-        self.step = step
-        self.register_buffer("weights", torch.full((num_classes,), 1 / num_classes))
-
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Map logits (N, K) and labels (N,) to a scalar."""
-        losses = functional.cross_entropy(logits, labels, reduction="none")
-        sums = torch.zeros_like(self.weights).index_add(0, labels, losses)
-        means = sums / labels.bincount(minlength=len(self.weights)).clamp(min=1)
-        if logits.requires_grad:
-            grown = self.weights * (self.step * means.detach()).exp()
-            self.weights = grown / grown.sum()  # a new tensor: backward may need the old one
-        return self.weights @ means

@@ -47,12 +47,10 @@ MOVED = {  # module when the first record of its parts was written → module to
     "data": ("data.module", "MNISTData"),
     "data.digits": ("data.sources", "read_digits"),
     "data.folder": ("data.sources", "read_folder"),
-    "data.profiles": ("data.imbalance", "exactly", "exponential", "zipf"),
+    "data.profiles": ("data.imbalance", "exactly", "exponential"),
     "data.source": ("data.sources", "read_torchvision"),
     "data.torchvision_sets": ("data.sources", "read"),
-    "losses": (
-        *("methods.losses", "GroupDRO", "MinorityWeightedCrossEntropy", "WeightedCrossEntropy"),
-    ),
+    "losses": (*("methods.losses", "MinorityWeightedCrossEntropy", "WeightedCrossEntropy"),),
     "methods": (
         *("methods.losses", "class_balanced", "focal", "inverse_frequency"),
         *("label_aware_smoothing", "ldam", "vs"),

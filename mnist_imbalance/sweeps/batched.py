@@ -32,7 +32,7 @@ from mnist_imbalance.config import check, compose_with
 from mnist_imbalance.data.module import Slices
 from mnist_imbalance.data.sources import Batch
 from mnist_imbalance.errors import ConfigError, describe_failure
-from mnist_imbalance.methods.losses import GroupDRO
+from mnist_imbalance.methods.losses import AdjustedCrossEntropy
 from mnist_imbalance.records.identity import SEEDS, hash_config, result_config
 from mnist_imbalance.records.result import Result, write_record
 from mnist_imbalance.sweeps.stacked import Stacked
@@ -76,12 +76,13 @@ def stacking_key(config: DictConfig) -> str | None:
         and not any(map(config.get, ("mix", "callbacks", "posthoc")))
         and set(config.get("logger") or ()) <= {"tensorboard"}
         and config.trainer.keys() <= TRAINER
-        and loss is not GroupDRO  # whose weights change within a step
     )
     if not mapped:
         return None
     own, family = OWN, {}
-    if getattr(loss, "__module__", "") == GroupDRO.__module__:  # others may keep numbers as numbers
+    if (
+        getattr(loss, "__module__", "") == AdjustedCrossEntropy.__module__
+    ):  # others may keep numbers as numbers
         own = OWN | {"loss.minority_weight", "loss.weights"}
         if not isclass(loss):  # functions that return an AdjustedCrossEntropy
             own |= {key for key in values if key.startswith("loss.")} - {"loss.normalize"}
