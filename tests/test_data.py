@@ -7,12 +7,19 @@ import pytest
 import torch
 from conftest import REPOSITORY, composed
 from torch import Tensor
+from torch.nn import functional
 from torchvision.transforms import v2
 
 from mnist_imbalance.__main__ import counts
 from mnist_imbalance.config import build
-from mnist_imbalance.data.copies import Copy, expand
-from mnist_imbalance.data.imbalance import exactly, exponential, kept_counts, label_groups
+from mnist_imbalance.data.copies import Copy, crop_flip, expand
+from mnist_imbalance.data.imbalance import (
+    exactly,
+    exponential,
+    kept_counts,
+    label_groups,
+    rare_labels,
+)
 from mnist_imbalance.data.module import MNISTData
 from mnist_imbalance.data.samplers import by_frequency, progressive, under_sampled
 from mnist_imbalance.data.seeds import generator
@@ -82,6 +89,7 @@ def test_seeds() -> None:
     together = torch.cat([whole.train[0], whole.val[0]])
     assert torch.equal(by_size(together), by_size(few().train[0]))  # no image is lost
     assert small(minority=3).minority != small(minority=3, seed=1).minority
+    assert rare_labels("rare", [9, 2, 4], 0) == [1, 2]  # fewer than the mean
 
 
 # profiles and groups
@@ -176,6 +184,24 @@ def test_transforms_are_drawn_for_every_image_and_epoch_from_their_own_seed() ->
     assert torch.equal(transformed.val[0], plain.val[0])
 
 
+def test_crops_and_flips_stay_within_the_padded_image() -> None:
+    images = torch.arange(1, 193, dtype=torch.uint8).view(1, 3, 8, 8).repeat(400, 1, 1, 1)
+    both = partial(crop_flip, images, padding=2, flip=True)
+    found = both(generator=generator("test"))
+    assert found.dtype == torch.uint8 and torch.equal(found, both(generator=generator("test")))
+    padded = functional.pad(images[0], [2] * 4)
+    places = [padded[:, top : top + 8, left : left + 8] for top in range(5) for left in range(5)]
+    known = {place.numpy().tobytes() for place in places}
+    mirrored = {place.flip(2).numpy().tobytes() for place in places}
+    own = [image.numpy().tobytes() for image in found]
+    assert {*own} <= known | mirrored and len({*own}) == 50
+    assert 0.4 < sum(image in mirrored for image in own) / 400 < 0.6
+    data = small(augment=partial(crop_flip, padding=2, flip=False))
+    first, again, second = (data.epoch(number)[0] for number in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first[data.order(0).argsort()], second[data.order(1).argsort()])
+
+
 # samplers
 
 
@@ -226,6 +252,8 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"keep": 0.001}, rf"keep: must keep 1 to all {BELOW} 0 .*, not 0$"),
     ({"keep": lambda available: [81] * 10}, rf"keep: must keep 1 to all {BELOW} 0 .*, not 81$"),
     ({"keep": len}, r"keep: .*'int'"),
+    ({"val_fraction": 0.001}, r"val_fraction: holds out no image$"),
+    ({"augment": partial(crop_flip, padding=-1, flip=True)}, r"augment: "),
     ({"val_per_label": 100}, r"keep: .* 0 images of label 0 that data\.val_per_label leaves"),
     ({"source": partial(read_torchvision, name="Nist")}, r"source: .* no attribute 'Nist'"),
     ({"sampler": lambda labels: labels}, r"sampler: .*unexpected keyword argument 'generator'"),

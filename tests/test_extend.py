@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
+from PIL import Image
 
 from mnist_imbalance.records.result import read_record
 
@@ -39,6 +40,11 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for section, text in SECTIONS.items():
         (root / section / "results").mkdir(parents=True)
         (root / section / "data").symlink_to(REPOSITORY / "data")
+        for part, label, count in (("train", "cat", 20), ("train", "dog", 9), ("test", "dog", 1)):
+            own = root / section / "my_images" / part / label
+            own.mkdir(parents=True)
+            for number in range(count):
+                Image.new("RGB", (60, 40), (number, 9, 200)).save(own / f"{number}.png")
         [command] = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
         commands += [str(root / section), command]
     done = subprocess.run(
@@ -52,6 +58,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 KNOWN_BY: dict[str, dict[str, object]] = {
+    "Your own images": {"model": "resnet", "loss": "balanced_softmax", "train_counts": [18, 8]},
     "A loss": {"loss": "log_weighted"},
     "A mix": {"condition": "imbalanced, data/source=debug, mix=halves"},
     "A sampler": {"condition": "imbalanced, data/sampler=capped, data/source=debug"},
@@ -69,7 +76,7 @@ def test_every_example_can_be_trained_and_an_overlay_is_a_condition_of_the_repor
     assert list(SECTIONS) == [*KNOWN_BY, "An overlay"]
     results = {}
     for section, known_by in KNOWN_BY.items():
-        if section != "Transforms":
+        if section not in ("Your own images", "Transforms"):
             files = FILE.findall(SECTIONS[section])
             assert [Path(file).suffix for file, _ in files] == [".py", ".yaml"]
         [file] = (root / section / "runs").rglob("result.json")

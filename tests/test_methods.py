@@ -29,6 +29,8 @@ from mnist_imbalance.methods.mixes import Mixup, Remix
 from mnist_imbalance.models import CosineLinear
 from mnist_imbalance.models.cnn import LeNet5
 from mnist_imbalance.models.lstm import RowLSTM
+from mnist_imbalance.models.resnet import ResNet
+from mnist_imbalance.training.classifier import Classifier
 
 ONE_PERCENT = [54, 62, 55, 56, 53, 4921, 5418, 5765, 5351, 5449]
 IMBALANCED = [542, 624, 546, 563, 534, 4921, 5418, 5765, 5351, 5449]
@@ -85,6 +87,19 @@ def test_the_lstm_of_ai3607(images: Tensor) -> None:
     assert default["head.2.bias"].abs().max() <= 512**-0.5  # PyTorch's bound for 512 inputs
     with pytest.raises(ConfigError, match=r"^model\.head: cosine needs output_bias=null"):
         RowLSTM(10, head="cosine")
+
+
+@pytest.mark.parametrize(
+    ("depth", "shortcut", "parameters"),
+    [(8, "A", 75_290), (8, "B", 78_042), (32, "A", 464_154), (32, "B", 466_906)],
+)
+def test_resnets_of_he_2016(depth: Any, shortcut: Any, parameters: int) -> None:
+    model = ResNet(10, depth=depth, shortcut=shortcut)
+    assert sum(parameter.numel() for parameter in model.parameters()) == parameters
+    before = {name: values.clone() for name, values in model.state_dict().items()}
+    Classifier(model).try_out((3, 32, 32))
+    assert all(torch.equal(values, before[name]) for name, values in model.state_dict().items())
+    assert model(torch.rand(2, 3, 32, 32)).shape == (2, 10)
 
 
 # losses

@@ -19,7 +19,7 @@ from torchvision.datasets import CIFAR10, CIFAR100, MNIST, QMNIST
 
 from mnist_imbalance.config import CONF
 from mnist_imbalance.data.module import MNISTData
-from mnist_imbalance.data.sources import Images, read_torchvision
+from mnist_imbalance.data.sources import read_folder, read_gtsrb, read_torchvision
 from mnist_imbalance.errors import ConfigError
 
 ARCHIVES = sorted((REPOSITORY / "data/MNIST/raw").glob("*.gz"))
@@ -104,26 +104,128 @@ def test_usps(tmp_path: Path) -> None:
         read(tmp_path, "usps")
 
 
-def test_a_folder_of_images(tmp_path: Path) -> None:
+def test_a_folder_or_zip_of_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for part, count in (("train", 3), ("test", 1)):
         for label, grey in (("cat", 20), ("dog", 200)):
             own = folder(tmp_path, part, label)
             for number in range(count):
-                Image.new("RGB", (60, 40), (grey, grey, grey)).save(own / f"{number}.png")
+                Image.new("RGB", (60 - 9 * number, 40), (grey,) * 3).save(own / f"{number}.png")
+            (own / ".hidden").write_text("")
     data = read(tmp_path, "folder")
     assert (data.image_shape, data.num_classes) == ((1, 28, 28), 2)
     images, labels = data.test
     assert [int(image.max()) for image in images] == pytest.approx([20, 200], abs=1)
     assert labels.tolist() == [0, 1]
-    assert read(tmp_path, "folder", colours=3).image_shape == (3, 28, 28)
+    shutil.make_archive(str(tmp_path / "all"), "zip", tmp_path)
+    colour = read(tmp_path, "folder", colours=3, size=32)
+    assert read(tmp_path, "zip", file="all.zip").sha256 == colour.sha256
+    assert colour.image_shape == (3, 32, 32)
+    (tmp_path / "train/cat/1.png").write_bytes(b"\x89PNG")
+    with pytest.raises(ConfigError, match=r"^data\.dir: train/cat/1.png is no image .*_unreadable"):
+        read(tmp_path, "folder")
+    assert read(tmp_path, "folder", skip_unreadable=True).counts["archive"] == [2, 3]
+    assert "train/cat/1.png is no image that can be read\n" in capsys.readouterr().out
     shutil.copytree(tmp_path / "test/dog", tmp_path / "test/elk")
     with pytest.raises(ConfigError, match=r"^data\.dir: .* has test/elk/0.png, but no train/elk$"):
-        read(tmp_path, "folder")
+        read(tmp_path, "folder", skip_unreadable=True)
     with pytest.raises(ConfigError, match=r"^data\.dir: .*nowhere has no image train/<label>/\*$"):
         read(tmp_path / "nowhere", "folder")
-    batch = torch.zeros(3, 1, 2, 2), torch.tensor([0, 1, 5])
-    with pytest.raises(ConfigError, match=r"^data\.source: labels must be from 0 to 4 "):
-        Images(batch, batch, num_classes=5)
+    for name in ("none", "train/cat/0.png"):
+        with pytest.raises(ConfigError, match=rf"^data\.dir: .*/{name} cannot be read: "):
+            read(tmp_path, "zip", file=name)
+
+
+GREY: dict[str, Any] = {"train_images": PIXELS[..., 0], "train_labels": LABELS[:, None]}
+GREY |= {"test_images": PIXELS[:9, ..., 0], "test_labels": LABELS[:9]}
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"test_labels": None}, r"source: a\.npz has no test_labels"),
+    (
+        {"train_labels": LABELS / 2},
+        r"source: train_labels must be integers \(N,\), is float64 \(40",
+    ),
+    ({"train_labels": LABELS * 2}, "source: label 1 has no training image"),
+    ({"train_labels": LABELS - 1}, "source: labels must be from 0 to 8 "),
+    ({"train_labels": np.ones((40, 14), int)}, r"source: train_labels must be .* \(40, 14\)"),
+    (
+        {"train_labels": LABELS[:39]},
+        "source: needs images, one label each; .* 40 images, 39 labels",
+    ),
+    ({"train_labels": np.array([{}] * 40)}, r"dir: .*a\.npz is no npz file of numbers"),
+    ({"train_images": PIXELS / 255}, "source: train_images must be uint8 .*, is float64"),
+    ({"train_images": PIXELS[0]}, "source: needs images, one label each"),
+    ({"test_images": PIXELS[:9, :8, :, 0]}, "source: images of all splits must be alike"),
+]
+
+
+@pytest.mark.parametrize(("changed", "message"), WRONG)
+def test_wrong_arrays_are_named(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
+    arrays = {name: array for name, array in (GREY | changed).items() if array is not None}
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(ConfigError, match=rf"^data\.{message}"):
+        read(tmp_path, "npz", file="a.npz")
+
+
+def test_arrays_in_medmnists_layout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.savez(tmp_path / "a.npz", **GREY, patient=np.arange(40) // 20)
+    assert read(tmp_path, "npz", file="a.npz").image_shape == (1, 32, 32)
+    read(tmp_path, "npz", file="a.npz")
+    said = "data: no test images of labels [9]; means leave them out\n"
+    assert capsys.readouterr().out == said  # once
+    colour = {"train_images": PIXELS, "test_images": PIXELS, "test_labels": LABELS}
+    np.savez(tmp_path / "a.npz", **GREY | colour, val_images=PIXELS[:10], val_labels=LABELS[:10])
+    data = read(tmp_path, "npz", file="a.npz")  # whose split is taken
+    assert data.class_counts == [4] * 10 and data.counts["validation"] == [1] * 10
+    assert torch.equal(data.val[0], torch.from_numpy(PIXELS[:10]).movedim(-1, 1))
+
+
+def tracks_of(data: MNISTData) -> list[set[int]]:
+    """The tracks in training and in validation, of images whose first pixel is their track."""
+    return [{*part[0][:, 0, 0, 0].tolist()} for part in (data.train, data.val)]
+
+
+@pytest.mark.parametrize("kind", ["npz", "ppm"])
+def test_tracks_of_gtsrb_are_held_out_together(tmp_path: Path, kind: str) -> None:
+    labels, tracks = np.arange(43).repeat(12), np.arange(172).repeat(3)  # four of each label
+    images = np.zeros((516, 32, 32, 3), np.uint8) + tracks[:, None, None, None].astype(np.uint8)
+    if kind == "npz":
+        arrays: dict[str, Any] = {"train_images": images, "train_labels": labels}
+        arrays |= {"test_images": images[::12], "test_labels": labels[::12]}
+        np.savez(tmp_path / "gtsrb.npz", **arrays, train_tracks=tracks % 4)
+    else:
+        top = tmp_path / "gtsrb"
+        for number, image in enumerate(images):
+            own = top / f"GTSRB/Training/{number // 12:05d}"
+            own.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(own / f"{number // 3 % 4:05d}_{number % 3:05d}.ppm")
+        own = folder(top, "GTSRB/Final_Test/Images")
+        for label in range(43):
+            Image.fromarray(images[12 * label]).save(own / f"{label:05d}.ppm")
+        rows = "".join(f"{label:05d}.ppm;{label}\n" for label in range(43))
+        (top / "GT-final_test.csv").write_text("Filename;ClassId\n" + rows)
+    config: Any = OmegaConf.load(CONF / "data/source/gtsrb.yaml")
+    for fraction, count in ((0.1, 1), (0.5, 2), (0.99, 3)):  # one track stays
+        source = instantiate(config.source)
+        data = MNISTData(tmp_path, source=source, val_fraction=fraction, minority="rare")
+        data.setup()
+        train, val = tracks_of(data)
+        assert not train & val and len(train | val) == 172
+        assert data.counts["validation"] == [3 * count] * 43 and data.minority == []
+    data = MNISTData(tmp_path, source=instantiate(config.source, by_track=False), val_per_label=1)
+    data.setup()
+    train, val = tracks_of(data)
+    assert val <= train
+
+
+REAL = REPOSITORY.parent / "shared/data"
+
+
+@pytest.mark.skipif(not REAL.exists(), reason="has no shared files of real images")
+def test_the_real_files() -> None:
+    signs = read_gtsrb(REAL)
+    assert (len(signs.train[1]), len(signs.test[1]), signs.num_classes) == (39_209, 12_630, 43)
+    assert signs.groups is not None and len(signs.groups.unique()) == 1_307
+    photographs = read_folder(REAL, 32, 3, "cifar10_jpeg.zip")
+    assert [len(labels) for _, labels in photographs.splits()] == [50_000, 10_000]
 
 
 def test_an_unpacking_that_was_killed_is_repaired(tmp_path: Path) -> None:

@@ -268,6 +268,26 @@ def test_overfitting_learns_by_heart(tmp_path: Path) -> None:
     assert result.train.loss < 0.5
 
 
+RESNETS = [("mix=remix",), ("posthoc=crt", "posthoc.steps=20"), ("posthoc=logit_adjustment",)]
+RESNETS.append(("loss=ldam", "model.head=cosine"))
+
+
+@pytest.mark.parametrize("overrides", RESNETS)
+def test_running_statistics_stay_as_training_left_them(
+    tmp_path: Path, overrides: tuple[str, ...]
+) -> None:
+    short = ("data/source=digits", "model=resnet", "model.width=4", "trainer.max_epochs=3")
+    folder, result = fitted(tmp_path, *short, "optimizer=adam", "optimizer.lr=0.01", *overrides)
+    assert result.train.accuracy > 0.3
+    trained = state_of(folder.last_checkpoint)["state_dict"]
+    after = load_run(folder.path).classifier.model.state_dict()
+    statistics = {name: own for name, own in trained.items() if "running" in name}
+    assert len(statistics) == 14
+    for name, values in statistics.items():
+        [found] = [own for key, own in after.items() if name.endswith(key.removeprefix("model."))]
+        assert torch.equal(found, values)
+
+
 @pytest.mark.slow
 def test_mlflow_and_wandb_show_a_run_each(tmp_path: Path) -> None:
     trackers = ("logger=[mlflow,wandb]", "trainer.max_epochs=1")
