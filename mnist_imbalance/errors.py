@@ -1,7 +1,6 @@
 """A user's mistakes, each in one line that names the config key."""
 
 import os
-import re
 import sys
 import traceback
 from collections.abc import Iterator
@@ -24,7 +23,7 @@ def as_config_error(error: ValidationError, prefix: str = "") -> ConfigError:
     lines = []
     for mistake in error.errors():
         first, *parts = map(str, mistake["loc"])  # pydantic adds the members of a union
-        key = ".".join([prefix + first, *(part for part in parts if re.fullmatch(r"\w+", part))])
+        key = ".".join([prefix + first, *(part for part in parts if "-" not in part)])
         got = "" if mistake["type"].startswith("missing") else f", got {mistake['input']!r}"
         lines.append(f"{key}: {mistake['msg']}{got}")
     return ConfigError("; ".join(lines))

@@ -19,11 +19,6 @@ def test_a_ratio_is_taken_measurement_by_measurement() -> None:
     assert (ratio.value, ratio.low, ratio.high) == (1.25, 1.0, 1.5)
 
 
-def test_points_of_growth() -> None:
-    point = growth.point("lstm", 256, 2, 128)
-    assert point["steps"] == 2 and point["seconds"][0] > 0 and point["mebibytes"] > 0
-
-
 def test_the_page_shows_the_measurements() -> None:
     for file in command.RESULTS.glob("*.json"):
         known = json.loads(file.read_text(encoding="utf-8"))

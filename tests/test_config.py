@@ -75,17 +75,6 @@ def test_every_choice_builds(group: str, kind: Any) -> None:
             built(nn.Linear(1, 1).parameters()).step()
 
 
-def test_an_overlay_may_change_anything(tmp_path: Path) -> None:
-    overlay = tmp_path / "experiment" / "mine.yaml"
-    overlay.parent.mkdir()
-    overlay.write_text(
-        "# @package _global_\ndefaults: [override /model: cnn]\nseed: 5\ndata: {keep: 0.5}\n"
-    )
-    config = composed(f"hydra.searchpath=[file://{tmp_path}]", "experiment=mine")
-    assert (config.seed, config.data.order_seed, config.data.keep) == (5, 5, 0.5)
-    assert config.model._target_.endswith("LeNet5")
-
-
 def test_folder_names_and_hashes_leave_out_the_same_keys() -> None:
     named = compose_with([], with_hydra=True).hydra.job.config.override_dirname.exclude_keys
     assert WITHOUT_EFFECT - {"trainer._target_", "metrics"} <= set(named)

@@ -49,23 +49,6 @@ def by_size(images: Tensor) -> Tensor:
     return images.flatten(1).sum(dim=1).sort().values
 
 
-@pytest.mark.parametrize(
-    ("name", "minority_counts"),
-    [
-        ("original", [5423, 6242, 5458, 5631, 5342]),
-        ("imbalanced", [542, 624, 546, 563, 534]),
-        ("augmented_40", [2168, 2496, 2184, 2252, 2136]),
-        ("augmented_100", [5420, 6240, 5460, 5630, 5340]),
-    ],
-)
-def test_images_of_each_label_in_ai3607s_sets(name: str, minority_counts: list[int]) -> None:
-    data: MNISTData = build(composed(f"data={name}"), "data")
-    data.setup()
-    assert data.class_counts == [*minority_counts, 4921, 5418, 5765, 5351, 5449]
-    assert data.counts["validation"] == [500] * 10
-    assert data.counts["test"] == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
-
-
 def test_counts_are_printed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -266,16 +249,3 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
 def test_a_mistake_is_named(keys: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=rf"^data\.{message}"):
         small(**keys)
-
-
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [
-        ("data.source.first=0", r"data\.source\.first: .* greater than 0, got 0"),
-        (f"data.transforms=[{{_target_:{V2}.RandomRotation}}]", r"data\.transforms: .*'degrees'"),
-        ("data.transforms=[RandomRotation]", r"data\.transforms\.0: .* callable, got 'Ran"),
-    ],
-)
-def test_a_mistake_in_a_config_is_named(override: str, message: str) -> None:
-    with pytest.raises(ConfigError, match=f"^{message}"):
-        build(composed("data/source=debug", override), "data").setup()

@@ -30,13 +30,3 @@ def test_the_constraints_hold_every_package_that_is_named_and_nothing_of_one_mac
     for requirement in map(Requirement, [*PROJECT["dependencies"], *extras]):
         if requirement.name != PROJECT["name"]:
             assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)])
-
-
-def test_what_is_checked_before_a_commit_is_what_ci_checks_first() -> None:
-    config = yaml.safe_load((REPOSITORY / ".pre-commit-config.yaml").read_text())
-    [local] = config["repos"]
-    script = (REPOSITORY / ".ci" / "run").read_text()
-    commands = [" ".join(hook["entry"].split()[:2]) for hook in local["hooks"]]
-    assert commands == ["ruff check", "ruff format", "mypy"]
-    for command in commands:
-        assert re.search(f"^{command}", script, re.MULTILINE)

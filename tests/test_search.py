@@ -146,8 +146,6 @@ MISTAKES = {  # what is written, and how its error begins
     "search.space={loss: [plain,bogus]}": "loss: no choice bogus; there are ",
     "search.space={loss: [weighted,ldam]}": "model.head: ldam needs cosine",
     "search.space={optimizer.lr: {low: -1.0, high: 1}}": "optimizer.lr: Input should be greater",
-    "search.budget=0": "search.budget: Input should be greater than 0",
-    "+search.x=1": "search.x: Extra inputs are not permitted",
     "experiment=weight_sweep": "experiment: an overlay that sweeps cannot be searched",
     "hydra.mode=MULTIRUN": "hydra.mode: a search has no sweep of its own",
 }

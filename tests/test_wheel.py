@@ -85,14 +85,6 @@ def test_a_study_of_a_users_own_conf_and_its_report(shell: Shell, tmp_path: Path
     assert report.exists()
 
 
-def test_what_cannot_be_downloaded_is_told_by_name(shell: Shell, tmp_path: Path) -> None:
-    (tmp_path / "data").write_text("no folder, so nothing can be put there")
-    done = shell("mnist-imbalance", "counts")
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
-    assert done.stderr.startswith(f"error: data.dir: {tmp_path / 'data'} has no complete MNIST in ")
-
-
 @pytest.mark.parametrize(
     ("line", "completed"),
     [
@@ -105,10 +97,3 @@ def test_tab_completes(shell: Shell, line: str, completed: list[str]) -> None:
     done = shell("bash", "-c", TAB.format(line=line, at=len(line), at_word=line.count(" ")))
     assert done.stderr == ""
     assert [word for word in done.stdout.split() if word] == completed
-
-
-def test_an_unknown_command_is_told_which_there_are(shell: Shell) -> None:
-    done = shell("mnist-imbalance", "trian")
-    assert done.returncode == 1
-    commands = "{train,study,search,report,counts,adjust,records}"
-    assert done.stderr == f"usage: mnist-imbalance {commands} [--help] [key=value ...]\n"

@@ -199,10 +199,7 @@ def ldam(
 
 @validate_call
 def vs(
-    class_counts: Counts,
-    gamma: NonNegative = 0.3,
-    tau: NonNegative = 1,
-    **options: Unpack[Options],
+    class_counts: Counts, gamma: NonNegative = 0.3, tau: NonNegative = 1, **options: Unpack[Options]
 ) -> AdjustedCrossEntropy:
     """Return the vector-scaling loss, −log softmax(Δ ⊙ z + ι)_y, Δ = (n / n_max)^γ, ι = τ log π.
 
