@@ -148,8 +148,9 @@ def test_a_second_stage_is_its_authors(run: tuple[nn.Module, MNISTData]) -> None
 
 def test_a_second_stage_transforms_the_images_it_draws(run: tuple[nn.Module, MNISTData]) -> None:
     model, data = run
-    turned, flipped = copy.copy(data), copy.copy(data)
+    turned, augmented, flipped = copy.copy(data), copy.copy(data), copy.copy(data)
     turned.transforms = [lambda image: image.flip(2)]
+    augmented.augment = lambda images, generator: images.flip(3)
     flipped.train = (data.train[0].flip(3), data.train[1])
 
     def weights(data: MNISTData, redrawn: bool) -> Tensor:
@@ -157,6 +158,7 @@ def test_a_second_stage_transforms_the_images_it_draws(run: tuple[nn.Module, MNI
         return last_layer(crt(copy.deepcopy(model), data, **keys, transforms=redrawn)).weight
 
     torch.testing.assert_close(weights(turned, True), weights(flipped, True))
+    torch.testing.assert_close(weights(augmented, True), weights(flipped, True))
     assert not torch.equal(weights(turned, True), weights(data, True))
     assert torch.equal(weights(turned, False), weights(data, True))
 

@@ -19,7 +19,6 @@ from torch.optim import SGD
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from mnist_imbalance.config import NonNegative, Positive
-from mnist_imbalance.data.copies import transform_each
 from mnist_imbalance.data.module import MNISTData
 from mnist_imbalance.data.samplers import by_frequency, checked
 from mnist_imbalance.data.seeds import Seed, derive, generator
@@ -191,7 +190,7 @@ def retrained(
     lr: Positive,  # at first
     batch_size: PositiveInt,
     weight_decay: NonNegative = 0,
-    transforms: bool = False,  # draw data.transforms anew for every image of every batch
+    transforms: bool = False,  # draw data.augment and data.transforms anew for every batch
     smoothing: Fraction = 0,  # part of every target that is spread over all labels
     most: Fraction = 0,  # instead, that of the most frequent label in `label_aware_smoothing`
     least: Fraction = 0,  # and that of the rarest
@@ -221,7 +220,7 @@ def retrained(
     optimizer = SGD(groups, lr, 0.9, weight_decay=weight_decay)
     scheduler = CosineAnnealingLR(optimizer, steps)
     images, labels = data.drawn(0)
-    redrawn = transforms and len(data.transforms) > 0
+    redrawn = transforms and bool(data.augment or data.transforms)
     inputs = images if redrawn else frozen(images)
     draws = generator("balanced draws", seed)
     order = by_frequency(labels, power=0, images=steps * batch_size, generator=draws)
@@ -229,7 +228,7 @@ def retrained(
         batch = inputs[chosen]
         if redrawn:
             rng = generator("balanced transforms", seed, step)
-            batch = frozen(transform_each(batch, data.transforms, rng))
+            batch = frozen(data.change(batch, rng))
         optimizer.zero_grad()
         value = loss(head(batch) * scales, labels[chosen])
         value.backward()

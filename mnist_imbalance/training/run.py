@@ -77,7 +77,7 @@ def build_parts(config: DictConfig, data: MNISTData | None = None) -> Parts:
         few, (images, labels) = copy.copy(data), data.train
         _, first = numpy.unique(labels, return_index=True)  # an image of each label
         few.train = few.val = images[first], labels[first]
-        few.transforms = ()  # tried out in setup, and slow in a second stage
+        few.augment, few.transforms = None, ()  # tried out in setup, slow in a second stage
         adjust(classifier.model, few, posthoc)
     return Parts(config, data, classifier, posthoc)
 
