@@ -56,6 +56,7 @@ def run(
         **{"epochs": epochs, "steps": values.get("trainer.max_steps", epochs * per_epoch)},
         **{"train_counts": [per_epoch * 128 // labels] * labels, "groups": GROUPS},
         **{"seconds": 100.0, "device": "cpu", "threads": 1, "versions": {}, "config": values},
+        "dataset": records.dataset_of(values),
     }
     for split, accuracies in (("train", test), ("val", val or test), ("test", test)):
         row |= {f"{split}_confusion": confusion(accuracies), f"{split}_metrics": {}}

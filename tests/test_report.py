@@ -33,6 +33,7 @@ DESIGN = {  # numbers that may be typed by hand; every other comes from the reco
     r"\b0.8 and 0.95 of the loss|above 0.8|above 0.95|\([01]\)|\b0 is|set, 1 on": "its marks",
     r"[Ww]eight (of )?7\b|weight 1 is|50 epochs|of 0.001|at 0.001|±15°|to (40|100) %": "its design",
     r"11 to 31 values": "the grids of conf/posthoc",
+    r"1 : 100|200 epochs": "others' long tail and training",
     r"Figures? \d|Table 1|\| \d(.\d)?(, \d(.\d)?)? \||accuracy 0\.": "places in AI3607",
     r"6, 7, 7, 7 and 5": "AI3607's sentences",
     r"\((20\d\d)\)|May 2023|Python 3.11|versions 0.1 and 0.2": "years and versions",

@@ -184,7 +184,8 @@ def test_methods_are_ranked_beside_plain(found: Tables) -> None:
     assert (weighted.nll, own.verdict["vs"]) == (1, "small")
     assert own.index[own.best].tolist() == ["weighted"]
     unranked = {*found["unranked"].itertuples(index=False, name=None)}
-    assert unranked == {("lstm", name, 1) for name in ("plain_again", "vs_again", "mix=remix")}
+    known = {("mnist", "lstm", name, 1) for name in ("plain_again", "vs_again", "mix=remix")}
+    assert unranked == known
     [row] = found["rules"].to_dict("records")
     assert (row["method"], row["tried"], row["balanced validation"]) == ("weighted", 2, "")
     assert row["test scores"] - row["balanced validation scores"] == pytest.approx(0.05)
@@ -301,3 +302,37 @@ def test_an_imbalance_with_a_fraction_for_each_label_is_ranked() -> None:
     ranked = tables.all_tables(raw, assign_budgets(raw), NO_LABELS)["ranked"]
     assert {*ranked.keep} == {str(own), 0.1}
     assert "LSTM, 10 to 90 % kept" in figures.svg(figures.draw_ranked(ranked))
+
+
+def other_set(method: str, seed: int, test: float, **changed: Any) -> dict[str, Any]:
+    """A run on signs; keys of its data are no setting."""
+    choices = ["data/profile=natural", "scheduler=cosine", "data.batch_size=64"]
+    condition = ", ".join([method, *choices, *(f"{key}={value}" for key, value in changed.items())])
+    source = {"data.source._target_": "mnist_imbalance.data.sources.read_gtsrb", "data.keep": 1.0}
+    groups = {"few": [0], "medium": [1], "many": [2], "all": [0, 1, 2]}
+    own: dict[str, Any] = {"config": SCHEDULE | source | changed, "groups": groups}
+    return run(condition, seed, [test - 0.1, test, 0.9], model="resnet", **own)
+
+
+@pytest.mark.usefixtures("kept_in_memory")
+def test_another_data_set_stands_beside_mnist_and_changes_nothing_there() -> None:
+    mnist = [method_run(n, 0.1, s, LEVELS[n] + s / 999) for n in LEVELS for s in range(3)]
+    rows = [other_set("vs", 10, 0.8 + gamma, **{"loss.gamma": gamma}) for gamma in (0.1, 0.05)]
+    rows += [other_set("imbalanced", 10, 0.7)]
+    for seed in range(3):
+        rows += [other_set("imbalanced", seed, 0.7 + seed / 99)]
+        rows += [other_set("imbalanced", seed, 0.6, **{"data.source.by_track": False})]
+        rows += [other_set("vs", seed, 0.8 + seed / 90, **{"loss.gamma": 0.1})]
+        for name in ("augmented_100", "duplicated_40"):
+            copies = f"imbalanced, data/copies={name}"
+            rows += [other_set(copies, seed, 0.6, **{"data.fill": True})]
+    both, alone = pd.DataFrame(mnist + rows), pd.DataFrame(mnist)
+    found, known = (tables.all_tables(t, assign_budgets(t), NO_LABELS) for t in (both, alone))
+    own = found["ranked"].query("dataset == 'gtsrb'").set_index("method")
+    assert own.index.tolist() == ["vs", "plain", "data/copies=augmented", "data/copies=duplicated"]
+    vs = own.loc["vs", ["setting", "tried", "seeds", "keep", "frequent"]].tolist()
+    assert vs == ["loss.gamma=0.1", 2, 3, "as it is", 0.9]
+    assert found["hold_outs"][["val_y", "test_y"]].to_numpy() == pytest.approx(2 / 3)
+    for name, table in known.items():
+        rest = found[name][found[name].dataset == "mnist"] if "dataset" in table else found[name]
+        assert rest.to_csv(index=False) == table.to_csv(index=False), name

@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,12 @@ KEPT = {"epochs_csv": TEXT, "val_predicted": BYTES, "test_predicted": BYTES}  # 
 JSON = {"groups", "versions", "config", *(f"{split}_metrics" for split in SPLITS)}
 CONFUSIONS = {f"{split}_confusion" for split in SPLITS}
 COMPARED = [f"{split}_{name}" for split in SPLITS for name in ("confusion", "loss", "positive")]
+
+
+def dataset_of(config: Mapping[str, Any]) -> str:
+    """Return the name of a run's data set: of its file, of torchvision's, or of its source."""
+    source = config.get("data.source._target_", "mnist").rpartition(".")[2].removeprefix("read_")
+    return Path(config.get("data.source.file", config.get("data.source.name", source))).stem.lower()
 
 
 def row_of(run: result.Result, file: Path) -> Row:
@@ -65,7 +71,7 @@ def read(roots: Iterable[str | Path], *, once: bool = True) -> tuple[pandas.Data
     Returns:
         The runs, and a line for each damaged record. The columns are the keys of ``result.json``,
         those of its scores as ``test_loss`` and ``test_confusion``, an array (K, K); ``seconds`` of
-        training; ``file``; and ``folder``, empty for a packed run.
+        training; ``dataset``; ``file``; and ``folder``, empty for a packed run.
     """
     rows, lines = [], []
     for root in map(Path, roots):
@@ -78,6 +84,7 @@ def read(roots: Iterable[str | Path], *, once: bool = True) -> tuple[pandas.Data
             except ConfigError as error:
                 lines.append(str(error))
     runs = pandas.DataFrame(rows, columns=[*COLUMNS, "folder", "file"])
+    runs["dataset"] = [*map(dataset_of, runs.config)]
     return runs.drop_duplicates("config_hash", ignore_index=True) if once else runs, lines
 
 

@@ -209,14 +209,15 @@ def draw_restored_steps(curves: pd.DataFrame) -> Figure:
 
 def draw_ranked(ranked: pd.DataFrame) -> Figure:
     """Draw the methods' distances to plain; those that may be the best are shaded."""
-    by = ranked["mean"].where(ranked.method == "plain").groupby([ranked.model, ranked.keep])
+    dataset = ranked.dataset.map(title) + ", " if ranked.dataset.nunique() > 1 else ""
+    panel = dataset + ranked.model.map(title) + ", " + ranked.keep.map(keep_title)
+    by = ranked["mean"].where(ranked.method == "plain").groupby(panel)
     known = ranked.effect.fillna(ranked["mean"] - by.transform("max"))  # of plain and for reference
     rows = ranked.assign(mean=known, margin=ranked.model.map(margin_of), n=ranked.seeds)
     rows = rows.assign(**(100 * rows[["mean", "low", "high", "margin"]])).dropna(subset="mean")
     rows = add_descriptions(rows, "points above plain", "+.2f")
-    rows["panel"] = rows.model + ", " + rows.keep.map(keep_title)
     axis = alt.Axis(title="points above the plain loss", tickCount=5)
-    drawn = interval_panels(rows, "method", axis, "model", ("panel", 2, 280))
+    drawn = interval_panels(rows.assign(panel=panel), "method", axis, "model", ("panel", 2, 280))
     shade = alt.condition("datum.best", alt.value(0.12), alt.value(0))
     area, line = alt.Chart().mark_rect(), alt.Y("method:N", sort=None)
     best = area.encode(line, color(rows, "model"), opacity=shade)

@@ -24,7 +24,7 @@ from mnist_imbalance.data.sources import Images
 from mnist_imbalance.errors import ConfigError, naming
 from mnist_imbalance.records import table as records
 from mnist_imbalance.records.result import write_whole
-from mnist_imbalance.report import figures, tables
+from mnist_imbalance.report import figures, ranking, tables
 from mnist_imbalance.report.words import group, render, title
 
 BLOCKS = {"explorer": '<div id="explore"></div>', "claims": '<div id="claims-list"></div>'}
@@ -49,7 +49,7 @@ def data_url(pixels: torch.Tensor) -> str:
 def samples(runs: pd.DataFrame, images: Images, copies: Sequence[Copy]) -> pd.DataFrame:
     """Return the first training image of each rare label in all its copies."""
     (pixels, known), rare = images.train, tables.rare_and_frequent(runs)[0]
-    first = [int((known == n).int().argmax()) for n in tables.groups_of(runs).get(rare, [])]
+    first = [int((known == n).int().argmax()) for n in ranking.groups_of(runs).get(rare, [])]
     every, noise = torch.ones(len(first), dtype=torch.bool), torch.Generator().manual_seed(0)
     copied, labels = expand(pixels[first], known[first], every, copies, noise)
     rows = pd.DataFrame([copy.model_dump() for copy in copies for _ in first])
@@ -82,7 +82,7 @@ def explore(runs: pd.DataFrame, images: Images | None, labels: tables.Labels) ->
             shown |= {"seed": int(seed), "mistakes": first.to_numpy().tolist()}
         sets.append(shown)
     found = {"groups": [*map(group, groups)], "colors": figures.SPARE[: len(groups)], "row": ROW}
-    found |= {"rare": tables.groups_of(drawn).get(groups[0], []), "sets": sets, "images": []}
+    found |= {"rare": ranking.groups_of(drawn).get(groups[0], []), "sets": sets, "images": []}
     chosen = sorted({image for shown in sets for image, *_ in shown["mistakes"]})
     if images and chosen:
         grid = make_grid(images.test[0][chosen], nrow=ROW, padding=0)[: images.test[0].shape[1]]

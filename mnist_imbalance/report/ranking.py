@@ -1,7 +1,8 @@
 """Which method is best, by the rules of ``docs/protocol_methods.md``."""
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from itertools import chain, combinations
 from typing import Any, TypeAlias
@@ -18,12 +19,14 @@ from mnist_imbalance.report.claims import margin_of
 from mnist_imbalance.report.words import sort_key
 
 Tables: TypeAlias = dict[str, pd.DataFrame]
-PLAIN, AGAIN, ORIGINAL = "plain", "plain_again", "original"
-TRAINED = ["model", "steps", "optimizer", "rate"]  # what all methods share
-TRAINING = ("scheduler", "optimizer.lr", "model.head", "data.keep")  # no part of a setting
+PLAIN, AGAIN, ORIGINAL, MNIST, ALL = "plain", "plain_again", "original", "mnist", "all"
+TRAINED = ["dataset", "model", "steps", "optimizer", "rate"]  # what all methods share
+TRAINING = ("scheduler", "optimizer.lr", "model.head", "data.keep", "data/profile")  # no setting
 RULES = {"balanced validation": "val", "imbalanced validation": "imbalanced", "test": "test"}
-CASE, METHOD = ["model", "keep"], ["model", "method"]
+CASE, METHOD = ["dataset", "model", "keep"], ["dataset", "model", "method"]
 ALPHA, REPLICATES, SET = 2 * stats.ONE_SIDED, 1000, 5  # tests; bootstrap; seeds of an A/A set
+RUN = [*TRAINED, "keep", "seed", "method", "setting"]
+parts_of = re.compile(r", (?![^\[]*\])").split  # a condition's choices and keys; a list is one
 NAMED = [*TRAINED, "keep", "method", "setting", "tried"]
 RANKED = [*NAMED, "rank", "seeds", "mean", "mean_low", "mean_high", "rare", "frequent", "best"]
 RANKED += ["effect", "low", "high", "verdict", "small", "p_best", "rank_low", "rank_high"]
@@ -35,52 +38,77 @@ def is_cut_short(config: Mapping[str, Any]) -> bool:
     return any(v and re.match(r"trainer\.(limit_|overfit_batches)", k) for k, v in config.items())
 
 
-def method_of(condition: str) -> tuple[str, str]:
-    """Return the method of a condition and its setting, as on the command line."""
-    parts = re.split(r", (?![^\[]*\])", condition)  # but within a list
-    parts = [part for part in parts if part.partition("=")[0] not in TRAINING]
+def groups_of(runs: pd.DataFrame) -> dict[str, list[int]]:
+    """Return the groups of labels of most runs, but for that of all labels."""
+    most = next(iter(runs.groups.map(json.dumps).mode()), "{}")
+    return {name: labels for name, labels in json.loads(most).items() if name != ALL}
+
+
+def method_of(condition: str, shared: Collection[str] = ()) -> tuple[str, str]:
+    """Return the method of a condition and its setting, but for parts that all runs share."""
+    parts = parts_of(re.sub("^imbalanced(?=,.* data/profile=none)", ORIGINAL, condition))
+    parts = [part for part in parts if part not in shared and not part.startswith(TRAINING)]
     setting = [part for part in parts if "." in part.partition("=")[0] and "=" in part]
     method = ", ".join(part for part in parts if part not in setting).removeprefix("imbalanced, ")
+    if "data.fill=True" in setting:  # as many copies as it takes
+        setting.remove("data.fill=True")
+        method = re.sub(r"(data/copies=[a-z]+)_\d+", r"\1", method)
     return PLAIN if method == "imbalanced" else method, ", ".join(setting)
+
+
+def keep_of(run: Any) -> Any:
+    """Return what a run's imbalance keeps: a fraction, or a text if it differs by label."""
+    profile, keep = run.config.get("data.keep._target_", ""), run.config.get("data.keep")
+    if profile:
+        ratio, exponential = run.config.get("data.keep.ratio"), profile.endswith("exponential")
+        return f"1 : {ratio}" if exponential else profile.rpartition(".")[2]
+    natural = "data/profile=natural" in run.condition
+    return "as it is" if natural else str(keep) if isinstance(keep, list) else keep
 
 
 def select_comparable(runs: pd.DataFrame) -> pd.DataFrame:
     """Return the runs in which methods can be compared: those whose rate follows a scheduler.
 
-    Columns are those of `TRAINED`, keep (text where it differs by label), mean_keep, seed, setting,
-    method (another one with another order of images); test and val (balanced accuracies), rare and
-    frequent (test accuracies of the first two groups), imbalanced (the validation accuracy weighted
-    as the training images are), seconds on a CPU, cost_steps (with those of a second stage), nll
-    and ece. Of equal runs the first counts.
+    Columns are those of `RUN`, mean_keep, method (another one with another order of images),
+    candidate (was a rate tried?); test and val (balanced accuracies), rare and frequent (test
+    accuracies of the usual first and last group), imbalanced (the validation accuracy weighted as
+    the training images are), seconds on a CPU, cost_steps (with a second stage's), nll and ece.
     """
     whole = ["scheduler._target_" in c and not is_cut_short(c) for c in runs.config]
     runs = runs[(runs.seed == runs.data_seed) & np.array(whole, bool)]
     val, test = records.accuracies(runs, "val"), records.accuracies(runs, "test")
     labels = [name for name in val if name.isdigit()]
-    groups = test.drop(columns=[*labels, "all"], errors="ignore")
     known = np.ma.masked_invalid(val[labels])  # some runs, or splits, have fewer labels
     shares = zip(known, runs.train_counts, strict=True)
-    named = pd.DataFrame(map(method_of, runs.condition), runs.index, ["method", "setting"])
+    shared = {}  # by all runs of a model
+    for keys, own in runs.groupby(TRAINED[:2]):
+        common = set.intersection(*map(set, map(parts_of, own.condition)))
+        shared[keys] = {part for part in common if re.match(r"data/|[^=]+\.", part)}
+    by_run = [shared[keys] for keys in zip(runs.dataset, runs.model, strict=True)]
+    named = pd.DataFrame(map(method_of, runs.condition, by_run), runs.index, ["method", "setting"])
     orders = zip(runs.config, runs.seed, strict=True)
     named["method"] += ["_again" * (c.get("data.order_seed", s) != s) for c, s in orders]
-    keeps = [config.get("data.keep") for config in runs.config]
     scored = pd.DataFrame([*runs.test_metrics], runs.index, ["nll", "ece"], float)
-    table = runs[["config_hash", "model", "steps", "optimizer", "seed"]].join([named, scored])
+    table = runs[["config_hash", *TRAINED[:4], "seed"]].join([named, scored])
     table = table.assign(
         seconds=runs.seconds.where(runs.device.str.startswith("cpu")),
         cost_steps=runs.steps + [config.get("posthoc.steps", 0) for config in runs.config],
         rate=[config.get("optimizer.lr") for config in runs.config],
-        keep=[str(keep) if isinstance(keep, list) else keep for keep in keeps],
-        mean_keep=[np.mean(keep) if isinstance(keep, list) else keep for keep in keeps],
+        keep=[*map(keep_of, runs.itertuples())],
+        mean_keep=[np.mean(c.get("data.keep", -c.get("data.keep.ratio", 0))) for c in runs.config],
+        candidate=[config.get("trainer.max_epochs") == -1 for config in runs.config],
         test=test[labels].mean(axis=1),
-        rare=groups.iloc[:, :1].mean(axis=1),
-        frequent=groups.iloc[:, 1:2].mean(axis=1),
+        rare=stats.NAN,
+        frequent=stats.NAN,
         val=val[labels].mean(axis=1),
         imbalanced=[np.ma.average(own[: len(counts)], weights=counts) for own, counts in shares],
     )
-    table = table.drop_duplicates([*TRAINED, "keep", "seed", "method", "setting"])
-    table = table.sort_values(["mean_keep", "seed", *TRAINED[1:]], ascending=[False, *[True] * 4])
-    return table.sort_values("model", key=sort_key, kind="stable")
+    for _, own in runs.groupby("dataset"):
+        groups = [[*map(str, labels)] for labels in groups_of(own).values()]
+        for name, shown in {"rare": groups[:1], "frequent": groups[1:][-1:]}.items():
+            table.loc[own.index, name] = test.loc[own.index, [*chain(*shown)]].mean(axis=1)
+    table = table.sort_values(["mean_keep", "seed", *TRAINED[2:]], ascending=[False, *[True] * 4])
+    return table.sort_values(TRAINED[:2], key=lambda own: sort_key(own.replace(MNIST, "")))
 
 
 def select_compared(table: pd.DataFrame) -> pd.DataFrame:
@@ -88,22 +116,24 @@ def select_compared(table: pd.DataFrame) -> pd.DataFrame:
 
     A method that alone keeps as many images is for reference, as all images are: it has no rank.
     """
+    table = table[~table.setting.str.contains("data.source.", regex=False)]  # split otherwise
     counted = table.groupby(TRAINED).method.nunique()
-    best = counted[counted > 1].groupby("model").idxmax()
+    best = counted[counted > 1].groupby(TRAINED[:2]).idxmax()
     table = table[table.set_index(TRAINED).index.isin([*best])]
-    others = table.method.mask(table.method == ORIGINAL).groupby([table.model, table.keep])
+    others = table.method.mask(table.method == ORIGINAL).groupby([table[key] for key in CASE])
     alone = others.transform("nunique") < 2
     kept = (", data.keep=" + table.keep.astype(str)).where(alone & (table.method == PLAIN), "")
     return table.assign(reference=alone, method=table.method + kept)
 
 
 def rules(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the setting that each rule of selection chooses, and its balanced test accuracy."""
+    """Return each rule's choice in the seed with the most settings, and its test accuracy."""
     rows = []
     for keys, own in table.groupby(METHOD, sort=False):
         own = own.assign(often=own.groupby("setting").seed.transform("size"))
         own = own.sort_values("often", ascending=False, kind="stable")  # who wins a tie
-        own = own[(own.seed == own.seed.min()) & (own.mean_keep == own.mean_keep.max())]
+        own = own[own.mean_keep == own.mean_keep.max()]
+        own = own[own.seed == own.groupby("seed").size().idxmax()]
         best = own.loc[[own[score].round(6).idxmax() for score in RULES.values()]]
         rows.append((*keys, len(own), *best.setting, *best.test))
     columns = [*METHOD, "tried", *RULES, *(f"{rule} scores" for rule in RULES)]
@@ -168,15 +198,16 @@ def bootstrap(right: NDArray[np.bool_], labels: NDArray[np.integer[Any]]) -> dic
 def rank(best: pd.DataFrame, predicted: Mapping[str, Any], labels: Any) -> pd.DataFrame:
     """Rank methods by balanced test accuracy, and compare them with the best and with plain.
 
-    The seeds are those that half of the methods have, the methods those with all of these.
+    The seeds are those that half of the untuned methods have, the methods those with all of these.
     ``cost_seconds`` is of the quickest run on a CPU, and of the quickest training that it took over
     if it is quicker than all trainings of the method that it adjusts.
     """
     names, parts = {"n": "seeds", "low": "mean_low", "high": "mean_high"}, [pd.DataFrame()]
-    for (model, keep), own in best[~best.reference].groupby(CASE, sort=False):
+    for keys, own in best[~best.reference].groupby(CASE, sort=False):
         wide = own.pivot(index="seed", columns="method", values="test")
-        wide = wide[wide.count(axis=1) >= wide.shape[1] / 2].dropna(axis=1)
-        beside = best[best.reference & (best.model == model)].assign(keep=keep)
+        untuned = wide[own[own.tried == own.tried.min()].method.unique()]
+        wide = wide[untuned.count(axis=1) >= untuned.shape[1] / 2].dropna(axis=1)
+        beside = best[best.reference].merge(own[TRAINED[:2]].drop_duplicates()).assign(keep=keys[2])
         here = pd.concat([own[own.method.isin(wide)], beside]).query("seed in @wide.index")
         by = here.groupby("method", sort=False)
         table = stats.estimates(here, [*NAMED, "cost_steps", "reference"], "test")
@@ -193,7 +224,7 @@ def rank(best: pd.DataFrame, predicted: Mapping[str, Any], labels: Any) -> pd.Da
             table = table.join(pd.DataFrame(bootstrap(right, labels), wide.columns))
         table = table.sort_values("mean", ascending=False, kind="stable").reset_index()
         parts.append(table.assign(rank=(~table.reference).cumsum().mask(table.reference)))
-    table = pd.concat(parts, ignore_index=True).reindex(columns=RANKED)
+    table = pd.concat(parts, ignore_index=True).reindex(columns=RANKED).astype({"method": str})
     table["small"] = table[["low", "high"]].abs().lt(table.model.map(margin_of), axis=0).all(axis=1)
     table["best"] = table.best.eq(True)
     rules = [table.low > 0, table.high < 0, table.small, table.effect.notna()]
@@ -208,29 +239,34 @@ def a_a(table: pd.DataFrame) -> pd.DataFrame:
     effects = (again - plain.reindex(again.index)).dropna().round(stats.DECIMALS)
     for keys, own in effects.groupby(CASE, sort=False):
         sets = np.array([*combinations(own, SET)]).reshape(-1, SET)
-        told = (ttest_1samp(sets, 0, axis=1).pvalue < ALPHA).mean() if len(sets) else stats.NAN
+        told = (ttest_1samp(sets, 0, axis=1).pvalue < ALPHA).mean() if len(sets) > 1 else stats.NAN
         rows.append((*keys, len(own), len(sets), told, *stats.estimate(own)))
     columns = [*CASE, "seeds", "sets", "told_apart", *stats.JUDGED[:4]]
     return pd.DataFrame(rows, columns=columns)
 
 
-def trainings(runs: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:
-    """Return how long and at which rate the plain loss was tried, and what was chosen."""
-    by_steps = np.array([c.get("trainer.max_epochs") == -1 for c in runs.config], bool)
-    plain = select_comparable(runs[by_steps] if any(by_steps) else runs)  # candidates, if any
-    plain = plain.query("method == @PLAIN and setting == ''").drop_duplicates(TRAINED)
+def trainings(table: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:
+    """Return how the plain loss was tried, by candidates if there are any, and what was chosen."""
+    plain = table.query("method == @PLAIN and setting == ''")
+    plain = plain[plain.candidate | ~plain.groupby("dataset").candidate.transform("any")]
+    plain = plain.drop_duplicates(TRAINED)
     chosen = plain.set_index(TRAINED).index.isin(compared.set_index(TRAINED).index)
     return plain[[*TRAINED, "val"]].assign(chosen=chosen)
 
 
 def ranking_tables(runs: pd.DataFrame, predicted: Mapping[str, Any], labels: Any) -> Tables:
     """Return the tables of methods by name; predicted labels of the test images by config hash."""
-    every = select_comparable(runs)
+    found = select_comparable(runs)
+    every = found.drop_duplicates(RUN)  # of equal runs the first counts
     table = select_compared(every)
     tuned = rules(table)
     settings = tuned.rename(columns={"balanced validation": "setting"})
     ranked = rank(table.merge(settings[[*METHOD, "setting", "tried"]]), predicted, labels)
     rest = every[~every.set_index(METHOD).index.isin(ranked.set_index(METHOD).index)]
     unranked = rest.groupby(METHOD, sort=False).seed.nunique().reset_index(name="seeds")
+    plain = every[every.method == PLAIN]
+    both = plain.merge(plain, on=[*TRAINED, "seed"]).query("setting_x == ''")
+    both = both[both.setting_y.str.startswith("data.source.")]  # otherwise held out
     tables = {"ranked": ranked, "rules": tuned.query("tried > 1"), "a_a": a_a(table)}
-    return tables | {"unranked": unranked, "trainings": trainings(runs, table)}
+    tables |= {"hold_outs": both.filter(regex="^(dataset|model|seed|val_.|test_.)$")}
+    return tables | {"unranked": unranked, "trainings": trainings(found, table)}

@@ -1,6 +1,5 @@
 """Tidy tables of the runs of `assign_budgets`: one row per estimate, accuracies in [0, 1]."""
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any
@@ -12,12 +11,13 @@ from numpy.typing import NDArray
 from mnist_imbalance.records import table as records
 from mnist_imbalance.report import claims, ranking, stats
 from mnist_imbalance.report.claims import Accuracies
+from mnist_imbalance.report.ranking import groups_of
 from mnist_imbalance.report.stats import Estimate, estimate, estimates, judge
 from mnist_imbalance.report.words import NAMES, WEIGHT, keep_title, sort_key, title
 
 TRAINED_OUT = "trained further"
 STEPS, EPOCHS = BUDGETS = ("equal steps", "equal epochs")
-REFERENCE, ORIGINAL, ALL = "imbalanced", "original", "all"
+REFERENCE, ORIGINAL, ALL = "imbalanced", ranking.ORIGINAL, ranking.ALL
 BY_IMAGES = ", loss.normalize=count"
 NAME = ["model", "optimizer", "condition"]
 FAMILY = ["ground", "optimizer", "model"]
@@ -32,14 +32,21 @@ EVERY_RUN += r"version|left_out|(val|test) (?!\d+$).+)$"
 CONFIG_COLUMNS = {"loss.minority_weight": "weight", "trainer.max_steps": "last_step"}  # by key
 
 
+def main_set(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the runs on MNIST, or those on the data set of most runs if there are none."""
+    names = [ranking.MNIST, *runs.dataset.mode()]
+    return runs[runs.dataset == next((name for name in names if name in {*runs.dataset}), "")]
+
+
 def assign_budgets(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return the runs without a scheduler, and at which budgets each is compared.
+    """Return the runs of `main_set` without a scheduler, and at which budgets each is compared.
 
     The budgets are the steps and epochs of most runs of the imbalanced set without a last step.
     Adds to the columns of `records.table.read`: accuracies ("test 3", "val 0-4", "test all");
     `CONFIG_COLUMNS`; ``version`` of this package that trained a run (those of 0.1.0 are older than
     the protocol); `BUDGETS`, true or false; ``left_out``, why a run is in no comparison.
     """
+    runs = main_set(runs)
     runs = runs.loc[["scheduler._target_" not in config for config in runs.config]]
     config = pd.DataFrame([*runs.config], runs.index).reindex(columns=CONFIG_COLUMNS)
     config = config.rename(columns=CONFIG_COLUMNS)
@@ -64,12 +71,6 @@ def assign_budgets(runs: pd.DataFrame) -> pd.DataFrame:
     )
     runs.loc[runs.left_out != "", [*BUDGETS]] = False
     return runs.sort_values(order, key=sort_key, kind="stable", ignore_index=True)
-
-
-def groups_of(runs: pd.DataFrame) -> dict[str, list[int]]:
-    """Return the groups of labels of most runs, but for that of all labels."""
-    most = next(iter(runs.groups.map(json.dumps).mode()), "{}")
-    return {name: labels for name, labels in json.loads(most).items() if name != ALL}
 
 
 def rare_and_frequent(runs: pd.DataFrame) -> tuple[str, str]:
@@ -186,8 +187,8 @@ def compared(runs: pd.DataFrame, labels: Labels) -> pd.DataFrame:
 def judged_claims(runs: pd.DataFrame) -> pd.DataFrame:
     """Judge AI3607's claims on runs with its groups; a family is one model's with one optimizer."""
     rows: list[dict[str, Any]] = []
-    has_its_groups = {*groups_of(runs)} == {*claims.GROUPS} - {ALL}
-    for optimizer, accuracy in families(runs, EPOCHS) if has_its_groups else ():
+    its_own = {*groups_of(runs), *runs.dataset} == {*claims.GROUPS, ranking.MNIST} - {ALL}
+    for optimizer, accuracy in families(runs, EPOCHS) if its_own else ():
         rows += claims.judge_claims(accuracy, optimizer)
     return stats.apply_holm(rows, ["optimizer", "family"], claims.COLUMNS)
 
@@ -254,15 +255,14 @@ def headline_runs(every: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """
     constant = select_budget(runs, *BUDGETS).rename(columns={"ground": "budget"})
     constant["steps"] = constant.groupby("budget").steps.transform("min")
-    falling = ranking.select_comparable(every).query("not method.str.endswith('_again')").index
-    falling = every.loc[falling].assign(budget=TRAINED_OUT)
-    table = pd.concat([constant, falling], ignore_index=True)
+    falling = ranking.select_comparable(main_set(every)).drop_duplicates(ranking.RUN)
+    falling = every.loc[falling.index[~falling.method.str.endswith("_again")]]
+    table = pd.concat([constant, falling.assign(budget=TRAINED_OUT)], ignore_index=True)
     methods = [", ".join(filter(None, ranking.method_of(name))) for name in table.condition]
     names = pd.Series(methods, dtype=str).replace(ranking.PLAIN, REFERENCE)
     table["condition"] = names.str.removeprefix("data/copies=")
     table["rate"] = [config.get("optimizer.lr") for config in table.config]
-    keeps = [config.get("data.keep") for config in table.config]
-    table["keep"] = [str(keep) if isinstance(keep, list) else keep for keep in keeps]
+    table["keep"] = [*map(ranking.keep_of, table.itertuples())]
     table = add_scores(table)[table.condition.isin(HEADLINE)].dropna(subset="rate")
     table["training"] = [*map(training_of, table.budget, table.optimizer, table.rate, table.steps)]
     table = table[["config_hash", "condition", "seed", *SETTING, *SCORES]]

@@ -64,7 +64,9 @@ def group(name: str) -> str:
 
 
 def keep_title(keep: float | str) -> str:
-    """Return how many images an imbalance keeps: "10 % kept", "18.01 to 19.36 % kept"."""
+    """Return how many images an imbalance keeps: "10 % kept", "18.01 to 19.36 % kept", or words."""
+    if re.search("[:a-df-z]", str(keep)):
+        return str(keep)
     kept = [round(100 * float(part), 2) for part in re.findall(r"[\d.e-]+", str(keep))]
     return f"{span([part for part in kept if part < 100] or kept)} % kept"
 
