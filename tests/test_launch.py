@@ -170,16 +170,3 @@ def test_a_launcher_that_cannot_work_is_one_line(
     hydra.runtime.choices["hydra/launcher"] = name
     with pytest.raises(ConfigError, match=error):
         check_launcher(hydra)
-
-
-def test_a_key_that_a_launcher_lacks_is_one_line(sweep_here: Sweep, tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match=r"^error: hydra\.launcher: .* argument 'x'"):
-        sweep_here(*SHORT, "hydra/launcher=basic", "+hydra.launcher.x=1", f"runs_dir={tmp_path}")
-
-
-def test_without_slurm_the_mistake_is_one_line(
-    sweep_here: Sweep, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(SystemExit, match=r'^error: hydra\.launcher: .* not detect "srun"[^\n]*$'):
-        sweep_here("hydra/launcher=slurm", "seed=0,1", f"runs_dir={tmp_path}")

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from mnist_imbalance import train
-from mnist_imbalance.sweeps import adjust
 
 MISTAKES = {  # overrides → how the error begins
     "data=none": "data: no choice none; there are augmented_100, augmented_40, augme",
@@ -76,8 +75,3 @@ def test_a_place_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setattr(sys, "argv", ["train", f"runs_dir={tmp_path / 'runs'}"])
     with pytest.raises(SystemExit, match=r"^error: runs_dir: .*: Not a directory$"):
         train.main()
-    monkeypatch.setattr(sys, "argv", ["adjust", f"run={tmp_path}"])
-    with pytest.raises(
-        SystemExit, match=r"^error: run: .*config\.yaml: No such file or directory$"
-    ):
-        adjust.main()

@@ -50,8 +50,8 @@ def crop_flip(images: Tensor, *, padding: int, flip: bool, generator: torch.Gene
     if flip:
         mirrored = torch.rand(count, 1, generator=generator) < 0.5
         columns = torch.where(mirrored, columns.flip(1), columns)
-    rows, columns = rows[:, :, None].to(images.device), columns[:, None].to(images.device)
-    numbers = torch.arange(count, device=images.device)[:, None, None]
+    places = torch.arange(count)[:, None, None], rows[:, :, None], columns[:, None]
+    numbers, rows, columns = (place.to(images.device) for place in places)
     padded: Tensor = pad(images, [padding] * 4)
     return padded[numbers, :, rows, columns].movedim(-1, 1)
 

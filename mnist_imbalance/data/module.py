@@ -12,15 +12,9 @@ from pydantic import Field, PositiveInt, validate_call
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
+from mnist_imbalance.data import imbalance
 from mnist_imbalance.data.copies import Copy, Transform, expand, transform_each
-from mnist_imbalance.data.imbalance import (
-    Profile,
-    Wanted,
-    by_label,
-    kept_counts,
-    label_groups,
-    rare_labels,
-)
+from mnist_imbalance.data.imbalance import Profile, Wanted, by_label
 from mnist_imbalance.data.samplers import shuffle
 from mnist_imbalance.data.seeds import Seed, generator
 from mnist_imbalance.data.sources import Batch, Images, read_torchvision
@@ -101,8 +95,7 @@ class MNISTData(lightning.LightningDataModule):
         self.dir, self.source, self.seed = dir, source, seed
         self.order_seed = seed if order_seed is None else order_seed
         self.val_per_label, self.val_fraction = val_per_label, val_fraction
-        self.wanted = minority
-        self.keep, self.shots = keep, shots
+        self.wanted, self.keep, self.shots = minority, keep, shots
         self.copies, self.copied, self.fill, self.redraw = copies, copied, fill, redraw
         self.batch_size, self.sampler = batch_size, sampler
         self.augment, self.transforms = augment, transforms
@@ -121,13 +114,13 @@ class MNISTData(lightning.LightningDataModule):
         train, val = self._hold_out(images)
         available = [*map(len, train)]
         with naming("data.keep"):
-            profile = kept_counts(self.keep, (), available)
-            self.minority = rare_labels(self.wanted, profile, self.seed)
-            kept = kept_counts(self.keep, self.minority, available)
+            profile = imbalance.kept_counts(self.keep, (), available)
+            self.minority = imbalance.rare_labels(self.wanted, profile, self.seed)
+            kept = imbalance.kept_counts(self.keep, self.minority, available)
         loses = isinstance(self.keep, float) and self.keep < 1
         if not self.minority and (loses or (len(self.copies) > 1 and self.copied == "minority")):
             raise ConfigError("data.minority: must name labels, which lose images or are copied")
-        self.groups = label_groups(self.minority, kept, self.shots)
+        self.groups = imbalance.label_groups(self.minority, kept, self.shots)
         chosen = torch.cat([own[:count] for own, count in zip(train, kept, strict=True)])
         self.kept = pixels[chosen], labels[chosen]
         self.train = self._expand(epoch=0)
@@ -158,14 +151,12 @@ class MNISTData(lightning.LightningDataModule):
         drawn = [own[torch.randperm(len(own), generator=rng)] for own in by_label(labels)]
         held = torch.zeros(len(labels), dtype=torch.bool)
         for own in drawn if images.val is None else ():
-            wanted = self.val_per_label
-            if self.val_fraction:
-                wanted = round(self.val_fraction * len(own))
+            size = round(self.val_fraction * len(own)) if self.val_fraction else self.val_per_label
             if images.groups is None:
-                held[own[:wanted]] = True
+                held[own[:size]] = True
                 continue
             for group in [*dict.fromkeys(images.groups[own].tolist())][:-1]:  # one is left
-                if held[own].sum() < wanted:
+                if held[own].sum() < size:
                     held |= images.groups == group
         return [own[~held[own]] for own in drawn], [own[held[own]] for own in drawn]
 

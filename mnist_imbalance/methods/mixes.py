@@ -40,29 +40,6 @@ class Mixup(nn.Module):
         return torch.lerp(images[partner], images, share), labels, labels[partner], share
 
 
-class CutMix(Mixup):
-    """A box of each image is replaced by its partner's; λ is the remaining share of the area.
-
-    Yun et al., 2019, "CutMix: Regularization strategy to train strong classifiers with localizable
-    features": the box has the image's shape, a uniform centre and, before it is cut at the image's
-    edges, a share 1 − λ of its area.
-    """
-
-    def forward(self, images: Tensor, labels: Tensor) -> Mixed:
-        """Mix images (N, C, H, W) and labels (N,)."""
-        side = (1 - self.shares.sample().item()) ** 0.5
-        partner = torch.randperm(len(labels)).to(labels.device)
-        box = []
-        for length in images.shape[2:]:
-            centre, half = int(torch.randint(length, ())), int(length * side) // 2
-            box.append(slice(max(centre - half, 0), min(centre + half, length)))
-        mixed = images.clone()
-        mixed[:, :, *box] = images[partner][:, :, *box]
-        rows, columns = (part.stop - part.start for part in box)
-        share = 1 - rows * columns / (images.shape[2] * images.shape[3])
-        return mixed, labels, labels[partner], share
-
-
 class Remix(Mixup):
     """Mixup in which a pair of a frequent and a rare label may have the rare label alone.
 

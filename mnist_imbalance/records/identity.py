@@ -58,7 +58,7 @@ MOVED = {  # module when the first record of its parts was written → module to
     "metrics": (
         *("methods.metrics", "auroc", "balanced_accuracy", "ece", "g_mean", "nll", "worst_label"),
     ),
-    "mixes": ("methods.mixes", "CutMix", "Mixup", "Remix"),
+    "mixes": ("methods.mixes", "Mixup", "Remix"),
     "posthoc": (
         *("methods.posthoc", "label_shift", "logit_adjustment", "tau_normalized"),
         *("temperature", "thresholds"),

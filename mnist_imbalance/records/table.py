@@ -129,8 +129,7 @@ def accuracies(runs: pandas.DataFrame, split: str) -> pandas.DataFrame:
             row = {str(label): accuracy for label, accuracy in enumerate(per_label)}
             for name, labels in groups.items():
                 if len(labels) < len(per_label):
-                    known = numpy.isfinite(per_label[labels]).sum()
-                    row[name] = numpy.nansum(per_label[labels]) / known
+                    row[name] = pandas.Series(per_label[labels]).mean()
         rows.append(row | {"all": confusion.trace() / confusion.sum()})
     return pandas.DataFrame(rows, runs.index)
 
