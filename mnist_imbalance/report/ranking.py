@@ -117,7 +117,7 @@ def select_compared(table: pd.DataFrame) -> pd.DataFrame:
     A method that alone keeps as many images is for reference, as all images are: it has no rank.
     """
     table = table[~table.setting.str.contains("data.source.", regex=False)]  # split otherwise
-    counted = table.groupby(TRAINED).method.nunique()
+    counted = table.groupby(TRAINED).method.nunique()[::-1]  # of equals, the longest
     best = counted[counted > 1].groupby(TRAINED[:2]).idxmax()
     table = table[table.set_index(TRAINED).index.isin([*best])]
     others = table.method.mask(table.method == ORIGINAL).groupby([table[key] for key in CASE])
@@ -264,7 +264,8 @@ def ranking_tables(runs: pd.DataFrame, predicted: Mapping[str, Any], labels: Any
     ranked = rank(table.merge(settings[[*METHOD, "setting", "tried"]]), predicted, labels)
     rest = every[~every.set_index(METHOD).index.isin(ranked.set_index(METHOD).index)]
     unranked = rest.groupby(METHOD, sort=False).seed.nunique().reset_index(name="seeds")
-    plain = every[every.method == PLAIN]
+    chosen = every.set_index(TRAINED).index.isin(table.set_index(TRAINED).index)
+    plain = every[(every.method == PLAIN) & chosen]
     both = plain.merge(plain, on=[*TRAINED, "seed"]).query("setting_x == ''")
     both = both[both.setting_y.str.startswith("data.source.")]  # otherwise held out
     tables = {"ranked": ranked, "rules": tuned.query("tried > 1"), "a_a": a_a(table)}
