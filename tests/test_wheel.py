@@ -89,7 +89,7 @@ def test_a_study_of_a_users_own_conf_and_its_report(shell: Shell, tmp_path: Path
     ("line", "completed"),
     [
         ("mnist-imbalance ", ["train", "study", "search", "report", "counts", "adjust", "records"]),
-        ("mnist-imbalance train model=", ["model=cnn", "model=lstm", "model=lstm_no_relu"]),
+        ("mnist-imbalance train model=l", ["model=lstm", "model=lstm_no_relu"]),
         ("mnist-imbalance search search.bu", ["search.budget="]),
     ],
 )
