@@ -11,8 +11,8 @@ from mnist_imbalance.data.seeds import generator
 from mnist_imbalance.errors import ConfigError
 
 Ratio = Annotated[float, Field(ge=1, allow_inf_nan=False)]
-# a fraction for the minority, one for each label, or images per label → how many are kept
 Wanted = Sequence[NonNegativeInt] | PositiveInt | Literal["rare"]  # labels of the minority
+# a fraction for the minority, one for each label, or images per label → how many are kept
 Profile = float | list[float] | Callable[[list[int]], list[int]]
 
 
@@ -94,6 +94,6 @@ def label_groups(
     return {name: members for name, members in groups.items() if members} | {"all": labels}
 
 
-def by_label(labels: Tensor, num_classes: int = 0) -> Sequence[Tensor]:
+def by_label(labels: Tensor) -> Sequence[Tensor]:
     """Return the indices of each label's images, in order."""
-    return torch.split(labels.argsort(stable=True), labels.bincount(minlength=num_classes).tolist())
+    return torch.split(labels.argsort(stable=True), labels.bincount().tolist())

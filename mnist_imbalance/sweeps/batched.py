@@ -80,9 +80,8 @@ def stacking_key(config: DictConfig) -> str | None:
     if not mapped:
         return None
     own, family = OWN, {}
-    if (
-        getattr(loss, "__module__", "") == AdjustedCrossEntropy.__module__
-    ):  # others may keep numbers as numbers
+    # losses of other modules may keep their numbers as numbers
+    if getattr(loss, "__module__", "") == AdjustedCrossEntropy.__module__:
         own = OWN | {"loss.minority_weight", "loss.weights"}
         if not isclass(loss):  # functions that return an AdjustedCrossEntropy
             own |= {key for key in values if key.startswith("loss.")} - {"loss.normalize"}
