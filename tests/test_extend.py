@@ -45,8 +45,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
             own.mkdir(parents=True)
             for number in range(count):
                 Image.new("RGB", (60, 40), (number, 9, 200)).save(own / f"{number}.png")
-        [command] = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
-        commands += [str(root / section), command]
+        [lines] = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
+        commands += [part for line in lines.splitlines() for part in (str(root / section), line)]
     done = subprocess.run(
         [sys.executable, "-c", ONE_BY_ONE, *commands],
         env={**os.environ, "PYTHONPATH": str(root)},
@@ -79,7 +79,7 @@ def test_every_example_can_be_trained_and_an_overlay_is_a_condition_of_the_repor
         if section not in ("Your own images", "Transforms"):
             files = FILE.findall(SECTIONS[section])
             assert [Path(file).suffix for file, _ in files] == [".py", ".yaml"]
-        [file] = (root / section / "runs").rglob("result.json")
+        file = max((root / section / "runs").rglob("result.json"))
         result = read_record(file.parent)
         assert result, section
         assert known_by.items() <= result.model_dump().items()

@@ -24,6 +24,7 @@ TRAINED = ["dataset", "model", "steps", "optimizer", "rate"]  # what all methods
 TRAINING = ("scheduler", "optimizer.lr", "model.head", "data.keep", "data/profile")  # no setting
 RULES = {"balanced validation": "val", "imbalanced validation": "imbalanced", "test": "test"}
 CASE, METHOD = ["dataset", "model", "keep"], ["dataset", "model", "method"]
+COPIES = [PLAIN, ORIGINAL, "data/copies=duplicated", "data/copies=augmented"]
 ALPHA, REPLICATES, SET = 2 * stats.ONE_SIDED, 1000, 5  # tests; bootstrap; seeds of an A/A set
 RUN = [*TRAINED, "keep", "seed", "method", "setting"]
 parts_of = re.compile(r", (?![^\[]*\])").split  # a condition's choices and keys; a list is one
@@ -270,4 +271,5 @@ def ranking_tables(runs: pd.DataFrame, predicted: Mapping[str, Any], labels: Any
     both = both[both.setting_y.str.startswith("data.source.")]  # otherwise held out
     tables = {"ranked": ranked, "rules": tuned.query("tried > 1"), "a_a": a_a(table)}
     tables |= {"hold_outs": both.filter(regex="^(dataset|model|seed|val_.|test_.)$")}
+    tables |= {"lengths": every.query("setting == '' and method in @COPIES")[[*RUN, "rare"]]}
     return tables | {"unranked": unranked, "trainings": trainings(found, table)}
