@@ -1,9 +1,10 @@
 import gc
-import shutil
+import os
 import signal
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +16,11 @@ from mnist_imbalance.config import CONF, activate_hydra, compose_with
 
 if TYPE_CHECKING:
     from mnist_imbalance.records.result import Result
+    from mnist_imbalance.sweeps.batched import Run
     from mnist_imbalance.training.folder import RunFolder
 
 REPOSITORY = CONF.parent
+Command = Callable[..., str]
 gc.set_threshold(100_000, 20, 20)  # a fifteenth of the time: composed configs are many objects
 
 
@@ -27,11 +30,39 @@ def in_repository(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(HydraConfig.instance(), "cfg", None)  # taking a config apart sets it
     for variable in ("HYDRA_FULL_ERROR", "PYTHONWARNINGS"):
         monkeypatch.setenv(variable, "")  # restored after the command line has set it
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # to save seconds
 
 
-def wait_until(met: Callable[[], Any], process: subprocess.Popen[str], within: float = 300) -> Any:
-    """What a condition gives once it is met, within seconds in which a process is at work."""
-    deadline = time.monotonic() + within
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """A command line in this process, which returns what it prints."""
+
+    def run(main: Callable[[], None], *words: object) -> str:
+        monkeypatch.setattr(sys, "argv", ["mnist-imbalance", *map(str, words)])
+        main()
+        return capsys.readouterr().out
+
+    return run
+
+
+def start(command: str, *words: str, place: Path = REPOSITORY) -> subprocess.Popen[str]:
+    """Start a command in a session of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "mnist_imbalance", command, *words],
+        cwd=place,
+        env={**os.environ, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests'}"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # a shell's background job, as these tests may be, ignores it and passes that on
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+def wait_until(met: Callable[[], Any], process: subprocess.Popen[str]) -> Any:
+    """What a condition gives once it is met, within minutes in which a process is at work."""
+    deadline = time.monotonic() + 300
     while not (reached := met()):
         assert process.poll() is None
         assert time.monotonic() < deadline
@@ -39,52 +70,40 @@ def wait_until(met: Callable[[], Any], process: subprocess.Popen[str], within: f
     return reached
 
 
-def wait_for(count: Callable[[], int], at_least: int, process: subprocess.Popen[str]) -> None:
-    """Wait until a running process has made as much of something as is asked."""
-    wait_until(lambda: count() >= at_least, process, within=200)
+def finish(process: subprocess.Popen[str], code: int = 0) -> tuple[str, list[str]]:
+    """What a command prints until it ends with a code, and the lines of its errors."""
+    shown, errors = process.communicate(timeout=400)
+    assert process.returncode == code, shown + errors
+    return shown, errors.splitlines()
 
 
-def end_by(process: subprocess.Popen[str], how: signal.Signals) -> str:
-    """Stop the leader of a session alone and return its errors; no process of it may be left."""
-    process.send_signal(how)
-    _, errors = process.communicate(timeout=60)  # whoever holds its stdout has ended, too
-    assert process.returncode != 0
-    deadline = time.monotonic() + 10
-    while (
-        subprocess.run(["pgrep", "-s", str(process.pid)], stdout=subprocess.DEVNULL).returncode == 0
-    ):
+def kill(process: subprocess.Popen[str]) -> None:
+    """Kill the leader of a session alone; no process of it may be left."""
+    process.kill()
+    process.communicate(timeout=60)  # whoever holds its stdout has ended, too
+    deadline, left = time.monotonic() + 10, ["pgrep", "-s", str(process.pid)]
+    while subprocess.run(left, stdout=subprocess.DEVNULL).returncode == 0:
         assert time.monotonic() < deadline, "a worker is left"
         time.sleep(0.2)
-    return errors
 
 
 def composed(*overrides: str) -> DictConfig:
     return compose_with(overrides)
 
 
+def make_run(runs_dir: Path, *overrides: str) -> "Run":
+    """A run before its training, of the command line's config and folder."""
+    from mnist_imbalance.sweeps.batched import Run  # slow to import
+    from mnist_imbalance.training.folder import RunFolder
+
+    whole = compose_with([*overrides, f"runs_dir={runs_dir}"], with_hydra=True)
+    config, hydra = activate_hydra(whole)
+    return Run(config, hydra, RunFolder(Path(hydra.sweep.dir) / hydra.sweep.subdir))
+
+
 def fitted(runs_dir: Path, *overrides: str) -> "tuple[RunFolder, Result]":
-    """Train a run of few images, as the command line would; return its folder and result."""
-    from mnist_imbalance.training.folder import RunFolder  # slow to import
+    """Train a run of few images; return its folder and result."""
     from mnist_imbalance.training.run import run_or_resume
 
-    short = ["data/source=debug", "trainer=cpu", "hydra.mode=RUN", f"runs_dir={runs_dir}"]
-    config, hydra = activate_hydra(compose_with([*short, *overrides], with_hydra=True))
-    folder = RunFolder(Path(hydra.sweep.dir) / hydra.sweep.subdir)
-    return folder, run_or_resume(config, hydra, folder, show_progress=False)
-
-
-@pytest.fixture
-def own_conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of conf/ to add to, which everything in this process composes from."""
-    conf = tmp_path / "conf"
-    shutil.copytree(CONF, conf)
-    monkeypatch.setattr("mnist_imbalance.config.CONF", conf)
-    return conf
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder for the records of all tests of a file."""
-    folder = tmp_path_factory.mktemp("records")
-    yield folder
-    shutil.rmtree(folder)
+    run = make_run(runs_dir, "data/source=debug", "trainer=cpu", *overrides)
+    return run.folder, run_or_resume(run.config, run.hydra, run.folder, show_progress=False)

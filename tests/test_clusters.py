@@ -8,18 +8,18 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, NamedTuple
 
 import pytest
-from conftest import REPOSITORY, wait_until
+from conftest import REPOSITORY, finish, start, wait_until
 from filelock import FileLock
-from test_launch import start
 
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.records.table import read
 from mnist_imbalance.sweeps.launch import with_ray
 
 pytestmark = pytest.mark.slow
+Rows = list[dict[str, Any]]
 EPOCHS = 100
 LONG = ["data/source=debug", f"trainer.max_epochs={EPOCHS}", "trainer.accelerator=cpu"]
 LONG += [f"data.dir={REPOSITORY / 'data'}"]
@@ -29,14 +29,7 @@ STUDY += ["study.overrides=[" + ",".join(f'"{word}"' for word in LONG) + "]", "r
 os.environ |= {"RAY_worker_niceness": "0", "RAY_raylet_start_wait_time_s": "200"}  # when busy
 
 
-def finish(process: subprocess.Popen[str], code: int = 0) -> tuple[str, list[str]]:
-    """What a command prints until it ends with a code, and the lines of its errors."""
-    shown, errors = process.communicate(timeout=400)
-    assert process.returncode == code, shown + errors
-    return shown, errors.splitlines()
-
-
-def records(place: Path) -> list[dict[str, Any]]:
+def records(place: Path) -> Rows:
     """All that must be equal of the records below a folder."""
     found, damaged = read([place])
     assert (len(found), damaged) == (4, [])
@@ -46,39 +39,28 @@ def records(place: Path) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Rows:
     """The records of the same runs, trained one after the other."""
     place = tmp_path_factory.mktemp("undisturbed")
     finish(start("train", *SWEEP, place=place))
     return records(place)
 
 
-class RayNodes:
-    """Two nodes, which know nothing of the folder and the environment of our commands."""
+class Nodes(NamedTuple):
+    """Two nodes of Ray, which know nothing of the folder and the environment of our commands."""
 
-    def __init__(self, place: Path) -> None:
-        usual = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-        self.process = subprocess.Popen(
-            [sys.executable, REPOSITORY / "tests/cluster/two_nodes_of_ray.py"],
-            cwd=place,
-            env=usual,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self.process.stdout and self.process.stdin
-        self.address, logs = self.process.stdout.readline().split()
-        self.logs, self.input = Path(logs), self.process.stdin
-        self.earlier: set[int] = set()  # processes of another test
+    address: str
+    logs: Path
+    input: IO[str]
 
     def attempts(self) -> list[tuple[int, list[int]]]:
         """The process of each training, last or not, and the epochs that it was seen at."""
         found: list[tuple[int, list[int]]] = []
         for log in sorted(self.logs.glob("worker-*.out")):
-            process, last = int(log.stem.rpartition("-")[2]), EPOCHS
-            for epoch in epochs(log) if process not in self.earlier else ():
+            last = EPOCHS
+            for epoch in epochs(log):
                 if epoch < last:
-                    found.append((process, []))
+                    found.append((int(log.stem.rpartition("-")[2]), []))
                 found[-1][1].append(last := epoch)
         return found
 
@@ -88,15 +70,20 @@ class RayNodes:
         return [each for each, seen in last.items() if seen and 3 < seen[-1] < EPOCHS * 3 // 4]
 
 
-@pytest.fixture(scope="module")
-def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayNodes]:
-    started = RayNodes(tmp_path_factory.mktemp("elsewhere"))
-    yield started
-    started.process.communicate(timeout=60)
-    assert started.process.returncode == 0
+@pytest.fixture
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+    script = [sys.executable, str(REPOSITORY / "tests/cluster/two_nodes_of_ray.py")]
+    usual = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    place = tmp_path_factory.mktemp("elsewhere")
+    with subprocess.Popen(script, cwd=place, env=usual, **pipes) as process:
+        address, logs = process.stdout.readline().split()
+        yield Nodes(address, Path(logs), process.stdin)
+        process.communicate(timeout=60)
+    assert process.returncode == 0
 
 
-def test_a_job_that_ray_loses_for_good_is_one_line(nodes: RayNodes, tmp_path: Path) -> None:
+def test_a_job_that_ray_loses_for_good_is_one_line(nodes: Nodes, tmp_path: Path) -> None:
     ray = ["hydra/launcher=ray", f"hydra.launcher.address={nodes.address}"]
     sweep = [*ray, "hydra.launcher.max_retries=0", *LONG, "seed=0"]
     command = start("train", "-m", *sweep, place=tmp_path)
@@ -108,10 +95,7 @@ def test_a_job_that_ray_loses_for_good_is_one_line(nodes: RayNodes, tmp_path: Pa
     assert ": Ray lost it: The worker died unexpectedly" in errors[1]
 
 
-def test_a_study_one_of_whose_nodes_is_killed(
-    nodes: RayNodes, tmp_path: Path, undisturbed: list[dict[str, Any]]
-) -> None:
-    nodes.earlier = {process for process, _ in nodes.attempts()}
+def test_a_study_that_loses_a_node(nodes: Nodes, tmp_path: Path, undisturbed: Rows) -> None:
     ray = ["hydra/launcher=ray", f"hydra.launcher.address={nodes.address}"]
     command = start("study", *ray, *STUDY, place=tmp_path)
     wait_until(lambda: len(nodes.training()) == 2, command)  # one on each node
@@ -126,10 +110,8 @@ def test_a_study_one_of_whose_nodes_is_killed(
 
 def test_a_sweep_with_ray_on_this_machine_alone(tmp_path: Path) -> None:
     ray = ["hydra/launcher=ray", "hydra.launcher.side_by_side=2"]
-    command = start(
-        "train", "-m", *ray, *LONG, "trainer.max_epochs=1", "seed=0,1,2", place=tmp_path
-    )
-    shown, errors = finish(command)
+    sweep = ["-m", *ray, *LONG, "trainer.max_epochs=1", "seed=0,1,2"]
+    shown, errors = finish(start("train", *sweep, place=tmp_path))
     assert "3 of 3 done: seed=" in shown and not errors
     found, _ = read([tmp_path])
     assert {*found.seed[found.device.str.endswith(", 2 runs side by side")]} == {0, 1}
@@ -200,9 +182,7 @@ def test_what_slurm_refuses_has_no_traceback(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("slurm")
-def test_a_study_whose_jobs_are_killed_pre_empted_and_out_of_time(
-    tmp_path: Path, undisturbed: list[dict[str, Any]]
-) -> None:
+def test_a_study_whose_jobs_are_stopped_in_every_way(tmp_path: Path, undisturbed: Rows) -> None:
     command = start("study", "hydra/launcher=slurm", *STUDY, place=tmp_path)
     killed = min(wait_until(lambda: training(tmp_path), command))
     ask("scancel", killed)
@@ -232,9 +212,7 @@ def test_a_study_whose_jobs_are_killed_pre_empted_and_out_of_time(
 
 
 @pytest.mark.usefixtures("slurm")
-def test_a_job_of_several_runs_that_is_cancelled(
-    tmp_path: Path, undisturbed: list[dict[str, Any]]
-) -> None:
+def test_a_job_of_several_runs_that_is_cancelled(tmp_path: Path, undisturbed: Rows) -> None:
     sweep = [*SWEEP, "hydra/launcher=slurm", "hydra.launcher.side_by_side=2"]
     command = start("train", *sweep, place=tmp_path)
     ask("scancel", min(wait_until(lambda: training(tmp_path), command)))

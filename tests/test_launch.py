@@ -1,17 +1,17 @@
-"""Sweeps with ``-m``, whatever the launcher."""
+"""Sweeps with ``-m``, whatever the launcher; how sweeps and studies are stopped and go on."""
 
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
 
 import pytest
-from conftest import REPOSITORY, end_by, wait_until
+from conftest import Command, finish, kill, start, wait_until
 from hydra.core.hydra_config import HydraConfig
 
 from hydra_plugins.mnist_imbalance_launcher import SweepLauncher
@@ -22,53 +22,21 @@ from mnist_imbalance.records.table import read
 from mnist_imbalance.sweeps import launch
 from mnist_imbalance.sweeps.launch import Outcome, check_launcher, mean_over_seeds
 
+Words = list[str]
 SHORT = ["data/source=debug", "trainer.max_epochs=1", "trainer.accelerator=cpu"]
 JOBLIB = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
-Sweep = Callable[..., str]
-
-
-def start(command: str, *overrides: str, place: Path = REPOSITORY) -> subprocess.Popen[str]:
-    """Start a command in a session of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "mnist_imbalance", command, *overrides],
-        cwd=place,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        # a shell's background job, as these tests may be, ignores it and passes that on
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-
-
-@pytest.fixture
-def sweep_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Sweep:
-    """The training command line with -m in this process, which returns what it prints."""
-
-    def run(*overrides: str) -> str:
-        monkeypatch.setattr(sys, "argv", ["train", "-m", *overrides])
-        train.main()
-        return capsys.readouterr().out
-
-    return run
+BATCHED = ["hydra/launcher=batched", "hydra.launcher.on_cpu=true"]
+LOCAL_SLURM = ["hydra/launcher=slurm", "hydra.launcher.cluster=local"]
 
 
 @pytest.mark.parametrize(
     "launcher",
-    [
-        ["hydra/launcher=basic"],
-        JOBLIB,
-        ["hydra/launcher=batched", "hydra.launcher.on_cpu=true"],
-        ["hydra/launcher=slurm", "hydra.launcher.cluster=local", "hydra.launcher.side_by_side=4"],
-    ],
+    [["hydra/launcher=basic"], JOBLIB, BATCHED, [*LOCAL_SLURM, "hydra.launcher.side_by_side=4"]],
     ids=["basic", "joblib", "batched", "submitit"],
 )
-def test_a_sweep_has_a_line_a_job_and_means_in_the_end(
-    sweep_here: Sweep, tmp_path: Path, launcher: list[str]
-) -> None:
+def test_a_sweep_shows_jobs_and_means(command: Command, tmp_path: Path, launcher: Words) -> None:
     sweep = [*SHORT, "loss=weighted", "loss.minority_weight=2,7", "seed=0,1"]
-    shown = sweep_here(*sweep, *launcher, f"runs_dir={tmp_path}")
+    shown = command(train.main, "-m", *sweep, *launcher, f"runs_dir={tmp_path}")
     assert f"4 jobs, in {tmp_path}\n" in shown
     jobs = [f"loss.minority_weight={weight} seed={seed}" for weight in (2, 7) for seed in (0, 1)]
     assert sorted(re.findall(r"^\d of 4 done: (.*)$", shown, re.MULTILINE)) == jobs
@@ -87,26 +55,24 @@ def test_a_sweep_has_a_line_a_job_and_means_in_the_end(
         tested = by_weight.get_group(int(row[0])).test_accuracy
         assert " ".join(row[-3:]) == mean_over_seeds(tested)
     [place] = re.findall(r"^run folders .*: '(.*)'$", shown, re.MULTILINE)
-    folders = {
-        file.relative_to(Path(place).resolve()).parts[0] for file in tmp_path.rglob("event*")
-    }
-    assert folders == {"loss.minority_weight=2", "loss.minority_weight=7"}
+    logs = [file.relative_to(Path(place).resolve()) for file in tmp_path.rglob("event*")]
+    assert {log.parts[0] for log in logs} == {"loss.minority_weight=2", "loss.minority_weight=7"}
 
 
-def test_a_sweeper_gets_scores_of_validation_images(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sweeper_gets_scores_of_validation_images() -> None:
     results = [SimpleNamespace(val=SimpleNamespace(balanced_accuracy=score)) for score in (1, 0.5)]
-    monkeypatch.setattr(launch, "launch", lambda *_: [Outcome((), result) for result in results])
-    monkeypatch.setattr(launch, "show", lambda _: None)
+    outcomes = [Outcome((), result) for result in results]
     launcher = SweepLauncher()
     launcher.config = compose_with(["hydra.job.config_name=train"], with_hydra=True)
-    returned = launcher.launch([["seed=0"], ["seed=1"]], 0)
+    with patch.multiple(launch, launch=lambda *_: outcomes, show=lambda _: None):
+        returned = launcher.launch([["seed=0"], ["seed=1"]], 0)
     assert [job.return_value for job in returned] == [1, 0.5]
 
 
-def test_a_failed_job_stops_no_other(sweep_here: Sweep, tmp_path: Path) -> None:
-    overrides = [*SHORT, "optimizer.lr=0.01,1e30,-1", f"runs_dir={tmp_path}"]
+def test_a_failed_job_stops_no_other(command: Command, tmp_path: Path) -> None:
+    sweep = [*SHORT, "optimizer.lr=0.01,1e30,-1", f"runs_dir={tmp_path}"]
     with pytest.raises(SystemExit) as ended:
-        sweep_here(*overrides, *JOBLIB)
+        command(train.main, "-m", *sweep, *JOBLIB)
     first, *lines = str(ended.value.code).splitlines()
     assert first == "error: 2 of 3 jobs failed"
     assert any("optimizer.lr=1e+30" in line and "optimizer.lr: the" in line for line in lines)
@@ -115,58 +81,66 @@ def test_a_failed_job_stops_no_other(sweep_here: Sweep, tmp_path: Path) -> None:
     assert not [path for path in tmp_path.rglob("*optimizer.lr=-1*")]  # no empty folder
 
 
-def test_a_stopped_sweep_leaves_no_worker_resumes_and_ends_alike(
-    sweep_here: Sweep, tmp_path: Path
-) -> None:
-    sweep = [*SHORT[::2], "trainer.max_epochs=15", "seed=0,1"]
+TWO_RUNS = ["-m", *SHORT[::2], "trainer.max_epochs=15", "seed=0,1"]
+FOUR_RUNS = ["study.experiments=[weighted_by_count]", "study.extensions=[]", "study.seeds=[3]"]
+FOUR_RUNS += ['study.overrides=["data/source=debug","trainer.max_epochs=15"]', "records_dirs=[]"]
+ONE_BY_ONE = ["hydra/launcher=basic"]
 
-    words = ["-m", *sweep, *JOBLIB, f"runs_dir={tmp_path / 'stopped'}"]
-    command = start("train", *words)
-    assert command.stdout and command.stdout.readline().startswith("2 jobs, in")
+
+@pytest.mark.parametrize(
+    ("name", "words", "launcher", "again"),
+    [
+        pytest.param("train", TWO_RUNS, JOBLIB, ONE_BY_ONE, id="joblib"),
+        pytest.param("train", TWO_RUNS, BATCHED, BATCHED, id="batched", marks=pytest.mark.slow),
+        pytest.param("study", FOUR_RUNS, JOBLIB, ONE_BY_ONE, id="study", marks=pytest.mark.slow),
+    ],
+)
+def test_a_stopped_command_leaves_no_worker_resumes_and_ends_alike(
+    command: Command, tmp_path: Path, name: str, words: Words, launcher: Words, again: Words
+) -> None:
+    given = [*words, *launcher, f"runs_dir={tmp_path / 'stopped'}"]
+    process = start(name, *given)
+    assert process.stdout and re.match("2 jobs, in|0 of 4 runs done", process.stdout.readline())
     time.sleep(0.5)  # workers start
-    os.killpg(command.pid, signal.SIGINT)
-    _, errors = command.communicate(timeout=60)
-    assert command.returncode == 1
-    assert errors.splitlines()[-1] == STOPPED
-    assert "Traceback" not in errors
-    command = start("train", *words)
-    wait_until(lambda: [*tmp_path.rglob("last.ckpt")], command)
-    end_by(command, signal.SIGKILL)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = finish(process, code=1)
+    assert errors[-1] == STOPPED
+    assert not any("Traceback" in line for line in errors)
+    process = start(name, *given)
+    wait_until(lambda: [*tmp_path.rglob("last.ckpt")], process)
+    kill(process)
     files = []
     for place in ("stopped", "whole"):
-        sweep_here(*sweep, f"runs_dir={tmp_path / place}")
+        main = import_module(f"mnist_imbalance.{name}").main
+        command(main, *words, *again, f"runs_dir={tmp_path / place}")
         files.append(sorted((tmp_path / place).rglob("metrics.csv")))
-    assert len(files[0]) == 2
+    assert len(files[0]) == (2 if name == "train" else 4)
     for one, other in zip(*files, strict=True):
         assert one.read_text() == other.read_text()
 
 
 @pytest.mark.parametrize("option", ["--config-dir={}", "hydra.searchpath=['file://{}']"])
-def test_jobs_search_where_the_command_does(sweep_here: Sweep, tmp_path: Path, option: str) -> None:
+def test_jobs_search_where_the_command_does(command: Command, tmp_path: Path, option: str) -> None:
     file = tmp_path / "own" / "loss" / "mine.yaml"
     file.parent.mkdir(parents=True)
     file.write_text("_target_: mnist_imbalance.methods.losses.focal\ngamma: 1.0\n")
     runs = tmp_path / "runs"
     given = [option.format(tmp_path / "own"), *SHORT, "loss=mine", "seed=0,1", f"runs_dir={runs}"]
-    sweep_here(*given, *JOBLIB)
+    command(train.main, "-m", *given, *JOBLIB)
     assert {*read([runs])[0].loss} == {"mine"}
 
 
 @pytest.mark.parametrize(
-    ("name", "override", "error"),
+    ("name", "side_by_side", "error"),
     [
-        ("slurm", "side_by_side=-1", r"^hydra\.launcher\.side_by_side: must be above 0"),
-        ("ray", "address=null", r"^hydra/launcher: ray is not installed; pip .* '\.\[ray\]'$"),
-        ("nothing", "", "^hydra/launcher: must be one of basic, batched, joblib, slurm, ray, got"),
+        ("slurm", -1, r"^hydra\.launcher\.side_by_side: must be above 0"),
+        ("ray", None, r"^hydra/launcher: ray is not installed; pip .* '\.\[ray\]'$"),
+        ("other", 1, "^hydra/launcher: must be one of basic, batched, joblib, slurm, ray, got"),
     ],
 )
-def test_a_launcher_that_cannot_work_is_one_line(
-    monkeypatch: pytest.MonkeyPatch, name: str, override: str, error: str
-) -> None:
-    monkeypatch.setattr(launch, "find_spec", {"submitit": True, "ray": None}.get)
-    given = [f"hydra.launcher.{override}"] if override else []
-    choice = name if given else "basic"
-    hydra = compose_with([f"hydra/launcher={choice}", *given], with_hydra=True).hydra
-    hydra.runtime.choices["hydra/launcher"] = name
-    with pytest.raises(ConfigError, match=error):
+def test_a_launcher_that_cannot_work_is_one_line(name: str, side_by_side: Any, error: str) -> None:
+    choices, launcher = {"hydra/launcher": name}, {"side_by_side": side_by_side}
+    hydra: Any = SimpleNamespace(runtime=SimpleNamespace(choices=choices), launcher=launcher)
+    without_ray = patch.object(launch, "find_spec", {"submitit": True}.get)
+    with without_ray, pytest.raises(ConfigError, match=error):
         check_launcher(hydra)

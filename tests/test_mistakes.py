@@ -1,11 +1,12 @@
 """Mistakes of users on the command line: each is one line that names the key."""
 
-import sys
 from pathlib import Path
 
 import pytest
+from conftest import Command
 
-from mnist_imbalance import train
+from mnist_imbalance import study, train
+from mnist_imbalance.sweeps import search
 
 MISTAKES = {  # overrides → how the error begins
     "data=none": "data: no choice none; there are augmented_100, augmented_40, augme",
@@ -50,28 +51,58 @@ MISTAKES = {  # overrides → how the error begins
     "posthoc=crt": "model: its last linear layer must give the logits",
     "data.copies=[" + ",".join(["{angle: 1, noise: 0.1}"] * 20) + "]": "runs_dir: ",
     "optimizer.lr=1e9": "optimizer.lr: the val loss is nan in epoch 0",
+    "runs_dir=README.md": "runs_dir: README.md",
+}
+KEY = "loss.minority_weight"
+MISTAKES |= {  # of other commands, which come first
+    "study study.seeds=[]": "study.seeds: List should have at least 1 item",
+    "study study.seeds=[-1]": "study.seeds.0: Input should be greater than or equal to 0",
+    "study study.experiments=weight_sweep": "study.experiments: Input should be a valid list",
+    "study study.experiments=[nowhere]": "experiment: no choice nowhere; there are ",
+    "study study.experiments=[]": "study.experiments: nothing to do",
+    "study study.overrides=['seed=7']": "study.overrides: seed is set by the study or per_label",
+    "study study.overrides=['+model=cnn']": "study.overrides: model is set by the study or per_l",
+    "study study.overrides=['trainer.max_epochs=one']": "trainer.max_epochs: Input should",
+    "study study.experiments=[methods_lstm] study.tuned_at=['data.keep=0.5'] "
+    "+study.methods.mine=['optimizer.lr=1,2']": "study.tuned_at: methods_lstm does not sweep",
+    "study records_dirs=[nowhere]": "records_dirs: there is no folder nowhere;",
+    "study study.report_dir=README.md/report": "study.report_dir: /",
+    "study hydra.mode=MULTIRUN": "hydra.mode: a study has no sweep of its own",
+    "search seed=0": "search.space: Input should be a valid dictionary",
+    f"search search.space={{{KEY}: []}}": f"search.space.{KEY}: ",
+    f"search search.space={{{KEY}: 5}}": f"search.space.{KEY}.list[any]: Input should be a",
+    f"search search.space={{{KEY}: {{low: 1}}}}": f"search.space.{KEY}: IntDistribution",
+    f"search search.space={{{KEY}: {{low: 5, high: 1}}}}": f"search.space.{KEY}: `low <= high`",
+    f"search search.space={{{KEY}: {{low: 1, high: x}}}}": f"search.space.{KEY}: ",
+    "search search.space={no.such: [1]}": "Could not override 'no.such'",
+    "search search.space={loss: [plain,bogus]}": "loss: no choice bogus; there are ",
+    "search search.space={loss: [weighted,ldam]}": "model.head: ldam needs cosine",
+    "search search.space={optimizer.lr: {low: -1.0, high: 1}}": "optimizer.lr: Input should be gre",
+    "search experiment=weight_sweep": "experiment: an overlay that sweeps cannot be searched",
+    "search hydra.mode=MULTIRUN": "hydra.mode: a search has no sweep of its own",
+}
+COMMANDS = {"train": train, "study": study, "search": search}
+USUAL = {
+    "train": ["data/source=debug", "trainer=cpu", "trainer.max_epochs=1"],
+    "study": ["study.experiments=[per_label]", "study.extensions=[]", "records_dirs=[]"],
+    "search": ["data/source=debug", "loss=weighted", "hydra/launcher=basic"],
 }
 
 
-@pytest.mark.parametrize(("overrides", "message"), MISTAKES.items(), ids=list(MISTAKES))
+@pytest.mark.parametrize(("words", "message"), MISTAKES.items(), ids=list(MISTAKES))
 def test_a_mistake_is_one_line_and_leaves_nothing(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, overrides: str, message: str
+    command: Command, capsys: pytest.CaptureFixture[str], tmp_path: Path, words: str, message: str
 ) -> None:
+    name, _, overrides = words.partition(" ")
+    if name not in COMMANDS:
+        name, overrides = "train", words
     given = [overrides] if "{" in overrides else overrides.split()
-    short = ["data/source=debug", "trainer=cpu", "trainer.max_epochs=1", f"runs_dir={tmp_path}/r"]
-    monkeypatch.setattr(sys, "argv", ["train", *short, *given])
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(SystemExit) as stopped:
-        train.main()
+        command(COMMANDS[name].main, *USUAL[name], f"runs_dir={tmp_path}/r", *given)
     assert isinstance(stopped.value.code, str)  # goes to stderr, with exit code 1
     assert stopped.value.code.startswith(f"error: {message}")
     assert "\n" not in stopped.value.code
     assert ("(HYDRA_FULL_ERROR=1" in stopped.value.code) == message.endswith(": TypeError: ")
-    assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.name[0] != "."]
-
-
-def test_a_place_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "runs").write_text("a file")
-    monkeypatch.setattr(sys, "argv", ["train", f"runs_dir={tmp_path / 'runs'}"])
-    with pytest.raises(SystemExit, match=r"^error: runs_dir: .*: Not a directory$"):
-        train.main()
+    assert "Error executing job" not in capsys.readouterr().err  # Hydra's
+    files = [path for path in tmp_path.rglob("*") if path.is_file() and path.name[0] != "."]
+    assert {path.name for path in files} <= {"multirun.yaml"}
