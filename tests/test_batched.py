@@ -1,23 +1,20 @@
 """Runs trained side by side are the runs trained one by one."""
 
-import copy
 import csv
-import hashlib
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from itertools import groupby, product
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock, patch
 
 import pytest
 import torch
-from conftest import REPOSITORY, wait_until
+from conftest import make_run
+from test_golden import digest
 from torch import nn
 
-from mnist_imbalance.config import activate_hydra, compose_with
+from mnist_imbalance.config import compose_with
 from mnist_imbalance.methods.losses import MinorityWeightedCrossEntropy
 from mnist_imbalance.models.cnn import LeNet5
 from mnist_imbalance.models.lstm import RowLSTM
@@ -27,23 +24,17 @@ from mnist_imbalance.sweeps import batched
 from mnist_imbalance.sweeps.batched import Run, StackedClassifier, fit_runs, similar, stacking_key
 from mnist_imbalance.sweeps.stacked import MappableLSTM, Stacked
 from mnist_imbalance.training.classifier import Classifier
-from mnist_imbalance.training.folder import RunFolder, lock
-from mnist_imbalance.training.run import run_or_resume
+from mnist_imbalance.training.folder import lock
 
 SHORT = ("trainer=cpu", "trainer.max_epochs=2", "data/source=debug")
 QUICK = (*SHORT, "logger=none")
 KEYS_OF_THE_LSTM = [f"~model.{key}" for key in compose_with([]).model if key != "_target_"]
 with (Path(__file__).parent / "golden" / "batched.csv").open(newline="") as file:
     GOLDEN = {name: list(rows) for name, rows in groupby(csv.DictReader(file), itemgetter("case"))}
-TOLERANCES = {"plain_lstm_adam": 2e-3}  # of weights: it makes steps of rounding errors
-TOLERANCES |= {"augmented_resnet": 2e-3}  # of running variances, which are large
+# of weights: Adam makes steps of rounding errors, and running variances are large
+TOLERANCES = {"plain_lstm_adam": 2e-3, "augmented_resnet": 2e-3}
 SLOW = ("plain_lstm_adam", "exponential_lstm", "noise_cnn")  # take no other way than the others
 CASES = [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in GOLDEN]
-
-
-def make_run(root: Path, *overrides: str) -> Run:
-    task, hydra = activate_hydra(compose_with([*overrides, f"runs_dir={root}"], with_hydra=True))
-    return Run(task, hydra, RunFolder(Path(hydra.sweep.dir) / hydra.sweep.subdir))
 
 
 def train(runs: list[Run]) -> list[Result]:
@@ -59,13 +50,11 @@ def train(runs: list[Run]) -> list[Result]:
 def values_of(run: Run, result: Result) -> dict[str, str]:
     """Return the values of a run that must stay as they are."""
     labels = read_predictions(run.folder.path)
-    predicted = b"".join(labels[split].tobytes() for split in ("val", "test"))
-    metrics = (run.folder.path / "metrics.csv").read_bytes()
     losses = {name: getattr(result, name).loss.hex() for name in ("train", "val", "test")}
     return {
         **{f"{split}_loss": loss for split, loss in losses.items()},
-        "predictions": hashlib.sha256(predicted).hexdigest()[:16],
-        "metrics": hashlib.sha256(metrics).hexdigest()[:16],
+        "predictions": digest(labels[split].tobytes() for split in ("val", "test")),
+        "metrics": digest([(run.folder.path / "metrics.csv").read_bytes()]),
         "device": result.device.rpartition(", ")[0],
         "torch": result.versions["torch"],
     }
@@ -84,7 +73,7 @@ def test_runs_side_by_side_end_as_before_and_as_alone(tmp_path: Path, case: str)
         if values["device"] == row["device"] and values["torch"] == row["torch"]:
             assert values == {key: row[key] for key in values}
     alone = make_run(tmp_path / "alone", *jobs[-1])
-    by_itself = run_or_resume(alone.config, alone.hydra, alone.folder, show_progress=False)
+    [by_itself] = train([alone])
     for name in ("config", "condition", "train_counts", "groups", "steps"):
         assert getattr(result, name) == getattr(by_itself, name)
     for split in ("train", "val", "test"):
@@ -106,46 +95,27 @@ def test_runs_side_by_side_end_as_before_and_as_alone(tmp_path: Path, case: str)
     assert not list(tmp_path.rglob("side_by_side_*"))
 
 
-def test_the_lstm_is_pytorchs() -> None:
-    torch.manual_seed(0)
-    original = nn.LSTM(5, 7, batch_first=True)
-    lstms = (original, MappableLSTM(copy.deepcopy(original)))
-    rows = torch.randn(4, 6, 5)
-    inputs = [rows.clone().requires_grad_() for _ in lstms]
-    states = [lstm(own)[0] for lstm, own in zip(lstms, inputs, strict=True)]
-    torch.testing.assert_close(states[1], states[0])
-    upstream = torch.randn_like(states[0])
-    for state in states:
-        state.backward(upstream)
-    torch.testing.assert_close(inputs[1].grad, inputs[0].grad)
-    for name, parameter in original.named_parameters():
-        torch.testing.assert_close(lstms[1].get_parameter(name).grad, parameter.grad)
-    with pytest.raises(NotImplementedError):
-        MappableLSTM(nn.LSTM(5, 7, num_layers=2, batch_first=True))
-
-
-class Replacing(nn.Linear):
-    """Replaces its buffer, where batch normalization changes it in place."""
+class Embedding(RowLSTM):
+    """Needs the gradient of its LSTM's inputs, and replaces a buffer, which others change."""
 
     mean: torch.Tensor
 
     def __init__(self) -> None:
-        super().__init__(784, 10)
-        self.register_buffer("mean", torch.zeros(10))
+        super().__init__(10)
+        self.embed = nn.Linear(28, 28)
+        self.register_buffer("mean", torch.zeros(28))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         self.mean = (self.mean + images.mean()) / 2
-        return super().forward(images.flatten(1)) - self.mean
+        return super().forward(self.embed(images) - self.mean)
 
 
-MODELS = [lambda: LeNet5(10), lambda: RowLSTM(10), lambda: ResNet(10, (1, 28, 28)), Replacing]
+MODELS = [lambda: LeNet5(10), Embedding, lambda: ResNet(10, (1, 28, 28))]
 
 
 @pytest.mark.parametrize("make", MODELS)
 @pytest.mark.parametrize("sizes", [[3], [1, 2]])
-def test_a_stack_has_the_output_and_gradients_of_its_modules(
-    make: Callable[[], nn.Module], sizes: list[int]
-) -> None:
+def test_a_stack_is_its_modules(make: Callable[[], nn.Module], sizes: list[int]) -> None:
     torch.manual_seed(0)
     models = [make().double() for _ in range(3)]
     losses = [MinorityWeightedCrossEntropy(w, [0, 1], 10, "weight_sum") for w in (2, 4, 7)]
@@ -204,12 +174,12 @@ def test_models_that_cannot_be_stacked_are_trained_one_by_one(
     monkeypatch.setattr("mnist_imbalance.training.run.run_or_resume", lambda *_: "alone")
     assert fit_runs(make("Averaged", "seed=0", "seed=1"), False) == ["alone"] * 2
     assert capsys.readouterr().out.count("2 runs are trained one by one: ") == 2
+    with pytest.raises(NotImplementedError):
+        MappableLSTM(nn.LSTM(5, 7, num_layers=2, batch_first=True))
 
 
 @pytest.mark.parametrize("model", ["lstm", "resnet"])
-def test_a_stopped_group_resumes_and_ends_alike(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str
-) -> None:
+def test_a_stopped_group_resumes_and_ends_alike(tmp_path: Path, model: str) -> None:
     def make(place: str) -> list[Run]:
         keys = (*QUICK, f"model={model}", "scheduler=cosine", "loss=cdt", "loss.deferred=0.5")
         own = ("optimizer.lr=0.1", "optimizer.lr=0.01")
@@ -219,17 +189,12 @@ def test_a_stopped_group_resumes_and_ends_alike(
         if self.current_epoch == 1:
             raise OSError("stopped")
 
-    def die(*_: object) -> None:
-        raise OSError("killed")
-
     begun, undisturbed = make("stopped"), make("undisturbed")
-    with monkeypatch.context() as patch:
-        patch.setattr(StackedClassifier, "on_train_epoch_start", stop)
+    with patch.object(StackedClassifier, "on_train_epoch_start", stop):
         assert fit_runs(begun, show_progress=False) == ["stopped"] * 2
     [checkpoint] = (tmp_path / "stopped").rglob("last.ckpt")
     assert torch.load(checkpoint, weights_only=True)["epoch"] == 0
-    with monkeypatch.context() as patch:  # between a run's checkpoint and its record
-        patch.setattr(batched, "write_record", die)
+    with patch.object(batched, "write_record", side_effect=OSError("killed")):  # after a checkpoint
         assert fit_runs(begun, show_progress=False) == ["killed"] * 2
     assert sum(run.folder.last_checkpoint.exists() for run in begun) == 1
     assert not any(run.folder.result() for run in begun)
@@ -259,12 +224,7 @@ def test_which_runs_are_stacked() -> None:
 
 
 def test_similar_jobs_are_grouped() -> None:
-    composed = []
-
-    def compose(job: tuple[str, ...]) -> Any:
-        composed.append(job)
-        return compose_with(job)
-
+    compose = Mock(side_effect=compose_with)
     sweep: list[tuple[str, ...]] = [
         (f"seed={seed}", f"model={model}") for seed, model in product(range(4), ("lstm", "cnn"))
     ]
@@ -273,32 +233,5 @@ def test_similar_jobs_are_grouped() -> None:
     one_by_one = [[job] for job in alone]
     groups = similar([*sweep, *alone], compose, 3)
     assert groups == [lstm[:3], lstm[3:], cnn[:3], cnn[3:], *one_by_one]
-    assert len(composed) == 3
+    assert compose.call_count == 3
     assert similar([*sweep, *alone], compose, None) == [lstm, cnn, *one_by_one]
-
-
-@pytest.mark.slow
-def test_a_killed_sweep_goes_on_and_ends_alike(tmp_path: Path) -> None:
-    keys = (*QUICK, "trainer.max_epochs=9")
-
-    def start() -> "subprocess.Popen[str]":
-        sweep = ["hydra/launcher=batched", "hydra.launcher.on_cpu=true", "seed=0,1"]
-        sweep += ["optimizer.lr=0.001,0.01", f"runs_dir={tmp_path / 'killed'}"]
-        command = [sys.executable, "-m", "mnist_imbalance.train", "-m", *keys, *sweep]
-        return subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=REPOSITORY, text=True)
-
-    begun = start()
-    wait_until(lambda: list(tmp_path.rglob("last.ckpt")), begun)
-    begun.send_signal(signal.SIGKILL)
-    begun.wait()
-    assert not list(tmp_path.rglob("result.json"))
-    assert start().wait() == 0
-    own = product(("seed=0", "seed=1"), ("optimizer.lr=0.001", "optimizer.lr=0.01"))
-    train([make_run(tmp_path / "undisturbed", *keys, *each) for each in own])
-    ended, undisturbed = (
-        sorted(file.read_text() for file in (tmp_path / place).rglob("metrics.csv"))
-        for place in ("killed", "undisturbed")
-    )
-    assert ended == undisturbed and len(ended) == 4
-    results = (tmp_path / "killed").rglob("result.json")
-    assert all("4 runs side by side" in file.read_text() for file in results)

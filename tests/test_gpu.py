@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-import lightning
 import pytest
 import torch
-from test_batched import make_run
+from conftest import make_run
+from lightning.pytorch.callbacks import LambdaCallback
 
 from mnist_imbalance.models.lstm import RowLSTM
 from mnist_imbalance.records.result import Result
@@ -79,17 +79,11 @@ def test_a_replayed_lstm_is_pytorchs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert part.lstm.mapped.graphs
 
 
-class Strict(lightning.Callback):
-    """Makes every synchronisation within a step an error."""
-
-    def on_train_batch_start(self, *_: object) -> None:
-        torch.cuda.set_sync_debug_mode("error")
-
-    def on_train_batch_end(self, *_: object) -> None:
-        torch.cuda.set_sync_debug_mode("default")
-
-    def on_exception(self, *_: object) -> None:
-        torch.cuda.set_sync_debug_mode("default")
+STRICT = LambdaCallback(  # every synchronisation within a step is an error
+    on_train_batch_start=lambda *_: torch.cuda.set_sync_debug_mode("error"),
+    on_train_batch_end=lambda *_: torch.cuda.set_sync_debug_mode("default"),
+    on_exception=lambda *_: torch.cuda.set_sync_debug_mode("default"),
+)
 
 
 @pytest.mark.parametrize("model", ["lstm", "cnn", "resnet"])
@@ -97,7 +91,7 @@ class Strict(lightning.Callback):
 def test_an_epoch_does_not_wait_for_the_device(tmp_path: Path, model: str, together: bool) -> None:
     choices = (f"model={model}", "trainer=gpu", *SHORT)
     runs = [make_run(tmp_path, *choices, *own) for own in DIFFERENT]
-    trainer = build_trainer(runs[0].config, runs[0].folder, (), [Strict()], show_progress=False)
+    trainer = build_trainer(runs[0].config, runs[0].folder, (), [STRICT], show_progress=False)
     parts = [build_parts(run.config) for run in runs]
     if together:
         for part in parts:
