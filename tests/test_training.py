@@ -1,25 +1,26 @@
 """One run: its folder, how it resumes, and what others read from it."""
 
-import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
+from signal import SIGTERM, raise_signal
 from typing import Any
+from unittest.mock import patch
 
+import lightning
 import pandas
 import pytest
 import torch
-from conftest import REPOSITORY, composed, fitted, wait_until
+from conftest import REPOSITORY, Command, composed, fitted, kill, start, wait_until
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import mnist_imbalance
 from mnist_imbalance import train
 from mnist_imbalance.errors import STOPPED, ConfigError
-from mnist_imbalance.records.identity import result_config
 from mnist_imbalance.records.result import read_predictions
 from mnist_imbalance.training.callbacks import SeedEveryEpoch
 from mnist_imbalance.training.classifier import Classifier
@@ -100,7 +101,6 @@ def test_a_finished_run_is_only_read(tmp_path: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in folder.path.rglob("*")}
     assert fitted(tmp_path, TWO, "threads=2", "logger=none")[1] == result
     assert before == {path: path.stat().st_mtime_ns for path in folder.path.rglob("*")}
-    assert result_config(composed("logger=none")) == result_config(composed())
     with lock(folder.path), pytest.raises(ConfigError, match="another process is at work in"):
         fitted(tmp_path, TWO)
     task = ["data/source=debug", "trainer=cpu", TWO, "data.batch_size=64"]
@@ -123,16 +123,10 @@ def test_a_finished_run_is_only_read(tmp_path: Path) -> None:
 
 def test_a_killed_run_resumes_and_ends_alike(tmp_path: Path) -> None:
     overrides = [*DROPOUT, "data=augmented_40", "trainer.max_epochs=30"]
-    command = [sys.executable, "-m", "mnist_imbalance.train", "data/source=debug", "trainer=cpu"]
-    path = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")])
-    process = subprocess.Popen(
-        [*command, *overrides, f"runs_dir={tmp_path / 'killed'}"],
-        env={**os.environ, "PYTHONPATH": path},
-        text=True,
-    )
+    short = ["data/source=debug", "trainer=cpu", f"runs_dir={tmp_path / 'killed'}"]
+    process = start("train", *short, *overrides)
     [checkpoint] = wait_until(lambda: [*tmp_path.rglob("last.ckpt")], process)
-    process.kill()
-    process.wait()
+    kill(process)
     killed = RunFolder(checkpoint.parents[1])
     assert 1 <= killed.epochs_done() < 30
     fitted(tmp_path / "killed", *overrides)
@@ -144,33 +138,20 @@ def test_a_killed_run_resumes_and_ends_alike(tmp_path: Path) -> None:
     assert {*range(30)} <= {point.step for own in read for point in own.Scalars("val/loss")}
 
 
-STEPS = ("trainer.max_steps=10", "scheduler=cosine")  # 4 batches an epoch
-ENDS = {  # how a run ends, and its last epoch's number
-    "epochs": ((TWO,), 2),
-    "within an epoch": ((*STEPS, "trainer.max_epochs=4"), 3),
-    "without epochs": ((*STEPS, "trainer.max_epochs=-1"), 3),
-    "by a callback": (
-        ("callbacks=early_stopping", "callbacks.early_stopping.patience=1", "optimizer.lr=0.1"),
-        None,
-    ),
-    "with schedules": (("mix=remix", "data/transforms=affine", "scheduler=warmup", TWO), 2),
-    "with running statistics": (("model=resnet", "data/augment=crop_flip", TWO), 2),
-    "best is kept": (
-        (
-            "callbacks=checkpoint_best",
-            "optimizer=adam",
-            "optimizer.lr=0.01",
-            "trainer.max_epochs=4",
-        ),
-        4,
-    ),
+ENDS = {  # overrides → the last epoch's number
+    TWO: 2,
+    "trainer.max_steps=10 scheduler=cosine trainer.max_epochs=4": 3,  # 4 batches an epoch
+    "trainer.max_steps=10 scheduler=cosine trainer.max_epochs=-1": 3,
+    "callbacks=early_stopping callbacks.early_stopping.patience=1 optimizer.lr=0.1": None,
+    "callbacks=checkpoint_best trainer.max_epochs=4 optimizer=adam optimizer.lr=0.01": 4,
+    f"mix=remix data/transforms=affine scheduler=warmup {TWO}": 2,
+    f"model=resnet data/augment=crop_flip {TWO}": 2,
 }
 
 
-@pytest.mark.parametrize(("overrides", "epochs"), ENDS.values(), ids=ENDS)
-def test_a_stopped_run_resumes_and_ends_alike(
-    tmp_path: Path, overrides: tuple[str, ...], epochs: int | None
-) -> None:
+@pytest.mark.parametrize(("words", "epochs"), ENDS.items(), ids=list(ENDS))
+def test_a_stopped_run_ends_alike(tmp_path: Path, words: str, epochs: int | None) -> None:
+    overrides = words.split()
     whole, result = fitted(tmp_path / "whole", *overrides)
     assert result.epochs == epochs or 1 < result.epochs < 50
     with pytest.raises(ConfigError, match=r"^trainer: stopped after 1 of -?\d+ epochs"):
@@ -225,9 +206,7 @@ def test_a_checkpoint_that_cannot_be_resumed_is_named(tmp_path: Path) -> None:
         load_run(folder.path)
 
 
-def test_the_checksum_covers_the_code_that_trains(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_checksum_covers_the_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     package = shutil.copytree(REPOSITORY / "mnist_imbalance", tmp_path / "copy")
     monkeypatch.setattr("mnist_imbalance.training.folder.PACKAGE", package)
     known = {code.__wrapped__()}
@@ -237,28 +216,21 @@ def test_the_checksum_covers_the_code_that_trains(
     assert len(known) == 4  # with train.py as without
 
 
-def test_the_command_line(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    given = ["data/source=debug", "trainer=cpu", "debug=limit", f"runs_dir={tmp_path}"]
-    monkeypatch.setattr(sys, "argv", ["train", *given, "+trainer.profiler=simple"])
-    with monkeypatch.context() as patch:
-        stop = lambda *_: os.kill(os.getpid(), signal.SIGTERM)  # noqa: E731
-        patch.setattr(SeedEveryEpoch, "on_train_epoch_end", stop)
-        with pytest.raises(SystemExit, match=STOPPED):
-            train.main()
+def test_command_line(command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["data/source=debug", "trainer=cpu", "debug=limit", "+trainer.profiler=simple"]
+    given.append(f"runs_dir={tmp_path}")
+    stopping = patch.object(SeedEveryEpoch, "on_train_epoch_end", lambda *_: raise_signal(SIGTERM))
+    with stopping, pytest.raises(SystemExit, match=STOPPED):
+        command(train.main, *given)
     assert [*tmp_path.rglob("last.ckpt")] and not [*tmp_path.rglob("result.json")]
-    train.main()
-    printed = capsys.readouterr().out
+    printed = command(train.main, *given)
     assert "Epoch 2: " in printed and "val/accuracy=" in printed and "v_num" not in printed
     assert "run_training_batch" in printed  # the profile
     assert f"TensorBoard: tensorboard --logdir {tmp_path}" in printed
     assert "accuracy %" in printed and "5-9" in printed
-    train.main()
-    assert "finished before, nothing trained" in capsys.readouterr().out
-    monkeypatch.setattr(sys, "argv", ["train", "--help"])
+    assert "finished before, nothing trained" in command(train.main, *given)
     with pytest.raises(SystemExit):
-        train.main()
+        command(train.main, "--help")
     shown = capsys.readouterr().out
     assert "data: augmented_100, augmented_40, augmented_original, duplicated_100" in shown
 
@@ -268,16 +240,14 @@ def test_overfitting_learns_by_heart(tmp_path: Path) -> None:
     assert result.train.loss < 0.5
 
 
-RESNETS = [("mix=remix",), ("posthoc=crt", "posthoc.steps=20"), ("posthoc=logit_adjustment",)]
-RESNETS.append(("loss=ldam", "model.head=cosine"))
+RESNETS = ["mix=remix", "posthoc=crt posthoc.steps=20", "posthoc=logit_adjustment"]
+RESNETS.append("loss=ldam model.head=cosine")
 
 
-@pytest.mark.parametrize("overrides", RESNETS)
-def test_running_statistics_stay_as_training_left_them(
-    tmp_path: Path, overrides: tuple[str, ...]
-) -> None:
+@pytest.mark.parametrize("words", RESNETS)
+def test_running_statistics_stay_as_training_left_them(tmp_path: Path, words: str) -> None:
     short = ("data/source=digits", "model=resnet", "model.width=4", "trainer.max_epochs=3")
-    folder, result = fitted(tmp_path, *short, "optimizer=adam", "optimizer.lr=0.01", *overrides)
+    folder, result = fitted(tmp_path, *short, "optimizer=adam", "optimizer.lr=0.01", *words.split())
     assert result.train.accuracy > 0.3
     trained = state_of(folder.last_checkpoint)["state_dict"]
     after = load_run(folder.path).classifier.model.state_dict()
@@ -305,6 +275,56 @@ def test_mlflow_and_wandb_show_a_run_each(tmp_path: Path) -> None:
         assert run.data.params["loss"] == "plain"
         assert run.data.metrics["test/accuracy"] == pytest.approx(result.test.accuracy)
         assert len([*folder.path.glob("wandb/offline-run-*/*.wandb")]) == 1
+
+
+# a Trainer of one's own
+
+IMAGES = torch.eye(10).repeat(3, 1)[:25].reshape(25, 1, 1, 10)
+LABELS = torch.arange(25) % 10
+FROZEN = partial(torch.optim.SGD, lr=0)
+QUIET: Any = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar"), False)
+
+
+def identity() -> nn.Module:
+    """Logits that are the pixels: always right."""
+    layer = nn.Linear(10, 10, bias=False)
+    nn.init.eye_(layer.weight)
+    return nn.Sequential(nn.Flatten(), layer)
+
+
+def fit(classifier: Classifier, max_epochs: int = 1) -> set[str]:
+    """Train and test; return the names of all that was logged in training."""
+    trainer = lightning.Trainer(accelerator="cpu", max_epochs=max_epochs, **QUIET)
+    batches = DataLoader(TensorDataset(IMAGES, LABELS), batch_size=8)
+    trainer.fit(classifier, batches, batches)
+    names = {*trainer.callback_metrics}
+    trainer.test(classifier, batches, verbose=False)
+    return names
+
+
+def test_all_stages_are_scored_over_all_their_images_and_logged() -> None:
+    groups = {"0-4": range(5), "5-9": range(5, 10), "all": range(10)}
+    metrics = {"always_half": lambda logits, labels: 0.5}
+    classifier = Classifier(identity(), optimizer=FROZEN, groups=groups, metrics=metrics)
+    names = fit(classifier)
+    loss = nn.functional.cross_entropy(IMAGES.flatten(1), LABELS).item()
+    for stage in ("train", "val", "test"):
+        scores = classifier.scores[stage]
+        assert scores.confusion == torch.diag(LABELS.bincount()).tolist()
+        assert scores.positive == LABELS.bincount().tolist()  # no pixel is negative
+        assert scores.loss == pytest.approx(loss)  # over 25 images, not the mean of 4 batches'
+        assert scores.metrics == {"always_half": 0.5}
+    own = ("/loss", "/accuracy", "/accuracy_0_4", "/accuracy_5_9", "/always_half")
+    logged = {*own, *(f"_per_label/{label}" for label in range(10))}
+    assert names == {"step"} | {f"{stage}{name}" for stage in ("train", "val") for name in logged}
+
+
+def test_a_loss_hears_what_fraction_of_training_is_done() -> None:
+    heard: list[float] = []
+    loss: Any = nn.CrossEntropyLoss()
+    loss.start_epoch = heard.append
+    fit(Classifier(identity(), loss, FROZEN), max_epochs=4)
+    assert heard == [0, 0.25, 0.5, 0.75]
 
 
 def test_the_notebook_of_the_readme() -> None:
