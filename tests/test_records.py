@@ -2,14 +2,15 @@
 
 import json
 import math
-import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy
 import pandas
 import pytest
-from conftest import REPOSITORY, composed
+from conftest import REPOSITORY, Command, composed
+from made_runs import GROUPS
 from omegaconf import OmegaConf
 
 from mnist_imbalance.errors import ConfigError
@@ -21,11 +22,9 @@ from mnist_imbalance.records.result import (
     read_predictions,
     read_record,
     write_record,
-    write_whole,
 )
 
 CHOICES = {"model": "lstm", "data": "imbalanced", "loss": "plain", "optimizer": "sgd"}
-GROUPS = {"0-4": [0, 1, 2, 3, 4], "5-9": [5, 6, 7, 8, 9], "all": [*range(10)]}
 CONFIG = {"seed": 0, "data.seed": 0, "data.keep": 0.1, "trainer.max_epochs": 2}
 LABELS = {"val": numpy.arange(89, dtype=numpy.uint8), "test": numpy.zeros(99, numpy.uint8)}
 
@@ -72,9 +71,7 @@ def committed() -> pandas.DataFrame:
     return runs
 
 
-def test_every_committed_record_keeps_its_hash_wherever_its_parts_lie(
-    committed: pandas.DataFrame,
-) -> None:
+def test_every_committed_record_keeps_its_hash(committed: pandas.DataFrame) -> None:
     today = {first: path for path, first in identity.RENAMED.items()}
     assert len(today) == len(identity.RENAMED)
     for config, key in zip(committed.config, committed.config_hash, strict=True):
@@ -86,20 +83,20 @@ def test_every_committed_record_keeps_its_hash_wherever_its_parts_lie(
 def test_a_config_of_an_earlier_version_is_the_same_run() -> None:
     config = composed("loss=vs", "metrics=calibration")
     old = OmegaConf.create(identity.rename(OmegaConf.to_container(config), identity.RENAMED))
-    assert (
-        identity.result_config(old)
-        == identity.result_config(identity.to_current(old))
-        == identity.result_config(config)
-    )
-    assert identity.to_current(old).loss._target_ == "mnist_imbalance.methods.losses.vs"
-    assert identity.to_current(old) == identity.to_current(config)
+    today, values = identity.to_current(old), identity.result_config(config)
+    assert identity.result_config(old) == identity.result_config(today) == values
+    assert today.loss._target_ == "mnist_imbalance.methods.losses.vs"
+    assert today == identity.to_current(config)
 
 
 def test_the_hash_ignores_where_and_how_a_run_is_made_and_new_keys_at_their_old_value() -> None:
     same = ["runs_dir=x", "threads=2", "data.dir=x", "trainer=gpu", "metrics=labels", "mix=none"]
     same += ["trainer.enable_progress_bar=false", "+trainer.max_time={hours:1}", "posthoc=none"]
-    same += ["trainer.max_steps=-1", "data.copied=minority", "model.hidden_size=64"]
+    same += ["trainer.max_steps=-1", "data.copied=minority", "model.hidden_size=64", "logger=none"]
     assert identity.result_config(composed(*same)) == identity.result_config(composed())
+    as_before = ["posthoc=lws", "posthoc.weight_decay=0", "posthoc.transforms=false"]
+    values = identity.result_config(composed(*as_before))
+    assert not {"posthoc.weight_decay", "posthoc.transforms"} & values.keys()
 
 
 def test_a_condition_is_named_by_its_data_its_loss_and_the_changes() -> None:
@@ -170,6 +167,8 @@ def test_packed_runs_are_the_runs_of_the_folders(tmp_path: Path) -> None:
     assert {*packed.folder, *packed.file} == {"", str(file)}
     assert packed.test_metrics[0] == {"ece": 1 / 3, "nll": None}
     assert table.epochs(packed).equals(table.epochs(runs))
+    table.pack(packed, tmp_path / "again.parquet")
+    assert comparable(table.read([tmp_path / "again.parquet"])[0]) == comparable(packed)
     assert table.epochs(packed).config_hash.unique().tolist() == runs.config_hash[:3].tolist()
     assert list(table.epochs(packed[3:])) == ["epoch", "stage", "config_hash"]
     for split in ("val", "test"):
@@ -183,14 +182,7 @@ def test_packed_runs_are_the_runs_of_the_folders(tmp_path: Path) -> None:
     assert plain.epochs_csv[0] == (tmp_path / "runs" / "a" / "metrics.csv").read_text()
 
 
-def test_the_committed_records_are_whole_and_the_same_when_packed(
-    tmp_path: Path, committed: pandas.DataFrame
-) -> None:
-    some = committed[::40]
-    table.pack(some, tmp_path / "some.parquet")
-    packed, _ = table.read([tmp_path])
-    assert comparable(packed) == comparable(some)
-    assert table.epochs(packed).equals(table.epochs(some))
+def test_the_committed_records_are_whole(committed: pandas.DataFrame) -> None:
     everything = table.merge([REPOSITORY / "results", REPOSITORY / "docs" / "search"])
     assert everything == (len(committed) + 39, 0)
 
@@ -200,8 +192,7 @@ def test_accuracies_are_those_of_the_scores(tmp_path: Path) -> None:
     two: dict[str, Any] = dict.fromkeys(("train", "val", "test"), few)
     two |= {"train_counts": [3, 0], "groups": {"rare": [1]}}
     for seed in (1, 2, 3):
-        text = made(seed, **(two if seed == 2 else {})).model_dump_json(by_alias=True)
-        write_whole(tmp_path / str(seed) / "result.json", text)
+        keep(tmp_path / str(seed), made(seed, **(two if seed == 2 else {})))
     runs, damaged = table.read([tmp_path])
     assert damaged == []
     found = table.accuracies(runs, "val")
@@ -214,13 +205,9 @@ def test_accuracies_are_those_of_the_scores(tmp_path: Path) -> None:
 
 
 def test_the_records_of_two_labs_are_merged_or_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, command: Command, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def call(*arguments: object) -> str:
-        monkeypatch.setattr(sys, "argv", ["records", *map(str, arguments)])
-        main()
-        return capsys.readouterr().out
-
+    call = partial(command, main)
     one, two, both = (tmp_path / name for name in ("one", "two", "both"))
     for lab, seeds in ((one, (1, 2)), (two, (2, 3))):
         for seed in seeds:
