@@ -139,9 +139,7 @@ def within(rate: float, lowest: float, highest: float) -> bool:
     ("means", "lowest"),
     [((0.0,) * 8, 0), ((0.0, *[9.0] * 7), 0.025)],  # the latter is easiest to claim wrongly
 )
-def test_no_claim_holds_or_is_contradicted_by_chance(
-    n: int, means: tuple[float, ...], lowest: float
-) -> None:
+def test_no_claim_is_judged_by_chance(n: int, means: tuple[float, ...], lowest: float) -> None:
     effects = np.random.default_rng(n).normal(size=(STUDIES, n, len(means))) + np.array(means)
     judgements = [*map(judge, effects)]
     found = pd.Series([judgement.verdict for judgement in judgements]).value_counts() / STUDIES

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -66,9 +67,7 @@ def compared_row(runs: pd.DataFrame, labels: Any) -> Any:
 
 
 @pytest.mark.usefixtures("kept_in_memory")
-def test_a_comparison_is_over_seeds_and_over_images(
-    runs: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_comparison_is_over_seeds_and_over_images(runs: pd.DataFrame) -> None:
     effects = np.array([0.051, 0.068, 0.06])
     row = compared_row(runs, LABELS)
     assert (row.n, row.effect, row.low, row.high) == pytest.approx(estimate(effects))
@@ -81,8 +80,8 @@ def test_a_comparison_is_over_seeds_and_over_images(
     wrong |= {row.config_hash: LABELS for row in runs.itertuples() if not row.seed}
     one = {key: wrong[key] for key in runs[runs.seed == 1].config_hash}
     for predicted, n_images in ((wrong, 2), (one, 1)):
-        monkeypatch.setattr(records, "predictions", lambda _, predicted=predicted: predicted)
-        row = compared_row(runs, LABELS)
+        with patch.object(records, "predictions", return_value=predicted):
+            row = compared_row(runs, LABELS)
         assert row.n_images == n_images
     assert math.isnan(row.low_images)
 
@@ -116,25 +115,22 @@ def test_groups_and_labels_are_those_of_the_records() -> None:
     three = {"many": [0, 1], "medium": [2], "few": [3, 4], "all": [*range(5)]}
     rows = [
         run(name, seed, [0.9, 0.8, 0.7, 0.6, 0.5], groups=three)
-        for name in ("original", "imbalanced", "weighted")
-        for seed in range(2)
+        for name, seed in product(("original", "imbalanced", "weighted"), range(2))
     ]
     found = assign_budgets(pd.DataFrame(rows))
     means = tables.all_conditions(found).set_index(["condition", "label"])["mean"]
-    assert means["original"].to_dict() == pytest.approx(
-        {"many": 0.85, "medium": 0.7, "few": 0.55, "all": 0.7}
-    )
+    known = {"many": 0.85, "medium": 0.7, "few": 0.55, "all": 0.7}
+    assert means["original"].to_dict() == pytest.approx(known)
     everything = tables.all_tables(pd.DataFrame(rows), found, NO_LABELS)
     assert everything["claims"].empty
-    known = everything["restored"].groupby("condition")[["rare", "frequent"]].mean()
-    assert known.loc["original"].tolist() == pytest.approx([0.85, 0.7])
+    restored = everything["restored"].groupby("condition")[["rare", "frequent"]].mean()
+    assert restored.loc["original"].tolist() == pytest.approx([0.85, 0.7])
     mixed = assign_budgets(pd.concat([pd.DataFrame(rows), made()], ignore_index=True))
     assert tables.rare_and_frequent(mixed) == ("0-4", "5-9")  # of most runs
     assert tables.all_conditions(mixed).query("label == 'few'").n.tolist() == [2, 2, 2]
     none = pd.DataFrame(rows[:1]).iloc[:0]
-    assert all(
-        table.empty for table in tables.all_tables(none, assign_budgets(none), NO_LABELS).values()
-    )
+    everything = tables.all_tables(none, assign_budgets(none), NO_LABELS)
+    assert all(table.empty for table in everything.values())
 
 
 SCHEDULE = {"scheduler._target_": "cosine", "optimizer.lr": 0.03}
@@ -214,10 +210,8 @@ def test_settings_tell_copies_from_their_changes() -> None:
     assert effect == pytest.approx(np.array([estimate([0.01, 0.011, 0.012])] * 3))
     summary = tabulated["summary"].set_index("settings")
     assert summary.positive.to_dict() == {"all": 3, tables.TRAINED_OUT: 2}
-    curves = tabulated["restored_curves"]
-    assert curves[["step", "n", "mean"]].to_numpy() == pytest.approx(
-        np.array([[11650, 3, f] for f in (0.31, 0.2) * 2])
-    )
+    curves = tabulated["restored_curves"][["step", "n", "mean"]].to_numpy()
+    assert curves == pytest.approx(np.array([[11650, 3, f] for f in (0.31, 0.2) * 2]))
 
 
 def test_a_weight_is_told_from_a_larger_step() -> None:
