@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import REPOSITORY, composed
+from conftest import REPOSITORY, Command, composed
 from torch import Tensor
 from torch.nn import functional
 from torchvision.transforms import v2
@@ -49,12 +49,9 @@ def by_size(images: Tensor) -> Tensor:
     return images.flatten(1).sum(dim=1).sort().values
 
 
-def test_counts_are_printed(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("sys.argv", ["counts", "data=augmented_40", "data/source=debug"])
-    counts()
-    rows = [line.split() for line in capsys.readouterr().out.split("\n")]
+def test_counts_are_printed(command: Command) -> None:
+    printed = command(counts, "data=augmented_40", "data/source=debug")
+    rows = [line.split() for line in printed.splitlines()]
     assert ["0", "100", "80", "8", "32", "20", "100"] in rows
     assert ["all", "1000", "800", "440", "560", "200", "1000"] in rows
 

@@ -6,6 +6,7 @@ import sys
 import sysconfig
 import venv
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -29,8 +30,8 @@ Shell = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the programs of an environment with the wheel, beside our own libraries."""
+def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
+    """A command in a folder, of an environment with the wheel beside our own libraries."""
     place = tmp_path_factory.mktemp("wheel")
     pip = [sys.executable, "-m", "pip", "--quiet"]
     build = ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(place)]
@@ -42,25 +43,13 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [wheel] = place.glob("*.whl")
     into = ["--python", str(programs / "python"), "install", "--no-deps", "--no-index"]
     subprocess.run([*pip, *into, str(wheel)], check=True)
-    return programs
-
-
-@pytest.fixture
-def shell(programs: Path, tmp_path: Path) -> Shell:
-    """A command in an empty folder."""
-    path = f"{programs}{os.pathsep}{os.environ['PATH']}"
-    keep = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-
-    def run(*command: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            command, cwd=tmp_path, env={**keep, "PATH": path}, capture_output=True, text=True
-        )
-
-    return run
+    env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    env["PATH"] = f"{programs}{os.pathsep}{env['PATH']}"
+    return partial(subprocess.run, env=env, capture_output=True, text=True)
 
 
 def test_a_run_lies_below_the_current_folder(shell: Shell, tmp_path: Path) -> None:
-    done = shell("mnist-imbalance", "train", *SHORT)
+    done = shell(["mnist-imbalance", "train", *SHORT], cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     [folder] = read([tmp_path])[0]["folder"]
     assert Path(folder).is_relative_to(tmp_path / "runs" / "default")
@@ -74,13 +63,13 @@ def test_a_study_of_a_users_own_conf_and_its_report(shell: Shell, tmp_path: Path
     short = ",".join(f'"{override}"' for override in SHORT)
     given = ["--config-dir", "mine", "records_dirs=[]", "study.experiments=[mine]"]
     given += ["study.extensions=[]", "study.seeds=[0,1]", f"study.overrides=[{short}]"]
-    done = shell("mnist-imbalance", "study", *given)
+    done = shell(["mnist-imbalance", "study", *given], cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "2 of 2 runs done" in done.stdout
     report = tmp_path / "runs" / "report" / "report.md"
     assert "smooth" in report.read_text()
     report.unlink()
-    done = shell("mnist-imbalance", "report", *given)
+    done = shell(["mnist-imbalance", "report", *given], cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert report.exists()
 
@@ -93,7 +82,8 @@ def test_a_study_of_a_users_own_conf_and_its_report(shell: Shell, tmp_path: Path
         ("mnist-imbalance search search.bu", ["search.budget="]),
     ],
 )
-def test_tab_completes(shell: Shell, line: str, completed: list[str]) -> None:
-    done = shell("bash", "-c", TAB.format(line=line, at=len(line), at_word=line.count(" ")))
+def test_tab_completes(shell: Shell, tmp_path: Path, line: str, completed: list[str]) -> None:
+    command = TAB.format(line=line, at=len(line), at_word=line.count(" "))
+    done = shell(["bash", "-c", command], cwd=tmp_path)
     assert done.stderr == ""
     assert [word for word in done.stdout.split() if word] == completed
