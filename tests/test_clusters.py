@@ -77,6 +77,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     place = tmp_path_factory.mktemp("elsewhere")
     with subprocess.Popen(script, cwd=place, env=usual, **pipes) as process:
+        assert process.stdin and process.stdout
         address, logs = process.stdout.readline().split()
         yield Nodes(address, Path(logs), process.stdin)
         process.communicate(timeout=60)
