@@ -6,13 +6,12 @@ below compute these from ``class_counts``, the training images of each label (do
 
 from collections.abc import Sequence
 from math import pi
-from typing import Annotated, Literal, Unpack
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field, PositiveInt, validate_call, with_config
+from pydantic import Field, PositiveInt, validate_call
 from torch import Tensor, nn
 from torch.nn import functional
-from typing_extensions import TypedDict
 
 from mnist_imbalance.config import NonNegative, Positive
 from mnist_imbalance.errors import ConfigError
@@ -21,7 +20,6 @@ Number = Tensor | float  # one for each label, (K,), or one for all
 Normalize = Literal["weight_sum", "count"]  # divide a batch's sum by its weights or its images
 Counts = Sequence[PositiveInt]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-NEUTRAL = {"weights": 1.0, "scales": 1.0, "offsets": 0.0, "margins": 0.0, "smoothing": 0.0}
 
 
 class WeightedCrossEntropy(nn.Module):
@@ -33,8 +31,7 @@ class WeightedCrossEntropy(nn.Module):
     @validate_call
     def __init__(self, weights: Sequence[Positive], normalize: Normalize = "weight_sum") -> None:
         super().__init__()
-        self.weights: Tensor
-        self.register_buffer("weights", torch.tensor(weights))
+        self.weights = nn.Buffer(torch.tensor(weights))
         self.normalize = normalize
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -63,30 +60,28 @@ class AdjustedCrossEntropy(nn.Module):
     The numbers are buffers, so that runs with different ones can be trained side by side.
     """
 
-    weights: Tensor
-    scales: Tensor
-    offsets: Tensor
-    margins: Tensor
-    smoothing: Tensor
-    gamma: Tensor
-
+    @validate_call(config={"arbitrary_types_allowed": True})
     def __init__(
         self,
         num_classes: int,  # K
         *,
+        weights: Number = 1,  # w
+        scales: Number = 1,  # Δ
+        offsets: Number = 0,  # ι
+        margins: Number = 0,  # m, not deferred
+        smoothing: Number = 0,  # ε
+        gamma: float = 0.0,
         normalize: Normalize = "count",
-        deferred: float = 0.0,  # fraction of training that begins with plain cross-entropy
-        kept: Sequence[str] = (),  # names of numbers that are not deferred
-        **numbers: Number,  # w, Δ, ι, m, ε and γ, by the names above
+        deferred: Fraction = 0,  # part of training that begins with plain cross-entropy
     ) -> None:
         super().__init__()
         self.normalize, self.deferred, self.later = normalize, deferred, dict[str, Tensor]()
-        plain = {name: torch.full((num_classes,), number) for name, number in NEUTRAL.items()}
-        plain["gamma"] = torch.tensor(0.0)
-        for name, number in (plain | numbers).items():
-            self.later[name] = torch.as_tensor(number).float().expand_as(plain[name])
-            now = plain[name] if deferred and name not in kept else self.later[name]
-            self.register_buffer(name, now.clone())
+        by_label = {"weights": weights, "scales": scales, "offsets": offsets, "margins": margins}
+        for name, number in (by_label | {"smoothing": smoothing, "gamma": gamma}).items():
+            later = torch.as_tensor(number).float().expand(() if name == "gamma" else num_classes)
+            plain = torch.full_like(later, name in ("weights", "scales"))
+            self.register_buffer(name, plain if deferred and name != "margins" else later.clone())
+            self.later[name] = later
 
     def start_epoch(self, done: float) -> None:
         """Set the numbers once the deferred fraction of training is done."""
@@ -96,22 +91,15 @@ class AdjustedCrossEntropy(nn.Module):
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Map logits (N, K) and labels (N,) to a scalar."""
-        margins = functional.one_hot(labels, logits.shape[1]) * self.margins
-        log_p = (self.scales * logits + self.offsets - margins).log_softmax(dim=1)
+        weights, scales, offsets, margins, smoothing, gamma = self.buffers()
+        margins = functional.one_hot(labels, logits.shape[1]) * margins
+        log_p = (scales * logits + offsets - margins).log_softmax(dim=1)
         own = -log_p.gather(1, labels.unsqueeze(1)).squeeze(1)
-        smoothing, weights = self.smoothing[labels], self.weights[labels]
+        smoothing, weights = smoothing[labels], weights[labels]
         crossed = (1 - smoothing) * own - smoothing * log_p.mean(dim=1)
         wrong = (-torch.expm1(-own)).clamp(min=torch.finfo(log_p.dtype).tiny)
-        total = (weights * wrong**self.gamma * crossed).sum()
+        total = (weights * wrong**gamma * crossed).sum()
         return total / (weights.sum() if self.normalize == "weight_sum" else len(labels))
-
-
-@with_config(extra="forbid")
-class Options(TypedDict, total=False):
-    """What every loss of this formula takes, see `AdjustedCrossEntropy`."""
-
-    normalize: Normalize
-    deferred: Fraction
 
 
 def frequencies(class_counts: Sequence[int]) -> Tensor:
@@ -132,8 +120,8 @@ def focal(
     gamma: NonNegative = 2,
     weights: Sequence[Positive] | None = None,
     beta: Fraction = 0,
-    **options: Unpack[Options],
-) -> AdjustedCrossEntropy:
+    **options: Any,  # of `AdjustedCrossEntropy`
+) -> nn.Module:
     """Return the focal loss, −w_y (1 − p_y)^γ log p_y: correct images count less.
 
     Lin et al., 2017, "Focal loss for dense object detection", equations 4 and 5, with softmax as in
@@ -145,9 +133,7 @@ def focal(
 
 
 @validate_call
-def class_balanced(
-    class_counts: Counts, beta: Fraction = 0.9999, **options: Unpack[Options]
-) -> AdjustedCrossEntropy:
+def class_balanced(class_counts: Counts, beta: Fraction = 0.9999, **options: Any) -> nn.Module:
     """Return cross-entropy weighted by w ∝ (1 − β) / (1 − β^n); β = 0 is plain.
 
     Cui et al., 2019, "Class-balanced loss based on effective number of samples". Deferred, it is
@@ -158,9 +144,7 @@ def class_balanced(
 
 
 @validate_call
-def inverse_frequency(
-    class_counts: Counts, power: NonNegative = 1, **options: Unpack[Options]
-) -> AdjustedCrossEntropy:
+def inverse_frequency(class_counts: Counts, power: NonNegative = 1, **options: Any) -> nn.Module:
     """Return cross-entropy weighted by w ∝ n^−power, scaled to a mean of 1; power 0 is plain.
 
     A power of 1 is the usual re-weighting and ½ its smoothed form, as in SubpopBench (Yang et al.,
@@ -177,8 +161,8 @@ def ldam(
     max_margin: NonNegative = 0.5,
     scale: Positive = 30,
     beta: Fraction = 0,
-    **options: Unpack[Options],
-) -> AdjustedCrossEntropy:
+    **options: Any,  # of `AdjustedCrossEntropy`
+) -> nn.Module:
     """Return the label-distribution-aware margin loss, −w_y log softmax(s (cos − m_y 1_y))_y.
 
     Cao et al., 2019, "Learning imbalanced datasets with label-distribution-aware margin loss":
@@ -187,20 +171,15 @@ def ldam(
     """
     if head != "cosine":
         raise ConfigError(f"model.head: ldam needs cosine, which bounds the logits, got {head}")
-    margins = frequencies(class_counts) ** -0.25
-    return AdjustedCrossEntropy(
-        len(class_counts),
-        weights=effective_weights(class_counts, beta),
-        margins=scale * max_margin * margins / margins.max(),
-        kept=("margins",),
-        **options,
-    )
+    weights, margins = effective_weights(class_counts, beta), frequencies(class_counts) ** -0.25
+    margins = scale * max_margin * margins / margins.max()
+    return AdjustedCrossEntropy(len(class_counts), weights=weights, margins=margins, **options)
 
 
 @validate_call
 def vs(
-    class_counts: Counts, gamma: NonNegative = 0.3, tau: NonNegative = 1, **options: Unpack[Options]
-) -> AdjustedCrossEntropy:
+    class_counts: Counts, gamma: NonNegative = 0.3, tau: NonNegative = 1, **options: Any
+) -> nn.Module:
     """Return the vector-scaling loss, −log softmax(Δ ⊙ z + ι)_y, Δ = (n / n_max)^γ, ι = τ log π.
 
     π is each label's share of the images. Kini et al., 2021, "Label-imbalanced and group-sensitive
@@ -219,8 +198,8 @@ def label_aware_smoothing(
     class_counts: Counts,
     most: Fraction = 0.4,  # of the first records; conf/ has the authors' numbers for ten labels,
     least: Fraction = 0.1,  # in conf/loss at a ratio of 100 : 1 and in conf/posthoc at 10 : 1
-    **options: Unpack[Options],
-) -> AdjustedCrossEntropy:
+    **options: Any,  # of `AdjustedCrossEntropy`
+) -> nn.Module:
     """Return cross-entropy that smooths the targets of frequent labels more.
 
     Zhong et al., 2021, "Improving calibration for long-tailed recognition", in its concave form:
@@ -229,6 +208,5 @@ def label_aware_smoothing(
     """
     counts = torch.tensor(class_counts, dtype=torch.float64)
     above = counts - counts.min()
-    rise = (above / above.max().clamp(min=1) * pi / 2).sin()
-    smoothing = least + (most - least) * rise
+    smoothing = least + (most - least) * (above / above.max().clamp(min=1) * pi / 2).sin()
     return AdjustedCrossEntropy(len(class_counts), smoothing=smoothing, **options)
