@@ -17,7 +17,6 @@ from mnist_imbalance.data.imbalance import Ratio
 
 Mixed = tuple[Tensor, Tensor, Tensor, float]  # images, first labels, second labels, λ
 Alpha = Annotated[FiniteFloat, Field(ge=0.01)]  # below, both draws of gamma may underflow
-
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -48,15 +47,12 @@ class Remix(Mixup):
     0 if n_i / n_j ≥ κ and λ < τ; 1 if n_i / n_j ≤ 1 / κ and 1 − λ < τ; else λ, as in `Mixup`.
     """
 
-    much_more: Tensor
-
     @validate_call
     def __init__(self, class_counts: Sequence[int], alpha: Alpha, kappa: Ratio, tau: Share) -> None:
         super().__init__(alpha)
         self.tau = tau
         counts = torch.tensor(class_counts, dtype=torch.float64)
-        much_more = counts.unsqueeze(1) >= kappa * counts  # (K, K): label i against label j
-        self.register_buffer("much_more", much_more, persistent=False)
+        self.much_more = nn.Buffer(counts[:, None] >= kappa * counts, persistent=False)  # (K, K)
 
     def forward(self, images: Tensor, labels: Tensor) -> Mixed:
         """Mix images (N, C, H, W) and labels (N,)."""

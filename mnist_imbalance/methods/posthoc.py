@@ -32,21 +32,17 @@ STRENGTHS = [step / 10 for step in range(31)]  # τ from 0, which changes nothin
 class Adjusted(nn.Module):
     """A model whose logits (N, K) are scaled, then shifted, by one number or one for each label."""
 
-    scales: Tensor
-    offsets: Tensor
-
     def __init__(
         self, model: nn.Module, summary: str, scales: Number = 1, offsets: Number = 0
     ) -> None:
         super().__init__()
         self.model, self.summary = model, summary  # of what was chosen
-        self.register_buffer("scales", torch.as_tensor(scales, dtype=torch.float32))
-        self.register_buffer("offsets", torch.as_tensor(offsets, dtype=torch.float32))
+        self.scales = nn.Buffer(torch.as_tensor(scales, dtype=torch.float32))
+        self.offsets = nn.Buffer(torch.as_tensor(offsets, dtype=torch.float32))
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (N, C, H, W) to logits (N, K)."""
-        logits: Tensor = self.model(images) * self.scales + self.offsets
-        return logits
+        return torch.mul(self.model(images), self.scales) + self.offsets
 
 
 @torch.no_grad()
@@ -126,10 +122,10 @@ def temperature(model: nn.Module, data: MNISTData) -> Adjusted:
     """
     logits, labels = logits_of(model, data.val[0]), data.val[1]
 
-    def nll(log_t: float) -> float:
-        return functional.cross_entropy(logits / math.exp(log_t), labels).item()
-
-    found = minimize_scalar(nll, bounds=(math.log(0.05), math.log(20)), method="bounded")
+    found = minimize_scalar(
+        lambda log_t: functional.cross_entropy(logits / math.exp(log_t), labels).item(),
+        bounds=(math.log(0.05), math.log(20)),
+    )
     return Adjusted(model, f"T={math.exp(found.x):.3g}", scales=1 / math.exp(found.x))
 
 
@@ -213,10 +209,7 @@ def retrained(
     if most:
         loss = label_aware_smoothing(data.class_counts, most, least)
     scales = torch.ones(len(data.class_counts), requires_grad=scaled)
-    groups: list[dict[str, Any]] = [
-        {"params": [*head.parameters()], "lr": lr_factor * lr},
-        {"params": [scales] if scaled else []},
-    ]
+    groups: Any = [{"params": head.parameters(), "lr": lr_factor * lr}, {"params": [scales]}]
     optimizer = SGD(groups, lr, 0.9, weight_decay=weight_decay)
     scheduler = CosineAnnealingLR(optimizer, steps)
     images, labels = data.drawn(0)
@@ -227,8 +220,7 @@ def retrained(
     for step, chosen in enumerate(order.split(batch_size)):
         batch = inputs[chosen]
         if redrawn:
-            rng = generator("balanced transforms", seed, step)
-            batch = frozen(data.change(batch, rng))
+            batch = frozen(data.change(batch, generator("balanced transforms", seed, step)))
         optimizer.zero_grad()
         value = loss(head(batch) * scales, labels[chosen])
         value.backward()
@@ -247,15 +239,12 @@ mislas = partial(retrained, scaled=True)  # Zhong et al., 2021, after mixup
 class NearestMean(nn.Module):
     """Maps features (N, F) to minus their squared distances from the labels' means, (N, K)."""
 
-    centre: Tensor
-    means: Tensor
-
     def __init__(self, features: Tensor, labels: Tensor) -> None:
         super().__init__()
-        self.register_buffer("centre", features.mean(dim=0))
+        self.centre = nn.Buffer(features.mean(dim=0))
         unit = functional.normalize(features - self.centre)
         means = [unit[labels == label].mean(dim=0) for label in labels.unique()]
-        self.register_buffer("means", torch.stack(means))
+        self.means = nn.Buffer(torch.stack(means))
 
     def forward(self, features: Tensor) -> Tensor:
         """Map features (N, F) to logits (N, K)."""
