@@ -5,7 +5,6 @@ from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
-from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 
@@ -14,15 +13,11 @@ class SweepLauncher(Launcher):
 
     def __init__(self, **keys: Any) -> None: ...  # they are read from the config
 
-    def setup(
-        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
-    ) -> None:
+    def setup(self, *, config: DictConfig, **context: Any) -> None:
         """Keep the config of the sweep."""
         self.config = config
 
-    def launch(
-        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
-    ) -> Sequence[JobReturn]:
+    def launch(self, job_overrides: Sequence[Any], initial_job_idx: int) -> Sequence[JobReturn]:
         """Train all runs; a sweeper gets each one's balanced accuracy on validation images."""
         from mnist_imbalance.errors import ConfigError
         from mnist_imbalance.sweeps.launch import check_launcher, launch, show

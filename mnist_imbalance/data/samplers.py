@@ -10,8 +10,7 @@ import torch
 from pydantic import FiniteFloat, PositiveInt, validate_call
 from torch import Generator, Tensor
 
-from mnist_imbalance.data.seeds import Seed
-from mnist_imbalance.data.seeds import generator as derived
+from mnist_imbalance.data import seeds
 
 checked = validate_call(config={"arbitrary_types_allowed": True})
 
@@ -23,8 +22,7 @@ def shuffle(labels: Tensor, *, generator: Generator) -> Tensor:
 
 def draw(probabilities: Tensor, labels: Tensor, images: int, generator: Generator) -> Tensor:
     """Draw indices with replacement, labels in proportion to ``probabilities``, (K,)."""
-    counts = labels.bincount(minlength=len(probabilities)).clamp(min=1)
-    weights = (probabilities / counts)[labels]
+    weights = (probabilities / labels.bincount())[labels]
     return torch.multinomial(weights, images, replacement=True, generator=generator)
 
 
@@ -65,14 +63,13 @@ def progressive(
 
 
 @checked
-def under_sampled(labels: Tensor, *, seed: Seed, generator: Generator) -> Tensor:
+def under_sampled(labels: Tensor, *, seed: seeds.Seed, generator: Generator) -> Tensor:
     """Return equally many images per label, those of the rarest, repeated to fill an epoch.
 
     ``seed`` chooses the images, the generator orders them.
     """
-    counts = labels.bincount()
-    fewest = int(counts[counts > 0].min())
-    drawn = torch.randperm(len(labels), generator=derived("under-sampling", seed))
+    fewest = int(labels.bincount().min())
+    drawn = torch.randperm(len(labels), generator=seeds.generator("under-sampling", seed))
     kept = torch.cat([drawn[labels[drawn] == label][:fewest] for label in labels.unique()])
     passes = ceil(len(labels) / len(kept))
     order = [kept[torch.randperm(len(kept), generator=generator)] for _ in range(passes)]

@@ -23,7 +23,6 @@ class CosineLinear(nn.Linear):
 
 def last_linear(head: Head, features: int, num_classes: int, scale: float) -> nn.Linear:
     """Return the last layer of a kind."""
-    cosine = head == "cosine"
-    return (
-        CosineLinear(features, num_classes, scale) if cosine else nn.Linear(features, num_classes)
-    )
+    if head == "cosine":
+        return CosineLinear(features, num_classes, scale)
+    return nn.Linear(features, num_classes)

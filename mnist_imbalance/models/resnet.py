@@ -1,6 +1,7 @@
 """The residual network for small colour images."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -22,13 +23,13 @@ def convolution(channels: int, outputs: int, stride: int = 1, size: int = 3) -> 
 class Block(nn.Module):
     """Two convolutions beside a shortcut, (N, C, H, W) → (N, outputs, H / stride, W / stride)."""
 
-    def __init__(self, channels: int, outputs: int, stride: int, shortcut: str) -> None:
+    def __init__(self, channels: int, outputs: int, shortcut: str) -> None:
         super().__init__()
-        self.first = convolution(channels, outputs, stride)
+        self.stride, self.more = 1 + (outputs > channels), outputs - channels
+        self.first = convolution(channels, outputs, self.stride)
         self.second = convolution(outputs, outputs)
-        self.stride, self.more = stride, outputs - channels
         projects = shortcut == "B" and self.more > 0
-        self.projection = convolution(channels, outputs, stride, size=1) if projects else None
+        self.projection = convolution(channels, outputs, self.stride, size=1) if projects else None
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images to features."""
@@ -60,10 +61,7 @@ class ResNet(nn.Sequential):
         scale: Positive = 30,  # of the cosines
     ) -> None:
         widths = [width] * (depth // 6) + [2 * width] * (depth // 6) + [4 * width] * (depth // 6)
-        blocks = [
-            Block(channels, outputs, 1 + (outputs > channels), shortcut)
-            for channels, outputs in zip([width, *widths], widths, strict=False)
-        ]
+        blocks = [Block(*channels, shortcut) for channels in pairwise([width, *widths])]
         super().__init__(
             convolution(image_shape[0], width),
             nn.ReLU(),

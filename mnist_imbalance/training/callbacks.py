@@ -25,8 +25,7 @@ class Origin(lightning.Callback):
         """Compare them with those of a checkpoint."""
         for name, checksum in self.checksums.items():
             if state_dict[name] != checksum:
-                begun = f"this run was begun with other {name}"
-                raise ConfigError(f"runs_dir: {begun}; choose another runs_dir")
+                raise ConfigError(f"runs_dir: this run was begun with other {name}; choose another")
 
 
 class SeedEveryEpoch(lightning.Callback):
@@ -35,9 +34,7 @@ class SeedEveryEpoch(lightning.Callback):
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
-    def on_train_batch_start(
-        self, trainer: lightning.Trainer, module: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_idx: int) -> None:
         """Seed before the first batch of an epoch."""
         if batch_idx == 0:  # Lightning resumes past on_train_epoch_start
             torch.manual_seed(derive("epoch", self.seed, trainer.current_epoch))
