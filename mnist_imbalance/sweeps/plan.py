@@ -41,29 +41,16 @@ class Study(BaseModel, strict=True, extra="forbid"):
     overrides: list[str]
     report_dir: str | None
 
-    @property
-    def tuned_with(self) -> int:
-        """The seed with which methods are tuned."""
-        return self.seeds[0] if self.tuning_seed is None else self.tuning_seed
-
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One run of a study, finished or not.
+    """One run of a study, finished or not."""
 
-    Attributes:
-        experiment: The overlay that it belongs to.
-        overrides: Its training command line.
-        config: All that determines its result, by dotted key; weights to be chosen are "???".
-        choices: The name chosen in each config group.
-        tuned: Where the best setting of a method is still to be chosen: the run with each setting,
-            by the hash of the run whose validation score decides.
-    """
-
-    experiment: str
-    overrides: tuple[str, ...]
-    config: Mapping[str, Any]
-    choices: Mapping[str, str]
+    experiment: str  # the overlay that it belongs to
+    overrides: tuple[str, ...]  # its training command line
+    config: Mapping[str, Any]  # all that determines its result; weights to be chosen are "???"
+    choices: Mapping[str, str]  # the name chosen in each config group
+    # while a setting is to be chosen: the run with each, by the hash of the run that decides
     tuned: Mapping[str, "PlannedRun"] = field(default_factory=dict)
 
     @cached_property
@@ -78,10 +65,8 @@ class PlannedRun:
 
     def with_seed(self, seed: int) -> "PlannedRun":
         """Return the run with a seed."""
-        config = {
-            key: seed if value == NO_SEED and key.endswith("seed") else value
-            for key, value in self.config.items()
-        }
+        keys = [key for key in self.config if key.endswith("seed") and self.config[key] == NO_SEED]
+        config = {**self.config, **dict.fromkeys(keys, seed)}
         return replace(self, overrides=(*self.overrides, f"seed={seed}"), config=config)
 
 
@@ -93,13 +78,11 @@ def parse(overrides: Sequence[str]) -> list[Override]:
 def by_key(overrides: Sequence[str]) -> dict[str, list[str]]:
     """Return overrides without sweeps, by key: ``+a=1,2`` is ``{"a": ["+a=1", "+a=2"]}``."""
     found = {}
-    for override in parse(overrides):
-        key, several = override.get_key_element(), override.is_sweep_override()
-        values = (
-            override.sweep_string_iterator() if several else [override.get_value_element_as_str()]
-        )
-        words = [key] if override.is_delete() else [f"{key}={value}" for value in values]
-        found[override.key_or_group] = words
+    for own in parse(overrides):
+        key, several = own.get_key_element(), own.is_sweep_override()
+        values = own.sweep_string_iterator() if several else [own.get_value_element_as_str()]
+        words = [key] if own.is_delete() else [f"{key}={value}" for value in values]
+        found[own.key_or_group] = words
     return found
 
 
@@ -118,7 +101,7 @@ def plan_run(experiment: str, overrides: Sequence[str]) -> PlannedRun:
     for word, override in zip(overrides, parse(overrides), strict=True):
         if override.type == OverrideType.CHANGE and "." in override.key_or_group:
             values.append(override)
-        elif usual.get(override.key_or_group, ...) != override.value():
+        elif usual.get(override.key_or_group, ...) != override.value():  # to save time
             chosen.append(word)
     base, hydra = compose(*chosen)
     config = copy.deepcopy(base)
@@ -154,9 +137,10 @@ def runs_of(experiment: str, study: Study) -> Iterator[PlannedRun]:
         if key in swept.keys() | {"seed", "runs_dir", "experiment"}:
             raise ConfigError(f"study.overrides: {key} is set by the study or {experiment} itself")
     own = [int(word.partition("=")[2]) for word in swept.pop("seed", [])]
+    tuning_seed = study.seeds[0] if study.tuning_seed is None else study.tuning_seed
     seeds = {
         *(own or (study.seeds if is_main else [])),
-        *([study.tuned_with] if is_main and study.methods else []),
+        *([tuning_seed] if is_main and study.methods else []),
         *(study.extension_seeds if experiment in study.extensions and not own else []),
     }
     tuned_at = by_key(study.tuned_at)
@@ -165,33 +149,28 @@ def runs_of(experiment: str, study: Study) -> Iterator[PlannedRun]:
     for seed, ((method, case), settings) in product(sorted(seeds), runs.items()):
         seeded = [run.with_seed(seed) for run in settings]
         tuned = case.difference(*others).union(*tuned_at.values())  # the case where it is tuned
-        tunes = len(settings) > 1 and case == tuned and seed == study.tuned_with
-        if not method or tunes:  # all runs of an overlay, or of a method where it is tuned
+        compared = seed in study.seeds  # another seed only tunes
+        whole = compared if len(settings) == 1 else (case, seed) == (tuned, tuning_seed)
+        if not method or whole:  # all runs of an overlay, or of a method where it is tuned
             yield from seeded
-        elif seed not in study.seeds:  # the tuning seed has no other runs
-            continue
-        elif len(settings) == 1:  # nothing to choose
-            yield from seeded
-        elif (method, tuned) not in runs:
+        elif compared and (method, tuned) not in runs:
             raise ConfigError(f"study.tuned_at: {experiment} does not sweep {study.tuned_at}")
-        else:  # one run, which waits for the best setting
-            deciding = (run.with_seed(study.tuned_with) for run in runs[method, tuned])
+        elif compared:  # one run, which waits for the best setting
+            deciding = (run.with_seed(tuning_seed) for run in runs[method, tuned])
             by_hash = {run.config_hash: own for run, own in zip(deciding, seeded, strict=True)}
             unknown = {**seeded[0].config, "study.methods": [method, *by_hash]}
             yield replace(seeded[0], config=unknown, tuned=by_hash)
 
 
 def plan(study: Study) -> list[PlannedRun]:
-    """List all runs of a study; a run that two overlays share stands twice.
-
-    They come seed by seed, those that take over another run's training after all others.
-    """
+    """List all runs of a study, seed by seed; a run that two overlays share stands twice."""
     experiments = dict.fromkeys([*study.experiments, *study.extensions])
     runs = [run for experiment in experiments for run in runs_of(experiment, study)]
     if not runs:
         raise ConfigError("study.experiments: nothing to do")
     if both := {run.choices["data"] for run in runs} & {run.choices["loss"] for run in runs}:
         raise ConfigError(f"study: {min(both)} names data and a loss; no report tells them apart")
+    # those that take over another run's training come after all others
     return sorted(runs, key=lambda run: ("posthoc._target_" in run.config, run.config["seed"]))
 
 
@@ -216,8 +195,7 @@ def with_choices(
     sweeps: dict[str, dict[float, str]] = {}
     for run in runs:
         if run.config.get(SWEPT) in weights:
-            same = without_weights(run.config)
-            sweeps.setdefault(same, {})[run.config[SWEPT]] = run.config_hash
+            sweeps.setdefault(without_weights(run.config), {})[run.config[SWEPT]] = run.config_hash
 
     def chosen(run: PlannedRun) -> PlannedRun:
         sweep = {} if run.tuned else sweeps.get(without_weights(run.config), {})

@@ -4,8 +4,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from itertools import chain
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Annotated, Any
@@ -23,10 +22,8 @@ from mnist_imbalance.config import CONF, compose_with, start
 from mnist_imbalance.data.seeds import Seed, derive
 from mnist_imbalance.errors import ConfigError, as_config_error, naming, one_line_errors
 from mnist_imbalance.records.identity import hash_config, result_config
-from mnist_imbalance.sweeps.launch import Outcome, check_launcher, launch
+from mnist_imbalance.sweeps.launch import check_launcher, launch
 from mnist_imbalance.sweeps.plan import Seeds
-
-Train = Callable[[Sequence[Mapping[str, Any]]], list[list[Outcome]]]
 
 
 class SearchConfig(BaseModel, strict=True, extra="forbid"):
@@ -75,20 +72,27 @@ def check_search(config: DictConfig, overrides: Sequence[str]) -> SearchConfig:
     return options
 
 
-def try_settings(search: optuna.Study, options: SearchConfig, batch: int, train: Train) -> None:
+def try_settings(
+    search: optuna.Study, options: SearchConfig, seeds: Sequence[int], given: Sequence[str]
+) -> None:
     """Try settings, a batch at a time, until there are as many as the budget.
 
     A setting is asked for by a sampler that its number seeds, and is kept before it is trained:
     a stopped search goes on with it, and ends as if it had not been stopped.
     """
     space = {key: distribution(key, values) for key, values in options.space.items()}
+    batch = options.batch or max(1, min((os.cpu_count() or 1) // len(seeds), options.budget // 4))
     while (tried := sum(trial.state.is_finished() for trial in search.trials)) < options.budget:
         for number in range(len(search.trials), min(tried - tried % batch + batch, options.budget)):
             seed = derive("search", options.seed, number) % 2**32
             search.sampler = optuna.samplers.TPESampler(seed=seed)
             search.ask(space)
         trials = search.get_trials(states=[TrialState.RUNNING])
-        for trial, runs in zip(trials, train([trial.params for trial in trials]), strict=True):
+        settings = [(*given, *as_overrides(trial.params)) for trial in trials]
+        jobs = [(*setting, f"seed={seed}") for setting in settings for seed in seeds]
+        outcomes = iter(launch(jobs, HydraConfig.get()))
+        for trial in trials:
+            runs = [next(outcomes) for _ in seeds]
             if failures := [run.failure for run in runs if run.failure]:
                 print(f"failed: {' '.join(as_overrides(trial.params))}: {failures[0]}")
                 search.tell(trial.number, state=TrialState.FAIL)
@@ -110,26 +114,17 @@ def show(search: optuna.Study, command: Sequence[str]) -> None:
 
 def search(config: DictConfig) -> None:
     """Search as the command line says."""
-    hydra_config = HydraConfig.get()
-    if hydra_config.sweeper.params:
+    hydra = HydraConfig.get()
+    if hydra.sweeper.params:
         raise ConfigError("experiment: an overlay that sweeps cannot be searched")
-    check_launcher(hydra_config)
-    task = hydra_config.overrides.task
+    check_launcher(hydra)
+    task = hydra.overrides.task
     given = [each for each in task if not each.lstrip("+").startswith(("search.", "seed="))]
     options = check_search(config.search, given)
     seeds = options.seeds or [config.seed]
-    batch = options.batch or max(1, min((os.cpu_count() or 1) // len(seeds), options.budget // 4))
     training = result_config(OmegaConf.masked_copy(config, [*map(str, config.keys() - {"search"})]))
     own = options.model_dump(exclude={"budget"}) | {"seeds": seeds}
     folder = Path(config.runs_dir) / "search" / hash_config(training | {"search": own})[:12]
-
-    def train(asked: Sequence[Mapping[str, Any]]) -> list[list[Outcome]]:
-        jobs = [
-            [(*given, *as_overrides(setting), f"seed={seed}") for seed in seeds]
-            for setting in asked
-        ]
-        outcomes = iter(launch([*chain.from_iterable(jobs)], hydra_config))
-        return [[next(outcomes) for _ in runs] for runs in jobs]
 
     from mnist_imbalance.training.folder import lock
 
@@ -140,7 +135,7 @@ def search(config: DictConfig) -> None:
             storage=storage, study_name="search", direction="maximize", load_if_exists=True
         )
         print(f"{options.budget} settings, in {folder}", flush=True)
-        try_settings(found, options, batch, train)
+        try_settings(found, options, seeds, given)
     show(found, ["python", "-m", "mnist_imbalance.train", *given, f"seed={seeds[0]}"])
 
 
@@ -154,7 +149,3 @@ def job(config: DictConfig) -> None:
 def main() -> None:
     """Run the command line."""
     start(job)
-
-
-if __name__ == "__main__":
-    main()
