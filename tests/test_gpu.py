@@ -76,7 +76,7 @@ def test_a_replayed_lstm_is_pytorchs(monkeypatch: pytest.MonkeyPatch) -> None:
                 expected: Any = model.get_parameter(name).grad
                 actual: Any = parameter.grad
                 torch.testing.assert_close(actual[number], expected, atol=1e-3, rtol=1e-3)
-    assert part.lstm.mapped.graphs
+    assert part.lstm.graphs
 
 
 STRICT = LambdaCallback(  # every synchronisation within a step is an error

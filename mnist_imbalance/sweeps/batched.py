@@ -119,12 +119,6 @@ def stack(loaders: Sequence[DataLoader[Any]]) -> DataLoader[Any]:
     return Slices(draw, own[0].images, own[0].size, dim=1).loader()
 
 
-def parameter_group(classifier: Classifier) -> dict[str, float]:
-    """Return the optimizer's keys in which a run may differ from the others."""
-    keys = classifier.hparams["optimizer"]
-    return {key: keys[key] for key in PARAMETER_GROUP if key in keys}
-
-
 class StackedClassifier(Classifier):
     """R classifiers trained as one; each keeps its own scores and history."""
 
@@ -132,8 +126,10 @@ class StackedClassifier(Classifier):
     loss: Stacked
 
     def __init__(self, classifiers: Sequence[Classifier]) -> None:
-        grouped = groupby(map(parameter_group, classifiers))  # a part of the stack for equal keys
-        keys, sizes = zip(*((keys, len([*runs])) for keys, runs in grouped), strict=True)
+        configs = [classifier.hparams["optimizer"] for classifier in classifiers]
+        own = [{key: keys[key] for key in PARAMETER_GROUP if key in keys} for keys in configs]
+        # a part of the stack for equal keys
+        keys, sizes = zip(*((keys, len([*runs])) for keys, runs in groupby(own)), strict=True)
         model = Stacked([classifier.model for classifier in classifiers], sizes)
         loss = Stacked([classifier.loss for classifier in classifiers], sizes)
         super().__init__(model, loss, classifiers[0].make_optimizer, classifiers[0].scheduler_part)
@@ -177,8 +173,6 @@ class StackedClassifier(Classifier):
                 self.classifiers[number].keep(split, scores, predicted, self.trainer)
             except ConfigError as error:
                 self.failures.setdefault(number, str(error))
-        if len(self.failures) == len(self.classifiers):
-            raise ConfigError(self.failures[0])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep each run's history."""
@@ -249,7 +243,6 @@ def record(run: Run, result: Result, classifier: Classifier) -> None:
         loggers = training.build_loggers(run.config, folder, 0)
         training.log_epochs(loggers, classifier.history, result.groups)
         training.log_result(loggers, result)
-        folder.last_checkpoint.parent.mkdir(exist_ok=True)
         AtomicCheckpointIO().save_checkpoint(checkpoint, folder.last_checkpoint)
         write_record(folder.path, result, classifier.history, classifier.predictions)
 
@@ -271,11 +264,7 @@ def fit_stacked(group: dict[Run, training.Parts], show_progress: bool) -> dict[R
 
 
 def fit_runs(runs: Sequence[Run], show_progress: bool = True) -> list[Result | str]:
-    """Train runs, as one where that is possible, and return each one's result or why it has none.
-
-    Finished runs, runs with epochs of their own, wrong values and models that cannot be stacked
-    are left to `run_or_resume`, one by one.
-    """
+    """Train runs, as one if possible, and return the result of each or why it has none."""
     outcomes: dict[Run, Result | str] = {}
     in_order = sorted(runs, key=lambda run: f"{run.config.get('optimizer')} {run.folder.path}")
     with ExitStack() as locks:
@@ -289,11 +278,9 @@ def fit_runs(runs: Sequence[Run], show_progress: bool = True) -> list[Result | s
         if len(group) > 1:
             outcomes = fit_stacked(group, show_progress)
     gc.collect()  # cycles of a Trainer hold its data
-    for run in runs:
-        if run not in outcomes:
-            try:
-                by_itself = (run.config, run.hydra, run.folder, show_progress)
-                outcomes[run] = training.run_or_resume(*by_itself)
-            except Exception as error:
-                outcomes[run] = describe_failure(error)
+    for run in [run for run in runs if run not in outcomes]:
+        try:
+            outcomes[run] = training.run_or_resume(run.config, run.hydra, run.folder, show_progress)
+        except Exception as error:
+            outcomes[run] = describe_failure(error)
     return [outcomes[run] for run in runs]

@@ -5,8 +5,7 @@ loop over time stands in for it, which a GPU records as a CUDA graph.
 """
 
 import copy
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
@@ -16,30 +15,6 @@ from torch.autograd import Function
 from torch.func import functional_call, stack_module_state, vmap
 
 Tensors = tuple[Tensor, ...]
-WARM_UP = 2  # calls that recording would not pay for
-
-
-class Graphed:
-    """A function of tensors that a GPU records in training, to replay it with a single launch."""
-
-    def __init__(self, function: Callable[..., Tensors]) -> None:
-        self.function = function
-        self.calls: Counter[Any] = Counter()
-        self.graphs: dict[Any, Any] = {}
-
-    def __call__(self, *tensors: Tensor) -> Tensors:
-        """Call or replay the function; the output holds until the next call."""
-        if not (torch.is_grad_enabled() and all(tensor.is_cuda for tensor in tensors)):
-            return self.function(*tensors)
-        shapes = tuple((tensor.shape, tensor.requires_grad) for tensor in tensors)
-        self.calls[shapes] += 1
-        if self.calls[shapes] <= WARM_UP:
-            return self.function(*tensors)
-        if shapes not in self.graphs:
-            samples = tuple(torch.zeros_like(t, requires_grad=t.requires_grad) for t in tensors)
-            self.graphs[shapes] = torch.cuda.make_graphed_callables(self.function, samples)
-        outputs: Tensors = self.graphs[shapes](*tensors)
-        return outputs
 
 
 class LSTMLoop(Function):
@@ -101,12 +76,11 @@ class LSTMLoop(Function):
         torch.mul(new, new, out=d_new).neg_().add_(1).mul_(enter)
         d_cell = torch.addcmul(leave, leave * squashed, squashed, value=-1)
 
-        to_rows = from_hidden.transpose(1, 2)
         to_cell = torch.zeros_like(cells[:, 0])
         for step in range(steps - 1, -1, -1):
             to_hidden = grad[:, step]
             if step < steps - 1:
-                to_hidden = torch.baddbmm(to_hidden, slopes[:, step + 1], to_rows)
+                to_hidden = torch.baddbmm(to_hidden, slopes[:, step + 1], from_hidden.mT)
             to_cell.addcmul_(to_hidden, d_cell[:, step])
             d_leave[:, step].mul_(to_hidden)
             here = slopes[:, step].view(*to_cell.shape[:2], 4, size)
@@ -115,16 +89,9 @@ class LSTMLoop(Function):
             to_cell.mul_(forget[:, step])
         to_gates = slopes.flatten(1, 2)
         before = torch.cat([torch.zeros_like(hidden[:, :1]), hidden[:, :-1]], dim=1)
-        to_input = None
-        if ctx.needs_input_grad[0]:
-            to_input = torch.bmm(to_gates, from_rows.transpose(1, 2)).view_as(rows)
-        return (
-            to_input,
-            torch.bmm(rows.flatten(1, 2).transpose(1, 2), to_gates),
-            torch.bmm(before.flatten(1, 2).transpose(1, 2), to_gates),
-            to_gates.sum(dim=1),
-            None,
-        )
+        to_input = (to_gates @ from_rows.mT).view_as(rows) if ctx.needs_input_grad[0] else None
+        to_weights = (inputs.flatten(1, 2).mT @ to_gates for inputs in (rows, before))
+        return to_input, *to_weights, to_gates.sum(dim=1), None
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[Tensors, Any]:
@@ -136,10 +103,9 @@ class LSTMLoop(Function):
         return split, (0,) * len(split)
 
 
-def loop(*tensors: Tensor) -> Tensors:
+def loop(*tensors: Tensor) -> Any:
     """Apply `LSTMLoop` to tensors that are not mapped."""
-    outputs: Tensors = LSTMLoop.apply(*tensors, loop)
-    return outputs
+    return LSTMLoop.apply(*tensors, loop)
 
 
 class MappableLSTM(nn.Module):
@@ -150,35 +116,31 @@ class MappableLSTM(nn.Module):
         special = lstm.num_layers > 1 or lstm.bidirectional or lstm.proj_size
         if special or not lstm.bias or not lstm.batch_first:
             raise NotImplementedError("an LSTM of another kind than one layer, one direction")
-        self.mapped = Graphed(loop)
+        self.graphs: dict[Any, Any] = {}
         for name, parameter in lstm.named_parameters():
             self.register_parameter(name, parameter)
+
+    def replay(self, *tensors: Tensor) -> Any:
+        """Apply `loop`, which a GPU records in training; the output holds until the next call."""
+        if not (torch.is_grad_enabled() and all(tensor.is_cuda for tensor in tensors)):
+            return loop(*tensors)
+        shapes = tuple((tensor.shape, tensor.requires_grad) for tensor in tensors)
+        if shapes not in self.graphs:
+            samples = tuple(torch.zeros_like(t, requires_grad=t.requires_grad) for t in tensors)
+            self.graphs[shapes] = torch.cuda.make_graphed_callables(loop, samples)
+        return self.graphs[shapes](*tensors)
 
     def forward(self, rows: Tensor) -> tuple[Tensor, None]:
         """Map (N, T, I) to hidden states (N, T, H)."""
 
-        def ordered(*names: str) -> Tensor:
-            summed: Tensor = sum(getattr(self, name) for name in names)
-            enter, forget, new, leave = summed.chunk(4)
+        def ordered(numbers: Tensor) -> Tensor:
+            enter, forget, new, leave = numbers.chunk(4)
             return torch.cat([enter, forget, leave, new]).unsqueeze(0)
 
-        hidden, *_ = LSTMLoop.apply(
-            rows.transpose(0, 1).unsqueeze(0),
-            ordered("weight_ih_l0").transpose(1, 2),
-            ordered("weight_hh_l0").transpose(1, 2),
-            ordered("bias_ih_l0", "bias_hh_l0"),
-            self.mapped,
-        )
+        by_step = rows.transpose(0, 1).unsqueeze(0)
+        from_rows, from_hidden, *biases = map(ordered, self.parameters())
+        hidden, *_ = LSTMLoop.apply(by_step, from_rows.mT, from_hidden.mT, sum(biases), self.replay)
         return hidden.squeeze(0).transpose(0, 1), None
-
-
-def mappable(module: nn.Module) -> nn.Module:
-    """Copy a module, with LSTMs that ``torch.vmap`` can map."""
-    copied = copy.deepcopy(module)
-    for name, part in list(copied.named_modules()):
-        if type(part) is nn.LSTM:
-            copied.set_submodule(name, MappableLSTM(part))
-    return copied
 
 
 class Stacked(nn.Module):
@@ -196,7 +158,10 @@ class Stacked(nn.Module):
         _, buffers = stack_module_state(list(modules))
         for size in sizes:
             members = [*islice(rest, size)]
-            part = mappable(members[0])
+            part = copy.deepcopy(members[0])
+            for name, module in list(part.named_modules()):
+                if type(module) is nn.LSTM:
+                    part.set_submodule(name, MappableLSTM(module))
             parameters, _ = stack_module_state(members)
             for name, tensor in [*part.named_parameters(), *part.named_buffers()]:
                 tensor.data = (parameters | buffers)[name].detach().contiguous()
