@@ -49,15 +49,13 @@ def rare_labels(wanted: Wanted, counts: Sequence[int], seed: int) -> list[int]:
 
 def kept_counts(keep: Profile, minority: Sequence[int], available: list[int]) -> list[int]:
     """Return how many of its available images each label keeps: one at least, or a ConfigError."""
-    counts: list[Any] = []  # of a list of another length
-    if callable(keep):
-        counts = keep(list(available))
-    elif isinstance(keep, float):
-        counts = [round(keep * n) if label in minority else n for label, n in enumerate(available)]
-    elif len(keep) == len(available):
-        counts = [round(part * images) for part, images in zip(keep, available, strict=True)]
+    if isinstance(keep, float):
+        keep = [keep if label in minority else 1 for label in range(len(available))]
+    counts: list[Any] = keep(list(available)) if callable(keep) else keep
     if len(counts) != len(available):
         raise ConfigError(f"data.keep: must give {len(available)} numbers, one for each label")
+    if not callable(keep):
+        counts = [round(part * images) for part, images in zip(keep, available, strict=True)]
     for label, (count, images) in enumerate(zip(counts, available, strict=True)):
         if not isinstance(count, int) or not 1 <= count <= images:
             left = f"{images} images of label {label} that data.val_per_label leaves"
