@@ -6,13 +6,13 @@ import sys
 from importlib import import_module
 
 COMMANDS = {
-    "train": "train",
-    "study": "study",
-    "search": "sweeps.search",
-    "report": "report.__main__",
-    "counts": "__main__",
-    "adjust": "sweeps.adjust",
-    "records": "records.__main__",
+    "train": "train.main",
+    "study": "study.main",
+    "search": "sweeps.search.main",
+    "report": "report.__main__.main",
+    "counts": "__main__.counts",
+    "records": "records.__main__.main",
+    **{name: f"trained.{name}" for name in ("adjust", "predict", "export", "replay")},
 }
 
 
@@ -20,17 +20,16 @@ def counts() -> None:
     """Print the images of each label before and after every step: data=augmented_40, say."""
     import pandas  # --help and a shell's Tab do not wait for these
 
-    from mnist_imbalance.config import build, check, compose_with, overrides_from_arguments
-    from mnist_imbalance.errors import one_line_errors
+    from mnist_imbalance.config import build, check, compose_with, parse
 
-    with one_line_errors():
-        config = compose_with(overrides_from_arguments(counts.__doc__))
-        check(config)
-        data = build(config, "data")
-        data.setup()
-        table = pandas.DataFrame(data.counts)
-        table.loc["all"] = table.sum()
-        print(table.rename_axis("label").to_string())
+    config = compose_with(parse(counts.__doc__, {}, "train").overrides)
+    check(config)
+    data = build(config, "data")
+    data.setup()
+    names = [f"{label}: {name}" for label, name in enumerate(data.class_names)]
+    table = pandas.DataFrame(data.counts, names or None)
+    table.loc["all"] = table.sum()
+    print(table.rename_axis("label").to_string())
 
 
 def main() -> None:
@@ -43,11 +42,13 @@ def main() -> None:
         os.environ["COMP_LINE"] = f"mnist-imbalance {line[named.end() :]}"
         sys.argv.insert(1, named[1])
     if sys.argv[1:2] == [] or sys.argv[1] not in COMMANDS:
-        sys.exit(f"usage: mnist-imbalance {{{','.join(COMMANDS)}}} [--help] [key=value ...]")
-    command = sys.argv.pop(1)
-    if command == "counts":
-        return counts()
-    import_module(f"mnist_imbalance.{COMMANDS[command]}").main()
+        sys.exit(f"usage: mnist-imbalance {{{','.join(COMMANDS)}}} [--help] ...")
+    module, _, function = COMMANDS[sys.argv[1]].rpartition(".")
+    sys.argv[:2] = [f"mnist-imbalance {sys.argv[1]}"]
+    from mnist_imbalance.errors import one_line_errors  # a shell's Tab does not wait for it
+
+    with one_line_errors():
+        getattr(import_module(f"mnist_imbalance.{module}"), function)()
 
 
 if __name__ == "__main__":

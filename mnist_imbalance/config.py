@@ -5,18 +5,20 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext, suppress
-from inspect import signature
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from difflib import get_close_matches
+from inspect import cleandoc, isclass, signature
 from pathlib import Path
 from pydoc import locate
+from textwrap import indent
 from typing import Annotated, Any, Literal
 
 from hydra import compose, initialize_config_dir
 from hydra.conf import HydraConf
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import InstantiationException
+from hydra.errors import ConfigCompositionException, InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pydantic import BaseModel, Field, FiniteFloat, ValidationError
@@ -26,8 +28,50 @@ from mnist_imbalance.errors import ConfigError, as_config_error, naming, one_lin
 PACKAGE = Path(__file__).resolve().parent
 # in an installed package, or in the repository
 CONF = next(place / "conf" for place in (PACKAGE, PACKAGE.parent) if (place / "conf").is_dir())
+# config groups that a record names, with the choice that a folder's name leaves out
+CHOICES = {"model": "lstm", "data": "imbalanced", "loss": "plain", "optimizer": "sgd"}
+
+
+def changed(chosen: Mapping[str, Any]) -> str:
+    """Return the choices that are not the usual ones, for a folder's name."""
+    words = [f"{name}={chosen.get(name)}" for name in CHOICES if chosen.get(name) != CHOICES[name]]
+    return ",".join(words) or "usual"
+
+
+OmegaConf.register_new_resolver("changed", changed)
 # some choices in conf/hydra/launcher share the name of a plugin's own config on purpose
 warnings.filterwarnings("ignore", r"\s*'hydra/launcher/\w+' is validated against ConfigStore")
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested values by dotted key."""
+    flat = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        flat.update(flatten(value, f"{name}.") if isinstance(value, dict) else {name: value})
+    return flat
+
+
+@contextmanager
+def naming_keys() -> Iterator[None]:
+    """Turn Hydra's error about an unknown key into one that names choices, or keys like it."""
+    try:
+        yield
+    except ConfigCompositionException as error:
+        unknown = re.match(r"Could not override '(.+?)'", str(error))
+        if not unknown:
+            raise
+        group, _, name = unknown[1].rpartition(".")
+        files = (CONF / group.replace(".", "/")).glob("*.yaml") if group else ()
+        having = sorted(file.stem for file in files if name in [*OmegaConf.load(file)])
+        known: list[str] = []
+        for config in (compose_with([]), compose_with([], name="study")):
+            values: Any = OmegaConf.to_container(config)
+            known += [*values, *flatten(values)]
+        near = " and ".join(get_close_matches(unknown[1], known))
+        hint = f"there is {near}" if near else "no key is like it"
+        hint = f"choose {group}={' or '.join(having)}, which has it" if having else hint
+        raise ConfigError(f"{unknown[1]}: there is no such key; {hint}") from error
 
 
 def compose_with(
@@ -36,7 +80,8 @@ def compose_with(
     """Compose ``conf/<name>.yaml`` as this process's command line would."""
     path = list(HydraConfig.get().searchpath) if HydraConfig.initialized() else []
     initialized = GlobalHydra.instance().is_initialized()
-    with nullcontext() if initialized else initialize_config_dir(str(CONF), version_base="1.3"):
+    place = nullcontext() if initialized else initialize_config_dir(str(CONF), version_base="1.3")
+    with place, naming_keys():
         search = [f"hydra.searchpath={path}"] if path else []
         return compose(name, [*search, *overrides], return_hydra_config=with_hydra)
 
@@ -50,7 +95,6 @@ def activate_hydra(config: DictConfig) -> tuple[DictConfig, HydraConf]:
 
 Positive = Annotated[FiniteFloat, Field(gt=0)]
 NonNegative = Annotated[FiniteFloat, Field(ge=0)]
-Limit = Positive  # batches, or a fraction of them
 End = Annotated[int, Field(ge=-1)]  # -1 is Lightning's word for no end
 
 
@@ -68,9 +112,11 @@ class TrainerConfig(BaseModel, strict=True):
     devices: Literal[1]  # to use several, sweep with hydra/launcher=joblib
     max_epochs: End
     max_steps: End
-    limit_train_batches: Limit = 1.0
-    limit_val_batches: Limit = 1.0
-    limit_test_batches: Limit = 1.0
+    test_with: Literal["last", "best"]  # checkpoint
+    precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
+    limit_train_batches: Positive = 1.0  # a number of batches, or a fraction of them
+    limit_val_batches: Positive = 1.0
+    limit_test_batches: Positive = 1.0
 
 
 class TrainConfig(BaseModel, strict=True, extra="forbid"):
@@ -92,8 +138,11 @@ class TrainConfig(BaseModel, strict=True, extra="forbid"):
     logger: Any
 
 
-def check(config: DictConfig) -> None:
-    """Check the values that no part checks itself."""
+def check(config: DictConfig, choices: Mapping[str, Any] | None = None) -> None:
+    """Check the values that no part checks itself, and that some groups have a single choice."""
+    for group in (*CHOICES, "scheduler", "mix", "posthoc"):
+        if choices is not None and not isinstance(choices.get(group), str):
+            raise ConfigError(f"{group}: must be one choice, {group}=name")
     try:
         trainer = TrainConfig.model_validate(OmegaConf.to_container(config, resolve=True)).trainer
     except ValidationError as error:
@@ -101,6 +150,45 @@ def check(config: DictConfig) -> None:
     ends = trainer.max_epochs, trainer.max_steps
     if 0 in ends or ends == (-1, -1):
         raise ConfigError("trainer.max_epochs, trainer.max_steps: above 0, or one of them -1")
+    if trainer.test_with == "best" and "checkpoint_best" not in (config.callbacks or {}):
+        raise ConfigError("trainer.test_with: best needs callbacks=checkpoint_best")
+
+
+def targets_of(values: Any) -> Iterator[str]:
+    """Yield the path of every part of nested values."""
+    if isinstance(values, dict) and "_target_" in values:
+        yield str(values["_target_"])
+    if isinstance(values, dict | list):
+        for value in values.values() if isinstance(values, dict) else values:
+            yield from targets_of(value)
+
+
+def refuse_strangers(values: Any, trust: Sequence[str] = ()) -> None:
+    """Refuse values of a file that would call more than the parts of a run.
+
+    These are this package's own and the classes below; ``trust`` names other packages.
+    """
+    import torch  # slow to import, as are these
+    from lightning.pytorch import Callback, LightningDataModule, Trainer
+    from lightning.pytorch.loggers import Logger
+    from torchmetrics import Metric
+
+    kinds: tuple[type, ...] = (Callback, LightningDataModule, Logger, Metric, Trainer)
+    kinds += (torch.nn.Module, torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler)
+    own = (
+        "torchmetrics.functional.",
+        *(f"{__package__}.{n}." for n in ("data", "methods", "models")),
+    )
+    libraries = {__package__, "lightning", "torch", "torchmetrics", "torchvision"}
+    for path in targets_of(values):
+        package = path.partition(".")[0]
+        if package in trust:
+            continue
+        part: Any = locate(path) if package in libraries else None
+        part = getattr(part, "func", part)  # crt is a partial
+        is_kind = isclass(part) and issubclass(part, kinds)
+        if not is_kind and not getattr(part, "__module__", "").startswith(own):
+            raise ConfigError(f"{path}: is no part of a run; trust {package}, if you wrote it")
 
 
 def inject(part: Any, known: Mapping[str, Any]) -> Any:
@@ -159,18 +247,21 @@ def parts_of(config: DictConfig, group: str, known: Mapping[str, Any]) -> dict[s
     return {name: part_of(config, f"{group}.{name}", known) for name in map(str, parts or ())}
 
 
-def overrides_from_arguments(description: str | None, name: str = "train") -> list[str]:
-    """Read a command line that takes overrides of ``conf/<name>.yaml`` and nothing else."""
-    parser = argparse.ArgumentParser(
-        description=description,
-        epilog=f"keys and their defaults:\n\n{OmegaConf.to_yaml(compose_with([], name=name))}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="change these keys")
-    parser.add_argument("--config-dir", type=Path, help="one more folder like conf/")
+def parse(text: str | None, arguments: Mapping[str, Any], name: str = "") -> argparse.Namespace:
+    """Read a command line of arguments, and of ``overrides`` of ``conf/<name>.yaml`` if named."""
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=cleandoc(text or ""), formatter_class=raw)
+    if name:
+        parser.epilog = f"keys and their defaults:\n\n{describe(name, [])}"
+        overrides = {"nargs": "*", "default": [], "metavar": "key=value", "help": "change keys"}
+        place = {"type": Path, "help": "one more folder like conf/"}
+        arguments = {**arguments, "overrides": overrides, "--config-dir": place}
+    for argument, options in arguments.items():
+        parser.add_argument(argument, **options)
     given = parser.parse_args()
-    place = given.config_dir and given.config_dir.absolute()
-    return [*([f"hydra.searchpath=['file://{place}']"] if place else []), *given.overrides]
+    if name and given.config_dir:
+        given.overrides.insert(0, f"hydra.searchpath=['file://{given.config_dir.absolute()}']")
+    return given
 
 
 def prepare_process() -> None:
@@ -180,17 +271,32 @@ def prepare_process() -> None:
     os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [os.getenv("PYTHONWARNINGS"), in_jobs]))
 
 
-def start(job: Callable[[], Any]) -> None:
-    """Run a job that Hydra composes from the command line."""
+def describe(name: str, overrides: Sequence[str]) -> str:
+    """Return the help of ``conf/<name>.yaml``: the file of each choice, with its comments."""
+    choices = compose_with(overrides, name=name, with_hydra=True).hydra.runtime.choices
+    parts = [CONF.joinpath(f"{name}.yaml").read_text().partition("\nhydra:")[0]]
+    for group, choice in [*choices.items()][::-1]:  # in the order of the defaults
+        file = CONF / group / f"{choice}.yaml"
+        if file.exists() and not group.startswith("hydra/"):
+            others = ", ".join(sorted(other.stem for other in file.parent.glob("*.yaml")))
+            text = re.sub("# @package.*\n", "", file.read_text())
+            parts.append(f"{group}={choice}, one of {others}\n{indent(text, '  ')}")
+    return "\n".join(parts)
+
+
+def start(job: Callable[[], Any], name: str) -> None:
+    """Run a job that Hydra composes from the command line and ``conf/<name>.yaml``."""
     prepare_process()
     with one_line_errors():
-        for argument in sys.argv[1:]:
-            group, _, value = argument.partition("=")
-            if value == "null" and (CONF / group).is_dir():
-                several = ", or [a,b]" if group in ("callbacks", "logger", "metrics") else ""
-                raise ConfigError(f"{argument}: must be the name of a choice{several}")
+        if {"--help", "-h"} & {*sys.argv}:
+            given = [word for word in sys.argv[1:] if not word.startswith("-")]
+            return print(describe(name, given))
+        for word in sys.argv[1:]:
+            if word.endswith("=null") and (CONF / word[:-5]).is_dir():
+                raise ConfigError(f"{word}: must be the name of a choice")
         try:
-            job()
+            with naming_keys():
+                job()
         except OSError as error:
             if not error.filename:  # Hydra's MissingConfigException
                 raise

@@ -18,6 +18,10 @@ class ConfigError(ValueError):
     """A value that cannot work; the text is one line that names the config key."""
 
 
+class OutOfTimeError(ConfigError):
+    """A run that a limit of time has stopped, as it should."""
+
+
 def as_config_error(error: ValidationError, prefix: str = "") -> ConfigError:
     """Return an error that names the key, the expectation and the value of every mistake."""
     lines = []
@@ -90,6 +94,9 @@ def one_line_errors() -> Iterator[None]:
     """Exit with one line and code 1 on a user error, unless HYDRA_FULL_ERROR=1."""
     try:
         yield
+    except OutOfTimeError as stop:
+        print(stop)
+        sys.exit()
     except Exception as error:
         if SHOW_TRACEBACKS or not is_user_error(error):
             raise

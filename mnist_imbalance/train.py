@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from mnist_imbalance.config import CONF, start
+from mnist_imbalance.config import CONF, check, start
 from mnist_imbalance.errors import STOPPED, ConfigError, one_line_errors
 
 
@@ -20,6 +20,7 @@ def job(config: DictConfig) -> None:
     with one_line_errors():  # not later: Hydra would print the overrides first
         if swept := hydra_config.sweeper.params:
             raise ConfigError(f"experiment: this overlay sweeps {', '.join(swept)}; add -m")
+        check(config, hydra_config.runtime.choices)  # before PyTorch is loaded
         with Console(stderr=True).status("loading PyTorch"):
             from mnist_imbalance.sweeps.launch import remove_empty
             from mnist_imbalance.training.folder import RunFolder
@@ -34,21 +35,22 @@ def job(config: DictConfig) -> None:
             remove_empty(folder.path, Path(hydra_config.sweep.dir).absolute())
     title = f"{result.condition}, {result.model}, {result.optimizer}, {result.epochs} epochs"
     table = Table("label", "test accuracy %", title=f"{title}, seed {result.seed}", min_width=70)
+    names = {str(label): f"{label}: {name}" for label, name in enumerate(result.class_names)}
     groups = result.test.by_group(result.groups) | {"all": result.test.accuracy}
     for name, accuracy in (*enumerate(result.test.accuracy_per_label), *groups.items()):
-        table.add_row(str(name), f"{100 * accuracy:.1f}")
+        table.add_row(names.get(str(name), str(name)), f"{100 * accuracy:.1f}")
     console.print(table)
     if finished:
-        console.print("finished before, nothing trained")
-    console.print(f"run folder: {folder.path}", soft_wrap=True)
+        print("finished before, nothing trained")
+    print(f"run folder: {folder.path}")
     if "tensorboard" in (config.logger or {}):
         experiment = f"{config.runs_dir}/{hydra_config.runtime.choices['experiment']}"
-        console.print(f"TensorBoard: tensorboard --logdir {experiment}", soft_wrap=True)
+        print(f"curves: tensorboard --logdir {experiment}")
 
 
 def main() -> None:
     """Run the command line."""
-    start(job)
+    start(job, "train")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
 import gc
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ from omegaconf import DictConfig
 from mnist_imbalance.config import CONF, activate_hydra, compose_with
 
 if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
     from mnist_imbalance.records.result import Result
     from mnist_imbalance.sweeps.batched import Run
     from mnist_imbalance.training.folder import RunFolder
@@ -107,3 +110,15 @@ def fitted(runs_dir: Path, *overrides: str) -> "tuple[RunFolder, Result]":
 
     run = make_run(runs_dir, "data/source=debug", "trainer=cpu", *overrides)
     return run.folder, run_or_resume(run.config, run.hydra, run.folder, show_progress=False)
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator["Browser"]:
+    from playwright.sync_api import sync_playwright  # slow to import
+
+    if not (path := shutil.which("chromium")):
+        pytest.skip("needs chromium (Debian's package)")
+    with sync_playwright() as playwright:
+        process = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield process
+        process.close()

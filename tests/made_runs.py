@@ -52,7 +52,8 @@ def run(
     labels = len(test)
     row = {
         **{"config_hash": f"{next(KEYS):064}", "condition": condition, "model": model},
-        **{"loss": "", "optimizer": optimizer, "seed": seed, "data_seed": data_seed},
+        **{"loss": "plain" * (condition == "imbalanced"), "optimizer": optimizer},
+        **{"seed": seed, "data_seed": data_seed},
         **{"epochs": epochs, "steps": values.get("trainer.max_steps", epochs * per_epoch)},
         **{"train_counts": [per_epoch * 128 // labels] * labels, "groups": GROUPS},
         **{"seconds": 100.0, "device": "cpu", "threads": 1, "versions": {}, "config": values},

@@ -72,7 +72,8 @@ def runs_of(val: World | None = None, **worlds: World) -> pd.DataFrame:
 
 
 def lstm_of(runs: pd.DataFrame) -> Accuracies:
-    return next(iter(tables.families(runs, tables.EPOCHS)))[-1]
+    shown = tables.select_budget(runs, tables.EPOCHS)
+    return Accuracies(shown.set_index(["model", "condition", "seed"]).sort_index(), "lstm")
 
 
 def judged(claim: str, own: Accuracies) -> Judgement:

@@ -2,6 +2,7 @@
 
 from functools import cache, partial
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -105,10 +106,11 @@ def test_a_profile_is_a_fraction_a_list_of_them_or_a_function(keep: Any, kept: A
 
 def test_groups() -> None:
     assert list(label_groups([0, 1, 2, 3, 4], [1] * 10)) == ["0-4", "5-9", "all"]
-    assert label_groups([1], [1] * 3) == {"1": [1], "0,2": [0, 2], "all": [0, 1, 2]}
+    assert label_groups([1], [1] * 3) == {"label 1": [1], "0,2": [0, 2], "all": [0, 1, 2]}
     shots = {"few": [2], "medium": [1], "many": [0], "all": [0, 1, 2]}
     assert label_groups([], [300, 100, 5], (20, 100)) == shots
     assert label_groups([], [300, 200], (20, 100)) == {"many": [0, 1], "all": [0, 1]}
+    assert small(minority=[3, 10], keep=1.0).groups == {"all": [*range(10)]}
 
 
 # copies
@@ -220,15 +222,18 @@ def test_without_arguments_it_is_all_of_mnist_in_slices() -> None:
     images, _ = next(iter(data.train_dataloader()))
     assert (images.dtype, images.shape) == (torch.uint8, (128, 1, 28, 28))
     assert images.untyped_storage().size() == 55_000 * 28 * 28  # a view, no copy
+    for limit, first in ((1, [*range(10)]), (0.5, [*range(10)]), (1.0, [0] * 10)):
+        data.trainer = Mock(limit_val_batches=limit, **{"strategy.root_device": "cpu"})
+        assert next(iter(data.val_dataloader()))[1][:10].tolist() == first
     data.to(torch.device("meta"))
     assert all(tensor.is_meta for part in (data.train, data.val, data.test) for tensor in part)
 
 
 BELOW = "of the 80 images of label"
 MISTAKES: list[tuple[dict[str, Any], str]] = [
-    ({"minority": [3, 10]}, r"minority: there is no label 10$"),
-    ({"minority": []}, r"minority: must name labels, which lose images or are copied$"),
-    ({"minority": [], "keep": 1, "copies": FOUR}, r"minority: must name labels"),
+    ({"minority": [3, 10]}, r"minority: must be labels from 0 to 9, .*, is \[3, 10\]$"),
+    ({"minority": []}, r"minority: must be labels .* which lose images or are copied, is \[\]$"),
+    ({"minority": [], "keep": 1, "copies": FOUR}, r"minority: must be labels"),
     ({"keep": 0.001}, rf"keep: must keep 1 to all {BELOW} 0 .*, not 0$"),
     ({"keep": lambda available: [81] * 10}, rf"keep: must keep 1 to all {BELOW} 0 .*, not 81$"),
     ({"keep": len}, r"keep: .*'int'"),

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
+import pandas as pd
 import pytest
 from conftest import Command, finish, kill, start, wait_until
 from hydra.core.hydra_config import HydraConfig
@@ -39,7 +40,7 @@ def test_a_sweep_shows_jobs_and_means(command: Command, tmp_path: Path, launcher
     shown = command(train.main, "-m", *sweep, *launcher, f"runs_dir={tmp_path}")
     assert f"4 jobs, in {tmp_path}\n" in shown
     jobs = [f"loss.minority_weight={weight} seed={seed}" for weight in (2, 7) for seed in (0, 1)]
-    assert sorted(re.findall(r"^\d of 4 done: (.*)$", shown, re.MULTILINE)) == jobs
+    assert sorted(re.findall(r"^\d of 4 done, val [\d.]+%: (.*)$", shown, re.MULTILINE)) == jobs
     found, damaged = read([tmp_path])
     assert (len(found), damaged) == (4, [])
     together = launcher[0] in ("hydra/launcher=batched", "hydra/launcher=slurm")
@@ -50,10 +51,17 @@ def test_a_sweep_shows_jobs_and_means(command: Command, tmp_path: Path, launcher
     rows = [line.split() for line in shown.splitlines() if re.match(r" +[27] ", line)]
     assert type(weights)(int(row[0]) for row in rows) == weights
     by_weight = found.groupby(found.config.map(lambda config: config["loss.minority_weight"]))
+    # four accuracies on each of val and test, and two differences to the first row
+    assert [(row[1], len(row)) for row in rows] == [("2", 2 + 8 * 3), ("2", 2 + 10 * 3)]
+    [table] = tmp_path.rglob("sweep.csv")
+    numbers = pd.read_csv(table).set_index("loss.minority_weight")
     for row in rows:
-        assert (row[1], len(row)) == ("2", 2 + 6 * 3)  # three accuracies on each of val and test
-        tested = by_weight.get_group(int(row[0])).test_accuracy
-        assert " ".join(row[-3:]) == mean_over_seeds(tested)
+        own = by_weight.get_group(int(row[0]))
+        assert " ".join(row[23:26]) == mean_over_seeds(100 * own.test_balanced_accuracy)
+        assert numbers["test all"][int(row[0])] == pytest.approx(100 * own.test_accuracy.mean())
+    first, second = (by_weight.get_group(int(row[0])).set_index("seed") for row in rows)
+    less = 100 * (second.test_balanced_accuracy - first.test_balanced_accuracy)
+    assert " ".join(rows[1][-3:]) == mean_over_seeds(less.sort_index())
     [place] = re.findall(r"^run folders .*: '(.*)'$", shown, re.MULTILINE)
     logs = [file.relative_to(Path(place).resolve()) for file in tmp_path.rglob("event*")]
     assert {log.parts[0] for log in logs} == {"loss.minority_weight=2", "loss.minority_weight=7"}

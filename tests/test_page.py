@@ -1,28 +1,16 @@
 """The committed report's page in Chromium, headless."""
 
 import re
-import shutil
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from conftest import REPOSITORY
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from mnist_imbalance.report.stats import VERDICTS
 
-CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("needs chromium (Debian's package)")
-    with sync_playwright() as playwright:
-        process = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield process
-        process.close()
 
 
 @pytest.fixture
@@ -96,7 +84,7 @@ def test_the_explorer_shows_the_chosen_condition(page: Page) -> None:
     form = page.locator("#explore")
     assert "LSTM, SGD, imbalanced" in form.inner_text()
     form.locator("[name=model]").select_option("CNN")
-    form.locator("[name=ground]").select_option("equal epochs")
+    form.locator("[name=training]").select_option("50 epochs")
     form.locator("[name=condition]").select_option("weight 3")
     assert re.search(r"CNN, SGD, weight 3: validation accuracy, \d+ seeds", form.inner_text())
     assert page.locator("#matrix rect").count() == 100
@@ -127,6 +115,8 @@ def test_the_page_fits_and_tables_scroll_below_their_heads(page: Page) -> None:
         assert around and head
         assert abs(head["x"] - around["x"]) < 3 and abs(head["y"] - around["y"]) < 3
     for link in page.locator("header a").all():
+        link.evaluate("each => document.querySelector(each.hash).scrollIntoView()")
+        page.wait_for_function("here => here.className === 'here'", arg=link.element_handle())
         assert page.locator(f"section{link.get_attribute('href')}").count() == 1
     assert {"n", "all", "p"} <= {*page.locator("th.n").all_text_contents()}
     words = page.locator("main").inner_text()

@@ -25,7 +25,7 @@ from mnist_imbalance.records.result import (
 )
 
 CHOICES = {"model": "lstm", "data": "imbalanced", "loss": "plain", "optimizer": "sgd"}
-CONFIG = {"seed": 0, "data.seed": 0, "data.keep": 0.1, "trainer.max_epochs": 2}
+CONFIG = identity.result_config(composed("data.seed=0"))
 LABELS = {"val": numpy.arange(89, dtype=numpy.uint8), "test": numpy.zeros(99, numpy.uint8)}
 
 
@@ -36,11 +36,12 @@ def scores(right: int = 9, **more: Any) -> Scores:
 
 
 def made(seed: int = 0, test: Scores | None = None, **more: Any) -> Result:
-    known: dict[str, Any] = {"seed": seed, "data_seed": 0, "epochs": 2, "steps": 466}
+    known: dict[str, Any] = {"seed": seed, "data_seed": 0, "epochs": 2, "steps": 2}
     known["train_counts"] = [10] * 10
     known |= {"groups": GROUPS, "data_sha256": None, "seconds": {"fit": 1 / 3, "test": 1}}
     known |= {"device": "cpu", "threads": 1, "versions": {"torch": "2"}, "condition": "imbalanced"}
-    known |= {"train": scores(), "val": scores(8), "test": test or scores(positive_of_own=[7] * 10)}
+    known |= {"train": scores(), "val": scores(8)}
+    known["test"] = test or scores(9 + seed, positive_of_own=[7] * 10)
     known |= CHOICES | {"config": CONFIG | {"seed": seed}} | more
     return Result(**known, config_hash=identity.hash_config(known["config"]))
 
@@ -106,6 +107,9 @@ def test_a_condition_is_named_by_its_data_its_loss_and_the_changes() -> None:
 
     original = name("data=original", "data.keep=0.5", "+model.depth=3", data="original")
     assert original == "original, data.keep=0.5, model.depth=3"
+    folder = {"data/profile": "step", "data/source": "folder"}  # whose own profile is natural
+    by_step = name(*map("=".join, folder.items()), **folder)
+    assert by_step == "imbalanced, data/profile=step, data/source=folder"
     per_label = ("loss=per_label", "loss.weights=[1]", "seed=4", "trainer.max_epochs=9")
     assert name(*per_label, loss="per_label") == "per_label, loss.weights=[1]"
 
@@ -178,8 +182,27 @@ def test_packed_runs_are_the_runs_of_the_folders(tmp_path: Path) -> None:
         assert all(labels.tolist() == ours[key].tolist() for key, labels in others.items())
     plain = pandas.read_parquet(file.parent)
     assert plain.seed.tolist() == [1, 2, 3, 4]
-    assert plain.test_accuracy.tolist() == [90 / 99] * 4
+    assert plain.test_accuracy.round(3).tolist() == [0.909, 0.924, 0.93, 0.935]
     assert plain.epochs_csv[0] == (tmp_path / "runs" / "a" / "metrics.csv").read_text()
+
+
+def test_forged_records_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = [keep(tmp_path / str(seed), made(seed)) for seed in range(7)]
+    forged: list[dict[str, Any]] = [{"condition": "weighted"}, {"model": "cnn"}, {"steps": 3}]
+    for folder, values in zip(folders, forged, strict=False):
+        alter(folder, **values)
+    metrics = folders[3] / "metrics.csv"
+    metrics.write_text(metrics.read_text().replace("train,0.3", "train,0.4"))
+    alter(folders[4], train_counts=[9] * 10)
+    keep(folders[6], made(6, scores(9 + 5, positive_of_own=[7] * 10)))
+    with pytest.raises(ConfigError, match=r"^records: 6 damaged or disagreeing"):
+        table.merge([tmp_path])
+    *lines, counts, copied = capsys.readouterr().out.splitlines()
+    names = [line.rpartition(": ")[2].partition(" is")[0] for line in lines]
+    assert names == ["condition", "condition", "steps", "metrics.csv"]
+    assert "train_counts differ, of" in counts and made(4).config_hash in counts
+    hashes = f"{made(5).config_hash}, {made(6).config_hash}"
+    assert copied == f"scores are equal, of {hashes}"
 
 
 def test_the_committed_records_are_whole(committed: pandas.DataFrame) -> None:

@@ -7,7 +7,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 from conftest import REPOSITORY
@@ -56,10 +55,9 @@ def known_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """What the template is filled with."""
     raw = pd.DataFrame(rows)
     runs = tables.assign_budgets(raw)
-    tabulated = tables.all_tables(raw, runs, np.array([], int))
+    tabulated = tables.all_tables(raw, runs, {})
     known = {"tables": tabulated, "runs": runs, "records": raw, "damaged": ["a file"]}
-    known["groups"] = tables.rare_and_frequent(runs)
-    return known | {"figures": {}, "no_images": "no archive"}
+    return known | {"figures": {}}
 
 
 @pytest.mark.usefixtures("kept_in_memory")
@@ -74,7 +72,7 @@ def test_the_finding_names_models_and_numbers() -> None:
         assert text in finding
     rows[2] |= run("imbalanced", 0, groups(0.5, 0.9), config=USUAL)
     assert words.render("report.md.j2", **known_of(rows), part="finding") != finding
-    assert "Figure 3 is missing: no archive" in whole and "record: a file" in whole
+    assert "Figure 3 is missing: there are no images." in whole and "record: a file" in whole
 
 
 def test_one_seed_gives_no_finding_and_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,23 +99,44 @@ def test_no_result_is_typed_by_hand_in_the_template_or_the_readme() -> None:
 @pytest.mark.usefixtures("kept_in_memory")
 def test_another_study_has_a_report_of_its_own() -> None:
     three = {"many": [0, 1], "medium": [2], "few": [3, 4], "all": [*range(5)]}
+    names = ["ant", "bee", "cat", "dog", "eel"]
+    own = {"groups": three, "class_names": names, "model": "vit", "dataset": "folder"}
+    levels = {"mine": 0.6, "mine, focal, loss.gamma=2": 0.7, "<b>|[x](y)": 0.4}
     rows = [
-        run(name, seed, [0.9, 0.8, 0.7, 0.6, 0.5 + seed / 10], model="vit", groups=three)
-        for name, seed in product(("imbalanced", "focal, loss.gamma=2", "<b>|[x](y)"), range(2))
+        run(f"{name}, data/source=folder", s, [0.9, 0.8, 0.7, level + s / 10, 0.5])
+        | {**own, "loss": "plain" * (name == "mine")}
+        for name, level in levels.items()
+        for s in range(2)
     ]
-    text = words.render("report.md.j2", **known_of(rows))
-    assert "AI3607" not in text.partition("## Method")[0]
-    assert "| model | condition | labels many | labels medium | labels few | all | n |" in text
-    assert "| vit | focal loss, γ 2 |" in text
-    assert "| vit | &lt;b>\\|[x\\](y) |" in text  # what a record says is no markup
+    known = known_of(rows)
+    text, finding = (words.render("report.md.j2", **known, part=p) for p in ("", "finding"))
+    assert text.startswith("# Class imbalance on a folder of images\n\nAll numbers come from 6 rec")
+    assert "5 classes with 5964 training images (ant 5964, bee 5964" in text
+    assert "AI3607" not in text and "MNIST" not in text and "nan" not in text
+    assert "| condition | many | medium | few | all | balanced | n |" in text
+    assert "| mine, focal loss, γ 2 | 85.0 and 85.0 |" in text
+    assert "| &lt;b>\\|[x\\](y) |" in text  # what a record says is no markup
+    assert "| dog | 40.0 and 50.0 | 60.0 and 70.0 | 70.0 and 80.0 |" in text
+    assert "Points more than mine, paired over n seeds" in text
+    assert finding.startswith(
+        "Of 2 conditions beside mine (a folder of images, vit, SGD, 50 epochs)"
+    )
+    shown = page.explore(tables.by_training(pd.DataFrame(rows)), {})
+    assert [each["n"] for each in shown["sets"]] == [2, 2, 2]
+    about = shown["data"]["a folder of images"]
+    assert (about["classes"], about["rare"]) == (names, [0, 1])
 
 
 def test_numbers_and_names_as_a_reader_writes_them() -> None:
     row = {"n": 5, "mean": 0.551, "low": 0.515, "high": 0.587, "effect": -0.02}
+    row |= {"least": 0.548, "most": 0.554}
     assert words.percent(row) == "55.1 ± 3.6"
     assert words.interval(row | {"low": -0.03, "high": 0.01}) == "−2.00 [−3.00, +1.00]"
-    ends = {(0.625, 0.849): " [62, 85]", (-0.1, 1.2): " [−10, 120]", (math.nan,) * 2: ""}
-    ends |= {(-math.inf, math.inf): " [any]"}
+    assert words.percent(row | {"n": 2}) == "54.8 and 55.4"
+    assert words.percent(row | {"low": -0.023, "high": 0.702}) == "54.8 to 55.4"
+    assert words.interval(row | {"n": 2, "low": -0.147062, "high": 0.107062}) == "−3.00 and −1.00"
+    ends = {(0.625, 0.849): " [62, 85]", (-0.1, 1.2): "", (math.nan,) * 2: ""}
+    ends |= {(-math.inf, math.inf): ""}  # which say nothing
     for (low, high), said in ends.items():
         assert words.fraction({"fraction": 0.724, "low": low, "high": high}) == f"72 %{said}"
     assert words.fraction({"fraction": math.nan}) == "unknown"
@@ -178,11 +197,11 @@ def check_mistakes(html: str) -> None:
     """The explorer shows mistakes of the run that it names, and curves over the same steps."""
     [data] = re.findall(r'<script type="application/json" id="data">(.*?)</script>', html)
     runs, _ = records.read([REPOSITORY / "results" / "full.parquet"])
-    runs = tables.assign_budgets(runs[(runs.model == "lstm") & (runs.optimizer == "adam")])
-    images, copies = page.read_images([])
-    chosen = {"model": "LSTM", "optimizer": "Adam", "condition": "imbalanced"}
+    runs = tables.by_training(runs[(runs.model == "lstm") & (runs.optimizer == "adam")])
+    images = page.read_images(runs, [])["mnist"]
+    chosen = {"dataset": "MNIST", "model": "LSTM", "optimizer": "Adam", "condition": "imbalanced"}
     [shown, *_] = [s for s in json.loads(data)["sets"] if chosen.items() <= s.items()]
-    own = tables.select_budget(runs, shown["ground"]).query("condition == 'imbalanced'")
+    own = runs[(runs.condition == "imbalanced") & (runs.training == shown["training"])]
     own = own[own.seed == shown["seed"]]
     [predicted] = records.predictions(own).values()
     assert len(shown["mistakes"]) > 5
@@ -190,13 +209,11 @@ def check_mistakes(html: str) -> None:
         assert images.test[1][image] == label != other == predicted[image]
     assert len(shown["curves"]) == 2
     assert {len(curve) for group in shown["curves"] for curve in group} == {len(shown["steps"])}
-    table = page.samples(runs, images, copies)
+    table = page.samples(images)
     assert table.groupby("label", sort=False).size().to_dict() == dict.fromkeys(range(5), 10)
 
 
-def test_a_report_of_few_records_without_images_is_the_same_bytes_every_time(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_equal_records_give_equal_bytes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     keys = [f"runs_dir={tmp_path}", "records_dirs=[]", f"study.report_dir={tmp_path}/out"]
     with pytest.raises(ConfigError, match=f"records_dirs: no result below {tmp_path}"):
         write_report(compose_with(keys, name="study"))
@@ -210,11 +227,20 @@ def test_a_report_of_few_records_without_images_is_the_same_bytes_every_time(
     assert html == tmp_path / "out" / "index.html"
     printed = capsys.readouterr().out
     assert "damaged record left out: " in printed and "the report:" in printed
-    missing = "Figure 3 is missing: data.dir: there is no folder"
-    assert missing in (tmp_path / "out" / "report.md").read_text()
+    assert "images left out: data.dir: there is no folder" in printed
     assert '"images":[]' in html.read_text()
     first = html.read_bytes()
     assert write_report(compose_with(keys, name="study")).read_bytes() == first
+    figure = (tmp_path / "out" / "figures" / "learning_adam.svg").read_text()
+    assert figure.startswith('<svg role="img" aria-label="Validation accuracy over the optimizer')
+    with pytest.raises(ConfigError, match="must be one of original; "):
+        write_report(compose_with([*keys, "study.baseline=x"], name="study"))
+    records.pack(few[:1].assign(data_sha256="a" * 64), tmp_path / "records" / "others.parquet")
+    records.pack(few[1:].assign(data_sha256="b" * 64), tmp_path / "records" / "adam.parquet")
+    write_report(compose_with(keys, name="study"))
+    assert (
+        "MNIST, images bbbb and MNIST, images aaaa" in (tmp_path / "out" / "report.md").read_text()
+    )
 
 
 def test_models_have_panels_and_colours_alike_in_every_figure() -> None:
@@ -238,4 +264,4 @@ def test_what_has_no_rows_is_not_drawn() -> None:
     shown = {"confusion": tables.confusion(known["runs"]), "samples": pd.DataFrame()}
     drawn = figures.draw(known["tables"] | shown)
     assert "learning_sgd" in drawn
-    assert not {"confusion", "figure_3"} & {*drawn}
+    assert not {"figure_1", "figure_3"} & {*drawn}

@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import pickle
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ from omegaconf import OmegaConf
 from PIL import Image
 from torchvision.datasets import CIFAR10, CIFAR100, MNIST, QMNIST
 
+from mnist_imbalance import train
 from mnist_imbalance.config import CONF
 from mnist_imbalance.data.module import MNISTData
-from mnist_imbalance.data.sources import read_folder, read_gtsrb, read_torchvision
+from mnist_imbalance.data.sources import read_folder, read_gtsrb, read_torchvision, to_pixels
 from mnist_imbalance.errors import ConfigError
+from mnist_imbalance.records import table
 
 ARCHIVES = sorted((REPOSITORY / "data/MNIST/raw").glob("*.gz"))
 LABELS = np.arange(40) % 10
@@ -112,7 +115,8 @@ def test_a_folder_or_zip_of_images(tmp_path: Path, capsys: pytest.CaptureFixture
                 Image.new("RGB", (60 - 9 * number, 40), (grey,) * 3).save(own / f"{number}.png")
             (own / ".hidden").write_text("")
     data = read(tmp_path, "folder")
-    assert (data.image_shape, data.num_classes) == ((1, 28, 28), 2)
+    assert (data.image_shape, data.class_names) == ((1, 28, 28), ["cat", "dog"])
+    assert "6 of 6 training images have a single colour" in capsys.readouterr().out
     images, labels = data.test
     assert [int(image.max()) for image in images] == pytest.approx([20, 200], abs=1)
     assert labels.tolist() == [0, 1]
@@ -120,19 +124,67 @@ def test_a_folder_or_zip_of_images(tmp_path: Path, capsys: pytest.CaptureFixture
     colour = read(tmp_path, "folder", colours=3, size=32)
     assert read(tmp_path, "zip", file="all.zip").sha256 == colour.sha256
     assert colour.image_shape == (3, 32, 32)
-    (tmp_path / "train/cat/1.png").write_bytes(b"\x89PNG")
-    with pytest.raises(ConfigError, match=r"^data\.dir: train/cat/1.png is no image .*_unreadable"):
-        read(tmp_path, "folder")
-    assert read(tmp_path, "folder", skip_unreadable=True).counts["archive"] == [2, 3]
-    assert "train/cat/1.png is no image that can be read\n" in capsys.readouterr().out
     shutil.copytree(tmp_path / "test/dog", tmp_path / "test/elk")
     with pytest.raises(ConfigError, match=r"^data\.dir: .* has test/elk/0.png, but no train/elk$"):
-        read(tmp_path, "folder", skip_unreadable=True)
-    with pytest.raises(ConfigError, match=r"^data\.dir: .*nowhere has no image train/<label>/\*$"):
+        read(tmp_path, "folder")
+    with pytest.raises(ConfigError, match=r"^data\.dir: .*nowhere must have a folder for each"):
         read(tmp_path / "nowhere", "folder")
     for name in ("none", "train/cat/0.png"):
         with pytest.raises(ConfigError, match=rf"^data\.dir: .*/{name} cannot be read: "):
             read(tmp_path, "zip", file=name)
+
+
+def test_folders_of_classes_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, count in (("10", 10), ("2", 5), ("one", 1), (".ipynb_checkpoints", 1)):
+        own = folder(tmp_path, name)
+        for number in range(count):
+            Image.fromarray(PIXELS[number]).save(own / f"{number}.png")
+    images = read_folder(tmp_path)
+    assert images.class_names == ["2", "10", "one"]
+    assert [own.bincount().tolist() for _, own in images.splits()] == [[4, 8, 1], [1, 2]]
+    assert " are left out: 1, such as .ipynb_checkpoints/0.png\n" in capsys.readouterr().out
+    (tmp_path / "2/w.gif").symlink_to("nowhere")
+    (tmp_path / "2/x.gif").write_bytes((tmp_path / "2/0.png").read_bytes()[:-40])
+    with pytest.raises(ConfigError, match=r"^data\.dir: 2/w\.gif is no whole image; data\.sour"):
+        read_folder(tmp_path)
+    assert read_folder(tmp_path, skip_broken=True).checksum() == images.checksum()
+    folder(tmp_path, "3")
+    with pytest.raises(ConfigError, match=r"^data\.dir: class 3 has no training image; add some"):
+        read_folder(tmp_path, skip_broken=True)
+
+
+def test_every_mode_of_pillow_gives_the_pixels_of_8_bits(tmp_path: Path) -> None:
+    grey = PIXELS[0, ..., 0]
+    image, wide = Image.fromarray(grey), Image.fromarray(grey * np.uint16(257))
+    for kind in ("png", "tif", "pgm"):
+        wide.save(tmp_path / f"wide.{kind}")
+    clear = Image.merge("LA", (Image.new("L", (32, 32)), Image.fromarray(255 - grey)))
+    modes = map(image.convert, ("L", "P", "LA", "PA", "RGB", "RGBA", "CMYK", "YCbCr"))
+    for own in (*map(Image.open, tmp_path.iterdir()), *modes, clear):
+        assert np.array_equal(to_pixels(own, 32, 1)[0], grey), own
+    assert to_pixels(clear, 32, 1, "black").max() == 0
+    assert np.array_equal(to_pixels(Image.fromarray(grey > 99), 32, 1)[0], 255 * (grey > 99))
+    with pytest.raises(ValueError, match="32-bit pixels have no known range"):
+        to_pixels(image.convert("F"), 32)
+
+
+def test_a_plain_training_on_many_small_classes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(2100):
+        (own := tmp_path / f"images/class {number % 300}").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(PIXELS[number % 40, :8, :8]).save(own / f"{number}.png")
+    given = ["data/source=folder", f"data.dir={tmp_path}/images", "data.source.size=8", "model=cnn"]
+    given += ["data.minority=[]", "data.shots=null", "trainer=cpu", "trainer.max_epochs=1"]
+    monkeypatch.setattr(sys, "argv", ["train", *given, f"runs_dir={tmp_path}"])
+    train.main()
+    assert "299: class 299" in capsys.readouterr().out
+    table.pack(table.read([tmp_path])[0], tmp_path / "packed.parquet")
+    runs, _ = table.read([tmp_path / "packed.parquet"])
+    assert (runs.class_names[0][10], [*runs.groups[0]]) == ("class 10", ["all"])
+    [predicted] = table.predictions(runs).values()
+    counts = np.bincount(predicted, minlength=300)
+    assert predicted.dtype == "uint16" and np.array_equal(counts, runs.test_confusion[0].sum(0))
 
 
 GREY: dict[str, Any] = {"train_images": PIXELS[..., 0], "train_labels": LABELS[:, None]}
@@ -242,7 +294,7 @@ def test_an_unpacking_that_was_killed_is_repaired(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["missing", "damaged", "unpacked"])
-def test_missing_or_damaged_archives_are_named_and_none_is_deleted(
+def test_damaged_archives_stay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
     monkeypatch.setattr(MNIST, "mirrors", [])  # no download, on any machine

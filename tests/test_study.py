@@ -20,7 +20,14 @@ from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.records.identity import hash_config, result_config
 from mnist_imbalance.records.table import read
 from mnist_imbalance.sweeps.launch import Outcome
-from mnist_imbalance.sweeps.plan import PlannedRun, Study, at_grid_ends, plan, with_choices
+from mnist_imbalance.sweeps.plan import (
+    PlannedRun,
+    Study,
+    at_grid_ends,
+    check_study,
+    plan,
+    with_choices,
+)
 from mnist_imbalance.training.folder import lock
 
 WEIGHTS = ("study.experiments=[weight_sweep,per_label_chosen]", "study.extensions=[]")
@@ -30,7 +37,7 @@ METHODS = ("plain", "original", "weighted", "vs", "mixup")
 
 def study_of(*overrides: str) -> Study:
     config = compose_with(overrides, name="study")
-    return study.check_study(config).study
+    return check_study(config).study
 
 
 def small_methods(*overrides: str) -> Study:
@@ -147,14 +154,15 @@ def places(folder: Path) -> list[str]:
 
 def test_a_study_trains_each_run_once_and_reports(command: Command, tmp_path: Path) -> None:
     printed = command(study.main, *places(tmp_path / "dry"), *TWO_RUNS, "dry_run=true")
-    assert "0 of 2 runs done, 2 to come, 0 failed\n" in printed
+    assert "0 of 2 runs ended, 0 of them failed\n" in printed
+    assert "the rest takes an unknown time" in printed
     assert "missing: per_label model=cnn data/source=debug trainer.max_epochs=1" in printed
     assert not (tmp_path / "dry" / "runs").exists()
 
     printed = command(study.main, *places(tmp_path), *TWO_RUNS)
-    assert "0 of 2 runs done, 2 to come, 0 failed" in printed
-    assert "2 of 2 done: model=cnn" in printed
-    assert "2 of 2 runs done, 0 to come, 0 failed" in printed
+    assert "0 of 2 runs ended" in printed and "2 of 2 runs ended, 0 of them failed" in printed
+    assert re.search(r"2 of 2 done, val [\d.]+%: model=cnn", printed)
+    assert re.search(r"^ *(lstm|cnn) +1 ", printed, re.MULTILINE)  # the table
     assert (tmp_path / "report" / "index.html").exists()
     found, _ = read([tmp_path / "runs"])
     assert {*found.model} == {"lstm", "cnn"} and {*found.seed} == {3}
@@ -162,10 +170,10 @@ def test_a_study_trains_each_run_once_and_reports(command: Command, tmp_path: Pa
     (tmp_path / "runs").rename(tmp_path / "records" / "moved")
     more = [*TWO_RUNS, "study.seeds=[3,4]", "dry_run=true"]
     printed = command(study.main, *places(tmp_path), *more)
-    assert "done: " not in printed
-    assert "2 of 4 runs done, 2 to come, 0 failed\n" in printed
+    assert "done, val" not in printed
+    assert "2 of 4 runs ended, 0 of them failed\n" in printed
     assert "per_label     4         2\n" in printed
-    assert printed.endswith(" one by one, as the records of each overlay took\n")
+    assert printed.endswith(" one by one, judging by the records of each overlay\n")
 
 
 def test_what_waits_is_trained_last_and_failures_stop_no_other_run(
@@ -183,11 +191,12 @@ def test_what_waits_is_trained_last_and_failures_stop_no_other_run(
     with pytest.raises(SystemExit) as ended:
         command(study.main, *given)
     printed, errors = capsys.readouterr()
-    assert re.findall(r"\d of \d runs done.*", printed) == [
-        "0 of 6 runs done, 6 to come, 0 failed",
-        "2 of 6 runs done, 2 to come, 2 failed",
-        "3 of 6 runs done, 1 to come, 2 failed",
+    assert re.findall(r"\d of \d runs ended.*", printed) == [
+        "0 of 6 runs ended, 0 of them failed",
+        "4 of 6 runs ended, 2 of them failed",
+        "5 of 6 runs ended, 2 of them failed",
     ]
+    assert re.findall(r"(\d) of \d (?:failed|done)", printed) == [*"12345"]  # never backwards
     first, *lines = str(ended.value.code).splitlines()
     assert first == "error: 3 runs failed"
     assert sum("optimizer.lr: the" in line for line in lines) == 2
@@ -200,10 +209,10 @@ def test_what_waits_is_trained_last_and_failures_stop_no_other_run(
 
 
 def test_a_method_whose_settings_fail_is_named(command: Command, tmp_path: Path) -> None:
-    broken = patch.object(study, "launch", lambda jobs, _: [Outcome(job, "broken") for job in jobs])
+    failed = lambda jobs, *_, earlier: [Outcome(job, "broken") for job in jobs]  # noqa: E731
     methods = ["study.experiments=[methods_cnn]", 'study.tuned_at=["data.keep=0.1"]']
     methods += ["+study.methods.mine=['optimizer.lr=0.1,1']", *NONE_ELSE, *places(tmp_path)]
-    with broken, pytest.raises(SystemExit) as ended:
+    with patch.object(study, "launch", failed), pytest.raises(SystemExit) as ended:
         command(study.main, *methods)
     reasons = [line.rpartition(": ")[2] for line in str(ended.value.code).splitlines()]
     assert reasons[:3] == ["3 runs failed", "broken", "broken"]
@@ -221,5 +230,5 @@ def test_the_quick_study_does_everything(command: Command, tmp_path: Path) -> No
     given = ["study=quick", SHORT, "hydra/launcher=joblib", *places(tmp_path)]
     printed = command(study.main, *given)
     number = len(read([tmp_path / "runs"])[0])
-    assert f"{number} of {number} runs done, 0 to come, 0 failed" in printed
+    assert f"{number} of {number} runs ended, 0 of them failed" in printed
     assert os.path.getsize(tmp_path / "report" / "report.md") > 1000

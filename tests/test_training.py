@@ -138,12 +138,13 @@ def test_a_killed_run_resumes_and_ends_alike(tmp_path: Path) -> None:
     assert {*range(30)} <= {point.step for own in read for point in own.Scalars("val/loss")}
 
 
+BEST = "callbacks=checkpoint_best trainer.test_with=best"
 ENDS = {  # overrides → the last epoch's number
     TWO: 2,
     "trainer.max_steps=10 scheduler=cosine trainer.max_epochs=4": 3,  # 4 batches an epoch
     "trainer.max_steps=10 scheduler=cosine trainer.max_epochs=-1": 3,
     "callbacks=early_stopping callbacks.early_stopping.patience=1 optimizer.lr=0.1": None,
-    "callbacks=checkpoint_best trainer.max_epochs=4 optimizer=adam optimizer.lr=0.01": 4,
+    f"{BEST} trainer.max_epochs=4 optimizer=adam optimizer.lr=0.01": 4,
     f"mix=remix data/transforms=affine scheduler=warmup {TWO}": 2,
     f"model=resnet data/augment=crop_flip {TWO}": 2,
 }
@@ -154,7 +155,7 @@ def test_a_stopped_run_ends_alike(tmp_path: Path, words: str, epochs: int | None
     overrides = words.split()
     whole, result = fitted(tmp_path / "whole", *overrides)
     assert result.epochs == epochs or 1 < result.epochs < 50
-    with pytest.raises(ConfigError, match=r"^trainer: stopped after 1 of -?\d+ epochs"):
+    with pytest.raises(ConfigError, match=r"^trainer.max_time: stopped after 1 of -?\d+ epochs"):
         fitted(tmp_path / "cut", "+trainer.max_time={milliseconds: 1}", *overrides)
     cut, _ = fitted(tmp_path / "cut", *overrides)
     assert same_numbers(cut, whole)
@@ -166,9 +167,10 @@ def test_a_stopped_run_ends_alike(tmp_path: Path, words: str, epochs: int | None
     for best in cut.last_checkpoint.parent.glob("best.ckpt"):
         curve = pandas.read_csv(cut.path / "metrics.csv").query("stage == 'val'")["accuracy"]
         assert state_of(best)["epoch"] == curve.argmax()
+        assert result.val.accuracy == pytest.approx(curve.max(), abs=1e-4)
 
 
-def test_a_run_that_differs_in_posthoc_takes_the_training(
+def test_a_posthoc_takes_a_training_over(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = ("model=lstm_no_relu", TWO, "optimizer=adam")
@@ -198,22 +200,34 @@ def test_a_checkpoint_that_cannot_be_resumed_is_named(tmp_path: Path) -> None:
         torch.save(state | {"callbacks": callbacks}, folder.last_checkpoint)
         with pytest.raises(ConfigError, match=rf"^runs_dir: this run was begun with other {key}"):
             fitted(tmp_path, TWO)
+    torch.save(state | {"config_hash": "another"}, folder.last_checkpoint)
+    with pytest.raises(ConfigError, match=r"^runs_dir: .*last\.ckpt is of another run; "):
+        fitted(tmp_path, TWO)
     folder.last_checkpoint.write_bytes(b"")
     with pytest.raises(ConfigError, match=r"^runs_dir: .*last\.ckpt is damaged; "):
         fitted(tmp_path, TWO)
     folder.last_checkpoint.unlink()
     with pytest.raises(ConfigError, match=r"^runs_dir: .*last\.ckpt is missing; "):
-        load_run(folder.path)
+        folder.checkpoint()
 
 
 def test_the_checksum_covers_the_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     package = shutil.copytree(REPOSITORY / "mnist_imbalance", tmp_path / "copy")
     monkeypatch.setattr("mnist_imbalance.training.folder.PACKAGE", package)
-    known = {code.__wrapped__()}
+    config = composed()
+    known = {code(config)}
     for name in ("models/cnn.py", "sweeps/batched.py", "sweeps/stacked.py", "train.py"):
         (package / name).write_text("# another")
-        known.add(code.__wrapped__())
+        known.add(code(config))
     assert len(known) == 4  # with train.py as without
+    (tmp_path / "own_loss.py").write_text(
+        "from torch.nn import CrossEntropyLoss as C\nclass Own(C): ..."
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    config = composed("loss._target_=own_loss.Own")
+    known.add(code(config))
+    (tmp_path / "own_loss.py").write_text("# another")
+    assert len(known | {code(config)}) == 6
 
 
 def test_command_line(command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -226,13 +240,13 @@ def test_command_line(command: Command, tmp_path: Path, capsys: pytest.CaptureFi
     printed = command(train.main, *given)
     assert "Epoch 2: " in printed and "val/accuracy=" in printed and "v_num" not in printed
     assert "run_training_batch" in printed  # the profile
-    assert f"TensorBoard: tensorboard --logdir {tmp_path}" in printed
+    assert f"curves: tensorboard --logdir {tmp_path}" in printed
+    assert "resumes after epoch 1" in printed
     assert "accuracy %" in printed and "5-9" in printed
     assert "finished before, nothing trained" in command(train.main, *given)
-    with pytest.raises(SystemExit):
-        command(train.main, "--help")
-    shown = capsys.readouterr().out
-    assert "data: augmented_100, augmented_40, augmented_original, duplicated_100" in shown
+    shown = command(train.main, "--help")
+    assert "data=imbalanced, one of augmented_100, augmented_40, augmented_original" in shown
+    assert "of the initial weights" in shown
 
 
 def test_overfitting_learns_by_heart(tmp_path: Path) -> None:

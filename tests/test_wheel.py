@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY
 
+from mnist_imbalance.__main__ import COMMANDS
 from mnist_imbalance.records.table import read
 
 pytestmark = pytest.mark.slow
@@ -77,7 +78,7 @@ def test_a_study_of_a_users_own_conf_and_its_report(shell: Shell, tmp_path: Path
 @pytest.mark.parametrize(
     ("line", "completed"),
     [
-        ("mnist-imbalance ", ["train", "study", "search", "report", "counts", "adjust", "records"]),
+        ("mnist-imbalance ", [*COMMANDS]),
         ("mnist-imbalance train model=l", ["model=lstm", "model=lstm_no_relu"]),
         ("mnist-imbalance search search.bu", ["search.budget="]),
     ],

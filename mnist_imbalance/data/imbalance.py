@@ -42,8 +42,6 @@ def rare_labels(wanted: Wanted, counts: Sequence[int], seed: int) -> list[int]:
     if isinstance(wanted, int):
         drawn = torch.randperm(len(counts), generator=generator("minority", seed))
         wanted = drawn[:wanted].tolist()
-    if unknown := [label for label in wanted if label >= len(counts)]:
-        raise ConfigError(f"data.minority: there is no label {unknown[0]}")
     return sorted(set(wanted))
 
 
@@ -64,10 +62,10 @@ def kept_counts(keep: Profile, minority: Sequence[int], available: list[int]) ->
 
 
 def name_group(labels: Sequence[int]) -> str:
-    """Return the name of a group of labels, "0-4" or "1,7"."""
+    """Return the name of a group of labels, "0-4", "1,7" or "label 1"."""
     if len(labels) > 1 and list(labels) == list(range(labels[0], labels[-1] + 1)):
         return f"{labels[0]}-{labels[-1]}"
-    return ",".join(map(str, labels))
+    return f"label {labels[0]}" if len(labels) == 1 else ",".join(map(str, labels))
 
 
 def label_groups(

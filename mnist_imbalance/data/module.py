@@ -1,7 +1,6 @@
 """The LightningDataModule: a source → validation split → imbalance → copies → batches."""
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache, partial
 from inspect import signature
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,19 +16,17 @@ from mnist_imbalance.data.copies import Copy, Transform, expand, transform_each
 from mnist_imbalance.data.imbalance import Profile, Wanted, by_label
 from mnist_imbalance.data.samplers import shuffle
 from mnist_imbalance.data.seeds import Seed, generator
-from mnist_imbalance.data.sources import Batch, Images, read_torchvision
+from mnist_imbalance.data.sources import Batch, Images, read_torchvision, say
 from mnist_imbalance.errors import ConfigError, naming
 
 UNCHANGED = Copy(angle=0, noise=0)
-say = cache(partial(print, flush=True))  # a line, once in a process
 
 
 class Slices(Sampler[Batch]):
     """Batches that are slices of an epoch's tensors, from a sampler that is its own data set.
 
-    ``draw`` maps an epoch to its images and labels, in order; ``images`` is their number, ``dim``
-    the dimension to slice. Lightning sets a sampler's epoch, so that a resumed run draws the same
-    order; without Lightning every pass is the next epoch.
+    ``draw`` maps an epoch to its images and labels, in order; ``dim`` is the dimension to slice.
+    Lightning sets a sampler's epoch, also when a run resumes; without it every pass is the next.
     """
 
     def __init__(self, draw: Callable[[int], Batch], images: int, size: int, dim: int = 0) -> None:
@@ -67,6 +64,7 @@ class MNISTData(lightning.LightningDataModule):
     minority: list[int]  # the labels that lose images
     groups: dict[str, list[int]]  # the labels of each group that is scored
     num_classes: int
+    class_names: list[str]  # empty where labels have no names
     image_shape: tuple[int, ...]  # channels, height and width
     sha256: str  # of all images and labels of the source
 
@@ -109,17 +107,28 @@ class MNISTData(lightning.LightningDataModule):
             images = self.source(self.dir)
         pixels, labels = images.train
         size = self.num_classes = images.num_classes
+        self.class_names = images.class_names or []
         self.image_shape = tuple(pixels.shape[1:])
+        if empty := int((pixels == pixels[..., :1, :1]).flatten(1).all(1).sum()):
+            say(f"data: {empty} of {len(pixels)} training images have a single colour")
+        if (pixels == pixels[0]).all():
+            say("data: all training images are equal")
         self.sha256 = images.checksum()
         train, val = self._hold_out(images)
         available = [*map(len, train)]
         with naming("data.keep"):
             profile = imbalance.kept_counts(self.keep, (), available)
             self.minority = imbalance.rare_labels(self.wanted, profile, self.seed)
+            unknown = [label for label in self.minority if label >= size]
+            changed = isinstance(self.keep, float) and self.keep < 1
+            changed |= len(self.copies) > 1 and self.copied == "minority"
+            if changed and (unknown or not self.minority):
+                wanted = f"labels from 0 to {size - 1}, which lose images or are copied"
+                raise ConfigError(f"data.minority: must be {wanted}, is {self.minority}")
+            if unknown:
+                say(f"data.minority: is none, for there are no labels {unknown}")
+                self.minority = []
             kept = imbalance.kept_counts(self.keep, self.minority, available)
-        loses = isinstance(self.keep, float) and self.keep < 1
-        if not self.minority and (loses or (len(self.copies) > 1 and self.copied == "minority")):
-            raise ConfigError("data.minority: must name labels, which lose images or are copied")
         self.groups = imbalance.label_groups(self.minority, kept, self.shots)
         chosen = torch.cat([own[:count] for own, count in zip(train, kept, strict=True)])
         self.kept = pixels[chosen], labels[chosen]
@@ -215,13 +224,22 @@ class MNISTData(lightning.LightningDataModule):
         """Return the training batches, in an order of its own for each epoch."""
         return self._loader(self.epoch, len(self.order(0)))
 
+    def _scored(self, split: Literal["val", "test"]) -> Batch:
+        limit = getattr(self.trainer, f"limit_{split}_batches", 1.0)
+        images, labels = getattr(self, split)
+        if isinstance(limit, int) or limit < 1:  # labels take turns: the first batches hold all
+            turns = torch.cat([torch.arange(count) for count in labels.bincount().tolist()])
+            order = labels.argsort(stable=True).cpu()[turns.argsort(stable=True)]
+            images, labels = images[order], labels[order]
+        return images, labels
+
     def val_dataloader(self) -> DataLoader[Any]:
         """Return the batches of the held-out training images."""
-        return self._loader(lambda epoch: self.val, len(self.val[1]))
+        return self._loader(lambda epoch: self._scored("val"), len(self.val[1]))
 
     def test_dataloader(self) -> DataLoader[Any]:
         """Return the batches of the whole test set."""
-        return self._loader(lambda epoch: self.test, len(self.test[1]))
+        return self._loader(lambda epoch: self._scored("test"), len(self.test[1]))
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Scale the pixels to [0, 1], on the device."""

@@ -2,28 +2,33 @@
 
 import hashlib
 import io
+import os
 import re
 import zipfile
+from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy
 import torch
 from filelock import FileLock
 from PIL import Image, ImageOps
-from pydantic import PositiveInt, validate_call
+from pydantic import Field, PositiveInt, validate_call
 from torch import Tensor
 from torchvision import datasets
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from mnist_imbalance.data.imbalance import by_label
+from mnist_imbalance.data.seeds import generator
 from mnist_imbalance.errors import ConfigError, naming
 
 Batch = tuple[Tensor, Tensor]  # images and labels
+SPLITS = ("train", "test", "val")
+say = cache(partial(print, flush=True))  # a line, once in a process
 
 
 @dataclass(frozen=True)
@@ -35,14 +40,15 @@ class Images:
     num_classes: int
     val: Batch | None = None  # where the validation images are given
     groups: Tensor | None = None  # (N,), of training images that are held out together or not
+    class_names: list[str] | None = None  # of the labels, where they have names
 
     def __post_init__(self) -> None:
         for images, labels in self.splits():
             if not 0 < len(images) == len(labels):
                 counts = f"{len(images)} images, {len(labels)} labels"
                 raise ConfigError(f"data.source: needs images, one label each; there are {counts}")
-            if not 0 <= labels.min() <= labels.max() < self.num_classes <= 256:
-                most = f"{self.num_classes - 1} (num_classes - 1), at most 255"  # of uint8
+            if not 0 <= labels.min() <= labels.max() < self.num_classes <= 65536:
+                most = f"{self.num_classes - 1} (num_classes - 1), at most 65535"  # of uint16
                 raise ConfigError(f"data.source: labels must be from 0 to {most}")
         seen = self.train[1].bincount(minlength=self.num_classes).tolist()
         if 0 in seen:
@@ -51,6 +57,8 @@ class Images:
             raise ConfigError(f"data.source: images of all splits must be alike, are {shapes}")
         if self.groups is not None and len(self.groups) != len(self.train[1]):
             raise ConfigError("data.source: groups must be of all training images")
+        if self.class_names and len(self.class_names) != self.num_classes:
+            raise ConfigError("data.source: class_names must name every label")
 
     def splits(self) -> list[Batch]:
         """Return the splits that are given."""
@@ -79,10 +87,9 @@ def load(dir: Path, name: str, **split: Any) -> Any:
                 archive.with_suffix("").unlink(missing_ok=True)  # perhaps half-unpacked
             return kind(download=True)
     except Exception as error:
-        raise ConfigError(
-            f"data.dir: {dir.absolute()} has no complete {name} in torchvision's layout, and the "
-            f"download failed: {str(error).partition(':')[0]}"
-        ) from error
+        absent = f"{dir.absolute()} has no complete {name} in torchvision's layout"
+        failed = f"the download failed: {str(error).partition(':')[0]}"
+        raise ConfigError(f"data.dir: {absent}, and {failed}") from error
 
 
 @validate_call
@@ -93,12 +100,9 @@ def read_torchvision(dir: Path, name: str = "MNIST", first: PositiveInt | None =
     """
     parts = []
     for train in (True, False):
-        split: dict[str, Any] = {"train": train}
-        if name == "EMNIST":
-            split["split"] = "balanced"
-        if name == "QMNIST":
-            split = {"what": "train" if train else "test10k"}
-        data = load(dir, name, **split)
+        split: dict[str, Any] = {"EMNIST": {"train": train, "split": "balanced"}}
+        split["QMNIST"] = {"what": "train" if train else "test10k"}
+        data = load(dir, name, **split.get(name, {"train": train}))
         images = torch.as_tensor(data.data, dtype=torch.uint8)
         images = images.unsqueeze(1) if images.ndim == 3 else images.movedim(-1, 1)
         images = images.transpose(2, 3) if name == "EMNIST" else images
@@ -106,11 +110,19 @@ def read_torchvision(dir: Path, name: str = "MNIST", first: PositiveInt | None =
         labels = labels if labels.ndim == 1 else labels[:, 0]  # QMNIST has more columns
         chosen = torch.cat([own[:first] for own in by_label(labels)]).sort().values
         parts.append((images[chosen].contiguous(), labels[chosen]))
-    classes = len(getattr(data, "classes", ())) or int(parts[0][1].max()) + 1
-    return Images(parts[0], parts[1], classes)
+    names = None if name in ("MNIST", "QMNIST") else getattr(data, "classes", None)  # numbers
+    classes = len(names or ()) or int(parts[0][1].max()) + 1
+    return Images(parts[0], parts[1], classes, class_names=names)
 
 
 read = read_torchvision  # the name in hashes of EMNIST, QMNIST, USPS and CIFAR
+
+
+def split_off(batch: Batch, indices: Tensor) -> tuple[Batch, Batch]:
+    """Return the other images and those at the indices, in order."""
+    images, labels = batch
+    there = torch.isin(torch.arange(len(labels)), indices)
+    return (images[~there], labels[~there]), (images[there], labels[there])
 
 
 def read_digits(dir: Path) -> Images:
@@ -124,9 +136,7 @@ def read_digits(dir: Path) -> Images:
     images = torch.tensor(digits.images * (255 / 16)).round().to(torch.uint8).unsqueeze(1)
     labels = torch.tensor(digits.target)
     last = torch.cat([own[-(len(own) // 5) :] for own in by_label(labels)])
-    in_test = torch.isin(torch.arange(len(labels)), last)
-    train, test = ((images[part], labels[part]) for part in (~in_test, in_test))
-    return Images(train, test, len(digits.target_names))
+    return Images(*split_off((images, labels), last), len(digits.target_names))
 
 
 @validate_call
@@ -169,21 +179,47 @@ def read_npz(dir: Path, file: str, groups: Sequence[str] = ()) -> Images:
 def read_gtsrb(dir: Path, by_track: bool = True) -> Images:
     """Return the German Traffic Sign Recognition Benchmark, 32 × 32 (Stallkamp et al., 2012).
 
-    It is read from ``gtsrb.npz``, which also has ``train_tracks``, or from the files that
-    torchvision downloads. A track is about 30 photographs of one sign; they are held out together
-    unless ``by_track`` is false.
+    It is read from ``gtsrb.npz``, which has ``train_tracks``, too, or from torchvision's files. The
+    photographs of a track, about 30 of one sign, are held out together if ``by_track``.
     """
     if (dir / "gtsrb.npz").exists():
         return read_npz(dir, "gtsrb.npz", ["train_labels", "train_tracks"] if by_track else [])
     parts = []
     for name in ("train", "test"):
         images, labels = zip(*load(dir, "GTSRB", split=name), strict=True)
-        pixels = [pil_to_tensor(ImageOps.fit(image, (32, 32))) for image in images]
-        parts.append((torch.stack(pixels), torch.tensor(labels)))
+        pixels = torch.stack([to_pixels(image, 32) for image in images])
+        parts.append((pixels, torch.tensor(labels)))
     files = sorted((dir / "gtsrb/GTSRB/Training").rglob("*.ppm"))  # in torchvision's order
     tracks = [f"{file.parent.name}/{file.stem.partition('_')[0]}" for file in files]
     together = torch.from_numpy(numpy.unique(tracks, return_inverse=True)[1])
     return Images(parts[0], parts[1], 43, groups=together if by_track else None)
+
+
+def to_pixels(image: Image.Image, size: int, colours: int = 3, background: str = "white") -> Tensor:
+    """Return an image of any mode that Pillow reads as (C, size, size) uint8.
+
+    16 bits are scaled to 8, and transparent images are put on a background. The shorter side
+    becomes ``size`` pixels, and the longer one is cut off on both ends.
+    """
+    if image.mode[:4] == "I;16" or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        image = Image.fromarray((numpy.asarray(image) >> 8).astype("uint8"))
+    elif image.mode in ("I", "F"):
+        raise ValueError("its 32-bit pixels have no known range; save it with 8 or 16 bits")
+    elif image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, background), image)
+    image = ImageOps.fit(image.convert("L" if colours == 1 else "RGB"), (size, size))
+    pixels: Tensor = pil_to_tensor(image)
+    return pixels
+
+
+def find_classes(names: Sequence[str]) -> dict[str, list[str]]:
+    """Return the parts of visible paths in classes, train first; a folder's last part is empty."""
+    hidden = re.compile(r"(.*/)?(\.|__MACOSX)").match
+    paths = {name: name.split("/") for name in names if not hidden(name)}
+    if "train" not in {path[0] for path in paths.values()}:
+        paths = {name: ["train", *path] for name, path in paths.items()}
+    return {name: path for name, path in paths.items() if path[2:] and path[0] in SPLITS}
 
 
 @validate_call
@@ -192,42 +228,65 @@ def read_folder(
     size: PositiveInt = 28,
     colours: Literal[1, 3] = 1,
     file: str | None = None,
-    skip_unreadable: bool = False,
+    background: str = "white",
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2,
+    skip_broken: bool = False,
 ) -> Images:
-    """Return the images ``train/<label>/*`` and ``test/<label>/*``, scaled to one size.
+    """Return the images ``<class>/**``, or ``train/<class>/**`` and likewise ``test``, ``val``.
 
-    They lie in ``dir``, or in a zip ``file`` there. Labels are numbered by their names below
-    ``train``, in order. The shorter side becomes ``size`` pixels, and the longer one is cut off on
-    both ends. Hidden files are left out.
+    They lie in ``dir``, or in a zip ``file`` there, and are scaled, see `to_pixels`. Classes are
+    in natural order. Without ``test``, a fraction of each class is the test set, in all runs alike.
     """
-    with naming(f"data.dir: {dir / (file or '')} cannot be read"):
-        archive = zipfile.ZipFile(dir / file) if file else None
-    paths = dir.glob("*/*/*") if not archive else ()
-    names = archive.namelist() if archive else [str(path.relative_to(dir)) for path in paths]
-    pattern = re.compile(r"(train|test)/([^./][^/]*)/[^./][^/]*")  # nothing hidden
-    found = [match for match in map(pattern.fullmatch, sorted(names)) if match]
-    labels = sorted({match[2] for match in found if match[1] == "train"})
-    parts: dict[str, list[tuple[Any, int]]] = {"train": [], "test": []}
-    for match in found:
-        if match[2] not in labels:
-            raise ConfigError(f"data.dir: {dir} has {match[0]}, but no train/{match[2]}")
+    place = dir / (file or "")
+    with naming(f"data.dir: {place} cannot be read"):
+        archive = zipfile.ZipFile(place) if file else None
+    names = archive.namelist() if archive else []  # those of folders end with /
+    for top, _, files in os.walk(dir, followlinks=True) if not archive else ():
+        names += [f"{os.path.relpath(top, dir)}/{name}" for name in ("", *files)]
+    found = find_classes(sorted(names))
+    classes = sorted({path[1] for path in found.values() if path[0] == "train"})
+    classes.sort(key=lambda name: re.sub(r"\d+", lambda n: n[0].zfill(20), name))  # 2 before 10
+    if len(classes) < 2:
+        raise ConfigError(f"data.dir: {place} must have a folder for each class, has {classes}")
+    notes: dict[str, list[str]] = defaultdict(list)
+    found = {name: path for name, path in found.items() if path[-1]}
+    others = sorted(name for name in names if name[-1] != "/" and name not in found)
+    notes["hidden files, and files in no class, are left out"] = others
+    parts: dict[str, list[tuple[Tensor, int]]] = {name: [] for name in SPLITS}
+    for name, (part, label, *_) in found.items():
+        if label not in classes:
+            raise ConfigError(f"data.dir: {place} has {name}, but no train/{label}")
         try:
-            content = archive.read(match[0]) if archive else (dir / match[0]).read_bytes()
-            image = Image.open(io.BytesIO(content)).convert("L" if colours == 1 else "RGB")
+            content = archive.read(name) if archive else (dir / name).read_bytes()
+            image = Image.open(io.BytesIO(content))
+            image.load()
         except Exception as error:  # also of zipfile and zlib
-            unreadable = f"data.dir: {match[0]} is no image that can be read"
-            if not skip_unreadable:
-                skips = "data.source.skip_unreadable=true leaves it out"
-                raise ConfigError(f"{unreadable}; {skips}") from error
-            print(unreadable, flush=True)
+            if not skip_broken:
+                skips = "data.source.skip_broken=true leaves it out"
+                raise ConfigError(f"data.dir: {name} is no whole image; {skips}") from error
+            notes["files that are no whole images are left out"].append(name)
             continue
-        image = image if image.size == (size, size) else ImageOps.fit(image, (size, size))
-        parts[match[1]].append((numpy.atleast_3d(numpy.asarray(image)), labels.index(match[2])))
-    batches = []
-    for name, part in parts.items():
-        if not part:
-            raise ConfigError(f"data.dir: {dir / (file or '')} has no image {name}/<label>/*")
-        images, own = zip(*part, strict=True)
-        pixels = torch.from_numpy(numpy.stack(images)).movedim(-1, 1).contiguous()
-        batches.append((pixels, torch.tensor(own)))
-    return Images(batches[0], batches[1], len(labels))
+        if image.has_transparency_data:
+            notes[f"transparent images are put on {background}"].append(name)
+        with naming(f"data.dir: {name}"):
+            pixels = to_pixels(image, size, colours, background)
+        parts[part].append((pixels, classes.index(label)))
+    for note, noted in notes.items():
+        if noted:
+            say(f"data.dir: {note}: {len(noted)}, such as {noted[0]}")
+    if empty := {*range(len(classes))} - {label for _, label in parts["train"]}:
+        name = classes[min(empty)]
+        raise ConfigError(f"data.dir: class {name} has no training image; add some or delete it")
+    batches = {}
+    for name, own in parts.items():
+        if own:
+            images, labels = zip(*own, strict=True)
+            batches[name] = torch.stack(images), torch.tensor(labels)
+    if "test" not in batches:
+        drawn = []
+        for of_class in by_label(batches["train"][1]):
+            order = torch.randperm(len(of_class), generator=generator("test set"))[1:]  # one stays
+            drawn.append(of_class[order[: max(1, round(test_fraction * len(of_class)))]])
+        batches["train"], batches["test"] = split_off(batches["train"], torch.cat(drawn))
+    given = batches["train"], batches["test"], len(classes), batches.get("val")
+    return Images(*given, class_names=classes)

@@ -147,8 +147,7 @@ def class_balanced(class_counts: Counts, beta: Fraction = 0.9999, **options: Any
 def inverse_frequency(class_counts: Counts, power: NonNegative = 1, **options: Any) -> nn.Module:
     """Return cross-entropy weighted by w ∝ n^−power, scaled to a mean of 1; power 0 is plain.
 
-    A power of 1 is the usual re-weighting and ½ its smoothed form, as in SubpopBench (Yang et al.,
-    2023).
+    Power 1 is the usual re-weighting, ½ its smoothed form (SubpopBench; Yang et al., 2023).
     """
     weights = frequencies(class_counts) ** -power
     return AdjustedCrossEntropy(len(class_counts), weights=weights / weights.mean(), **options)

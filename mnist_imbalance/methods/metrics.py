@@ -1,7 +1,7 @@
 """Metrics beside accuracy: a split's logits (N, K) and labels (N,) → a number."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -45,9 +45,10 @@ def select_group(
     logits: Tensor, labels: Tensor, minority: Sequence[int], of: Group
 ) -> tuple[Tensor, Tensor]:
     """Return the logits and labels of the images of a group."""
-    if of == "all":
-        return logits, labels
-    chosen = torch.isin(labels, labels.new_tensor(minority), invert=of == "majority")
+    if of not in get_args(Group):
+        raise ValueError(f"of must be one of {', '.join(get_args(Group))}, got {of}")
+    is_rare = torch.isin(labels, labels.new_tensor(minority))
+    chosen = is_rare if of == "minority" else ~is_rare | (of == "all")
     return logits[chosen], labels[chosen]
 
 

@@ -13,8 +13,8 @@ from mnist_imbalance.models import Head, last_linear
 class LeNet5(nn.Sequential):
     """LeNet-5 with ReLU and max-pooling (LeCun et al., 1998; AI3607, section 6).
 
-    Images (N, C, H, W) in [0, 1], of 12 × 12 pixels at least → logits (N, K); 61,706 parameters for
-    (N, 1, 28, 28) and ten labels. A ``cosine`` head has no bias.
+    Images (N, C, H, W) in [0, 1] → logits (N, K); 61,706 parameters for (N, 1, 28, 28) and ten
+    labels. Smaller images get zeros around them, to 12 × 12. A ``cosine`` head has no bias.
     """
 
     @validate_call
@@ -27,10 +27,12 @@ class LeNet5(nn.Sequential):
         head: Head = "linear",
         scale: Positive = 30,  # of the cosines
     ) -> None:
-        colours, height, width = image_shape
+        colours, *sides = image_shape
+        rows, columns = (max(0, (13 - side) // 2) for side in sides)  # of zeros, on each side
+        height, width = sides[0] + 2 * rows, sides[1] + 2 * columns
         pooled = ((height // 2 - 4) // 2) * ((width // 2 - 4) // 2)
         super().__init__(
-            nn.Conv2d(colours, channels[0], kernel_size=5, padding=2),
+            nn.Conv2d(colours, channels[0], kernel_size=5, padding=(2 + rows, 2 + columns)),
             nn.MaxPool2d(2),
             nn.ReLU(),  # the same after the pooling, on a quarter of the values
             nn.Conv2d(*channels, kernel_size=5),

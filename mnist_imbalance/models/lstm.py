@@ -1,6 +1,7 @@
 """AI3607's recurrent network."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 from pydantic import FiniteFloat, PositiveInt, validate_call
 from torch import Tensor, nn
@@ -24,6 +25,7 @@ class RowLSTM(nn.Module):
         num_classes: PositiveInt,
         image_shape: Sequence[PositiveInt] = (1, 28, 28),
         hidden_size: PositiveInt = 64,
+        feature: Literal["last_unit", "last_step"] = "last_unit",  # of all steps, or all units
         output_bias: FiniteFloat | None = 5.0,  # at the start; None is PyTorch's default
         output_relu: bool = True,  # AI3607's, after the last layer
         head: Head = "linear",
@@ -33,16 +35,22 @@ class RowLSTM(nn.Module):
         if head == "cosine" and (output_relu or output_bias is not None):
             raise ConfigError("model.head: cosine needs output_bias=null output_relu=false")
         channels, rows, columns = image_shape
+        self.feature = feature
         self.lstm = nn.LSTM(channels * columns, hidden_size, batch_first=True)
         output = last_linear(head, 512, num_classes, scale)
         if output_bias is not None:
             nn.init.constant_(output.bias, output_bias)
         self.head = nn.Sequential(
-            nn.Linear(rows, 512), nn.ReLU(), output, nn.ReLU() if output_relu else nn.Identity()
+            nn.Linear(rows if feature == "last_unit" else hidden_size, 512),
+            nn.ReLU(),
+            output,
+            nn.ReLU() if output_relu else nn.Identity(),
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images (N, C, H, W) to logits (N, K) by the last hidden unit's output at each row."""
+        """Map images (N, C, H, W) to logits (N, K)."""
         output, _ = self.lstm(images.transpose(1, 2).flatten(2))
-        logits: Tensor = self.head(output[:, :, -1])
+        # AI3607 takes the last of the hidden units at each step, not all units at the last step
+        taken = output[:, :, -1] if self.feature == "last_unit" else output[:, -1]
+        logits: Tensor = self.head(taken)
         return logits

@@ -4,22 +4,28 @@ import csv
 import io
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal, Self
 from zipfile import BadZipFile
 
 import numpy
-from pydantic import BaseModel, Field, computed_field, model_validator
+from pydantic import BaseModel, Field, NonNegativeInt, computed_field, model_validator
 
 from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.records.identity import hash_config
 
 Groups = Mapping[str, Sequence[int]]  # the labels of each group, by name
 History = Mapping[str, Mapping[int, "Scores"]]  # by split, "train" and "val", and epoch
-Predictions = Mapping[str, numpy.ndarray]  # predicted labels by split, (N,) uint8: of "val" in the
-# order in which images were held out, of "test" in the order of the data set
+Predictions = Mapping[str, numpy.ndarray]  # predicted labels by split, (N,) uint8 for up to 256
+# labels: of "val" in the order in which images were held out, of "test" in that of the data set
+# values of a config that reports compute with
+KINDS: dict[str, Any] = {"data.keep": float | int | list, "loss.minority_weight": float | int}
+KINDS |= {"data.keep.ratio": float | int, "optimizer.lr": float | int, "data.batch_size": int}
+KINDS |= {"posthoc.steps": int, "trainer.max_steps": int}
 
 
 def mean_known(accuracies: Sequence[float]) -> float:
@@ -31,7 +37,7 @@ def mean_known(accuracies: Sequence[float]) -> float:
 class Scores(BaseModel, frozen=True):
     """Scores of a model on one set of images; every accuracy is in [0, 1]."""
 
-    confusion: list[list[int]]  # (K, K); rows: true labels, columns: predicted labels
+    confusion: list[list[NonNegativeInt]]  # (K, K); rows: true labels, columns: predicted labels
     loss: float  # value of the training criterion on these images
     positive: list[int]  # (K,), images for which each label's output is above zero:
     # a label without any has died behind an output ReLU
@@ -76,7 +82,7 @@ class Scores(BaseModel, frozen=True):
         return {
             "loss": self.loss,
             "accuracy": self.accuracy,
-            **{f"accuracy_{name.replace('-', '_')}": accuracy for name, accuracy in accuracies},
+            **{f"accuracy_{re.sub('[- ]', '_', name)}": accuracy for name, accuracy in accuracies},
             **{name: math.nan if value is None else value for name, value in metrics},
         }
 
@@ -97,6 +103,7 @@ class Result(BaseModel, frozen=True, populate_by_name=True):
     steps: int  # of the optimizer
     train_counts: list[int]  # images of each label after subsampling and with copies
     groups: dict[str, list[int]]  # the labels of each group
+    class_names: list[str] = []  # of the labels, where they have names
     data_sha256: str | None  # of all images and labels of the data set as they were read
     train: Scores  # of the last epoch's batches, each before its step
     val: Scores  # of the held-out training images after the last epoch and posthoc
@@ -108,9 +115,22 @@ class Result(BaseModel, frozen=True, populate_by_name=True):
     config: dict[str, Any]  # all that determines the result, by dotted key
 
     @model_validator(mode="after")
-    def _check_hash(self) -> Self:
+    def _check(self) -> Self:
         if hash_config(self.config) != self.config_hash:
             raise ValueError("config_hash is not that of config")
+        for key, kind in KINDS.items():
+            if not isinstance(self.config.get(key, 0), kind):
+                raise ValueError(f"config has another type of {key}")
+        if (self.seed, self.data_seed) != (self.config["seed"], self.config["data.seed"]):
+            raise ValueError("the seeds are not those of config")
+        size = len(self.train_counts)
+        for scores in (self.train, self.val, self.test):
+            if not math.isfinite(scores.loss):
+                raise ValueError("a loss is not finite")
+            if numpy.shape(scores.confusion) != (size, size):
+                raise ValueError("confusion and train_counts are of different sizes")
+        if not {*chain(*self.groups.values())} <= {*range(size)}:
+            raise ValueError("groups have unknown labels")
         return self
 
 

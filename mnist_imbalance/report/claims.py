@@ -1,10 +1,6 @@
-"""What AI3607 says: its numbers, and its sentences as effects that runs can contradict.
+"""What AI3607 says: its sentences as effects by seed, above zero where they are true."""
 
-Effects have one row per seed and one column per comparison, above zero where the sentence is true.
-The rules and margins are those of ``docs/protocol.md``.
-"""
-
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -24,12 +20,13 @@ def load(name: str) -> Any:
 PUBLISHED = load("published.yaml")
 WEIGHTS: list[int] = PUBLISHED["uniform_weights"]
 PEAK: int = PUBLISHED["best_uniform_weight"]
-OPTIMIZER = "sgd"  # as we read AI3607, which names none
-GROUPS = {"0-4": range(5), "5-9": range(5, 10), "all": range(10)}
+OPTIMIZER, TRAINING = "sgd", "50 epochs"  # the first as we read AI3607, which names none
+GROUPS = {"0-4": [*range(5)], "5-9": [*range(5, 10)], "all": [*range(10)]}
 TABLE_1 = [*PUBLISHED["table_1"]]  # its conditions
 CONDITIONS = [*TABLE_1, "per_label_chosen"]
 AUGMENTED = ["augmented_40", "augmented_100"]
 MARGINS = {"lstm": 0.01, "lstm_no_relu": 0.01}  # of "no difference", in accuracy
+MODELS = [*MARGINS, "cnn"]
 COLUMNS = ["claim", "section", "model", "optimizer", *JUDGED, "comparisons", "deciding", "margin"]
 COLUMNS += ["sentence", "statistic", "unit"]
 
@@ -86,10 +83,9 @@ def gap(a: Accuracies, condition: str) -> pd.Series:
 
 def change_of_groups(a: Accuracies) -> pd.DataFrame:
     """Return by how much 0-4 and all fall and 5-9 rise under imbalance, with both models."""
-    signs, both = {"0-4": 1, "5-9": -1, "all": 1}, (Accuracies(a.runs, m) for m in ("lstm", "cnn"))
     effects = {
-        f"{own.model}, {label}": sign * own.difference("original", "imbalanced", label)
-        for own, (label, sign) in product(both, signs.items())
+        f"{m}, {label}": sign * (a("original", label, model=m) - a("imbalanced", label, model=m))
+        for m, (label, sign) in product(("lstm", "cnn"), {"0-4": 1, "5-9": -1, "all": 1}.items())
     }
     return pd.DataFrame(effects)
 
@@ -115,20 +111,14 @@ def best_less_largest(a: Accuracies, label: str) -> pd.Series:
 
 def others_less_2_3_4(a: Accuracies, *names: str) -> pd.DataFrame:
     """Return how far every other label lies above each of 2, 3 and 4."""
-    effects = {
-        f"{name}, {other} − {bad}": a(name, other) - a(name, bad)
-        for name, other, bad in product(names, "0156789", "234")
-    }
-    return pd.DataFrame(effects)
+    pairs = product(names, "0156789", "234")
+    return pd.DataFrame({f"{n}, {high} − {low}": a(n, high) - a(n, low) for n, high, low in pairs})
 
 
 def cnn_less_lstm(a: Accuracies) -> pd.DataFrame:
     """Return the CNN's accuracy in each condition of Table 1 less the LSTM's in each."""
-    effects = {
-        f"{cnn} − {lstm}": a(cnn, "all", model="cnn") - a(lstm, "all", model="lstm")
-        for cnn, lstm in product(TABLE_1, TABLE_1)
-    }
-    return pd.DataFrame(effects)
+    cnn, lstm = ({name: a(name, "all", model=m) for name in TABLE_1} for m in ("cnn", "lstm"))
+    return pd.DataFrame({f"{c} − {s}": cnn[c] - lstm[s] for c, s in product(TABLE_1, TABLE_1)})
 
 
 EFFECTS: dict[str, Callable[[Accuracies], Effects]] = {  # of the sentences in published.yaml
@@ -178,9 +168,8 @@ EFFECTS: dict[str, Callable[[Accuracies], Effects]] = {  # of the sentences in p
 }
 
 
-def judge_claims(a: Accuracies, optimizer: str) -> list[dict[str, Any]]:
+def judge_claims(a: Accuracies) -> Iterator[dict[str, Any]]:
     """Judge the claims about a model; those that compare two models belong to the LSTM's."""
-    rows = []
     for name, claim in PUBLISHED["claims"].items():
         both, unit = claim.get("both_models", False), claim.get("unit", "points")
         model = "both" if both else a.model
@@ -194,7 +183,5 @@ def judge_claims(a: Accuracies, optimizer: str) -> list[dict[str, Any]]:
         judgement = judge(effects, margin)
         several = judgement.n > 0 and effects.shape[1] > 1
         row = claim | judgement._asdict() | {"claim": name, "model": model, "unit": unit}
-        row |= {"family": a.model, "optimizer": optimizer, "margin": margin}
-        row |= {"deciding": str(effects.columns[judgement.deciding]) if several else ""}
-        rows.append(row | {"comparisons": effects.shape[1]})
-    return rows
+        row |= {"family": a.model, "margin": margin, "comparisons": effects.shape[1]}
+        yield row | {"deciding": str(effects.columns[judgement.deciding]) if several else ""}

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 import vl_convert
 
-from mnist_imbalance.report.claims import CONDITIONS, margin_of
+from mnist_imbalance.report.claims import CONDITIONS, GROUPS, TRAINING, margin_of
+from mnist_imbalance.report.tables import ALIKE
 from mnist_imbalance.report.words import file_name, group, keep_title, method, sort_key, title
 
 Figure = alt.FacetChart
@@ -22,16 +23,16 @@ GREY = "#7a7a7a"  # as legible on white as on a dark background (4.3 to 1)
 IN_SCHEME = f':where(text[fill="{GREY}"]){{fill:%s}}'  # any rule of a page goes before
 SCHEMES = f"{IN_SCHEME % '#6a6a6a'}@media(prefers-color-scheme:dark){{{IN_SCHEME % '#8c8c8c'}}}"
 COLORS = {"LSTM": "#8a5cc4", "CNN": "#12987a", "LSTM without ReLU": "#cf3d86"}
-COLORS |= {"AI3607's LSTM": "#c25100", "all labels": GREY, "all images": "#7d7d7d"}
+ITS_LSTM = "the course report's LSTM"
+COLORS |= {ITS_LSTM: "#c25100", "all labels": GREY, "all images": "#7d7d7d"}
 COLORS |= {"imbalanced": "#c0392b", "ten augmented copies": "#a87400"}
 COLORS |= {"ten plain copies": "#2b83d6", "weight 7, divided by images": "#2f9e44"}
-COLORS |= {"more often": "#c0392b", "less often": "#1f6fbf"}
 SPARE = ["#c25100", "#1f78b4", "#7b9e2f", "#b0447c", "#3f9aa8", "#b08968"]  # of others
 READABLE = {"model": title, "optimizer": title, "condition": title, "label": group, "group": group}
 READABLE |= {"method": method, "setting": title}
 FACTS = ["model", "optimizer", "panel", "training", "condition", "method", "setting"]  # of a mark
 FACTS += ["label", "weight", "step", "true label", "predicted label", "images", "n"]
-ACCURACY, CELL = "test accuracy", ["model", "optimizer", "true label", "predicted label"]
+ACCURACY = "test accuracy"
 LINES = "split(datum.label, '; ')"  # of a panel's name
 HOVER = alt.Description("hover:N")
 GREY_TEXT = {"labelColor": GREY, "labelFontSize": 12}
@@ -48,7 +49,7 @@ STYLE: dict[str, Any] = {
         **{"labelLimit": 260, "labelFlush": False, "gridColor": GREY, "gridOpacity": 0.3},
     },
     "legend": {
-        **GREY_TEXT,
+        **{**GREY_TEXT, "labelLimit": 0},
         **{"orient": "top", "title": None, "symbolOpacity": 1, "columns": 3, "columnPadding": 30},
     },
     "header": {**GREY_TEXT, "title": None, "labelFontWeight": "bold", "labelPadding": 8},
@@ -73,6 +74,7 @@ def add_descriptions(rows: pd.DataFrame, quantity: str, form: str = ".1%") -> pd
     rows = rows.assign(**{name: rows[name].map(f) for name, f in READABLE.items() if name in rows})
     rows[quantity] = rows["mean"].map(number)
     if "low" in rows:
+        rows[["low", "high"]] = rows[["low", "high"]].mask(rows.n == 2)  # which says nothing
         ends = rows.low.map(number) + " to " + rows.high.map(number)
         rows["95 % interval"] = ends.where(rows.low.notna(), "none")
     cells = rows.filter([*FACTS, quantity, "95 % interval"]).astype(str).fillna("")
@@ -124,35 +126,24 @@ def interval_panels(
     return panels([rule, point], rows, layout, height * rows[y].nunique())
 
 
-def draw_cells(rows: pd.DataFrame, quantity: str, dark: float) -> Figure:
-    """Draw numbers in cells by true and predicted label; those beyond ``dark`` are white."""
-    rows = add_descriptions(rows.assign(size=rows["mean"].abs()), quantity)
-    labels = alt.Axis(labelAngle=0, grid=False)
-    x, y = alt.X("predicted label:O", axis=labels), alt.Y("true label:O", axis=labels)
-    base = alt.Chart().encode(x, y, HOVER)
-    # a cell is dark enough for a white number, or light enough for a grey one
-    steps = alt.Scale(domain=[0, dark, 1.01 * dark, 1], range=[0.04, 0.3, 0.9, 1])
-    cells = base.mark_rect(aria=True).encode(
-        color(rows, "shade").legend(None), alt.Opacity("size:Q", scale=steps, legend=None)
-    )
-    numbers = base.mark_text(fontSize=11, color=GREY).encode(alt.Text("text:N"))
-    grey = numbers.transform_filter(f"datum.size >= 0.005 && datum.size <= {dark}")
-    white = numbers.encode(color=alt.value("white")).transform_filter(f"datum.size > {dark}")
-    return panels([cells, grey, white], rows, ("model", 2, 330), 330)
-
-
 def draw_confusion_matrices(confusion: pd.DataFrame) -> Figure:
     """Draw confusion matrices, % of the true label (AI3607, Figures 1 and 2)."""
     images = confusion["count"].astype(str) + " of " + confusion.total.astype(str)
     rows = confusion.assign(images=images, shade=confusion.group.map(group))
-    return draw_cells(rows.assign(text=(100 * rows["mean"]).map("{:.0f}".format)), "fraction", 0.5)
-
-
-def draw_confusion_change(change: pd.DataFrame) -> Figure:
-    """Draw by how many points of the true label the imbalance changes each cell."""
-    shade = np.where(change["mean"] > 0, "more often", "less often")
-    text = (100 * change["mean"]).map("{:+.0f}".format).str.replace("-", "−")
-    return draw_cells(change.assign(shade=shade, text=text), "change", 0.1)
+    rows["text"] = (100 * rows["mean"]).map("{:.0f}".format)
+    rows = add_descriptions(rows, "fraction")
+    labels = alt.Axis(labelAngle=0, grid=False)
+    x, y = alt.X("predicted label:O", axis=labels), alt.Y("true label:O", axis=labels)
+    base = alt.Chart().encode(x, y, HOVER)
+    # a cell is dark enough for a white number, or light enough for a grey one
+    steps = alt.Scale(domain=[0, 0.5, 0.505, 1], range=[0.04, 0.3, 0.9, 1])
+    cells = base.mark_rect(aria=True).encode(
+        color(rows, "shade").legend(None), alt.Opacity("mean:Q", scale=steps, legend=None)
+    )
+    numbers = base.mark_text(fontSize=11, color=GREY).encode(alt.Text("text:N"))
+    grey = numbers.transform_filter("datum.mean >= 0.005 && datum.mean <= 0.5")
+    white = numbers.encode(color=alt.value("white")).transform_filter("datum.mean > 0.5")
+    return panels([cells, grey, white], rows, ("model", 2, 330), 330)
 
 
 def draw_samples(samples: pd.DataFrame) -> Figure:
@@ -180,7 +171,8 @@ def draw_over_weight(sweep: pd.DataFrame, by_label: bool) -> Figure:
 def draw_models(conditions: pd.DataFrame, published: pd.DataFrame, over: bool = False) -> Figure:
     """Draw the models in AI3607's conditions, and its own LSTM beside or over them (Figure 6)."""
     own = conditions[["condition", "label"]].drop_duplicates().merge(published.dropna())
-    own = own.assign(model="AI3607's LSTM", n="unknown").rename(columns={"published": "mean"})
+    own = own.assign(model=ITS_LSTM, optimizer="unknown", training=TRAINING, n="unknown")
+    own = own.rename(columns={"published": "mean"})
     axis = alt.Axis(format="%", title=ACCURACY, tickCount=3)
     rows = add_descriptions(pd.concat([conditions, own]), ACCURACY)
     return interval_panels(rows, "condition", axis, "model", ("label", 3, 190), over=over)
@@ -235,22 +227,23 @@ def draw(tables: Mapping[str, pd.DataFrame]) -> dict[str, Figure]:
     table = tables["table_1"].query("model == 'lstm'")
     published, one = table[["condition", "label", "published"]], table.dropna(subset="published")
     one = one[~one.label.str.isdigit()].assign(low=one.low_one, high=one.high_one)
-    conditions = tables["all_conditions"]
-    conditions = conditions[conditions.condition.isin(CONDITIONS)]
+    every = tables["all_conditions"]
+    names = [", ".join(keys) for keys in every[ALIKE].itertuples(index=False)]
+    few = every.assign(model=names, low=every.low.clip(0), high=every.high.clip(upper=1))
+    few = few[:0] if few.label.eq("balanced").sum() > 40 else few  # too many to tell apart
+    its_own = every.condition.isin(CONDITIONS) & every.label.isin(GROUPS)
+    conditions = every[its_own & (every.training == TRAINING) & (every.dataset == "mnist")]
     confusion, curves = tables["confusion"].eval("mean = count / total"), tables["restored_curves"]
-    by_cell = confusion.set_index([*CELL, "condition"])["mean"].unstack(sort=False)
-    by_cell = by_cell.reindex(columns=["imbalanced", "original"]).dropna()
-    change = (by_cell["imbalanced"] - by_cell["original"]).reset_index(name="mean")
     certain = curves[np.isfinite(curves.low.astype(float))]  # that anything was lost
     figures: dict[str, tuple[pd.DataFrame, Callable[[pd.DataFrame], Figure]]] = {
         "restored_steps": (certain, draw_restored_steps),
         "figure_3": (tables["samples"], draw_samples),
         "published": (one, partial(draw_models, published=published, over=True)),
         "ranking": (tables["ranked"], draw_ranked),
+        "conditions": (few, partial(draw_models, published=published[:0])),
     }
     for name, table, make in (
         ("learning", tables["learning_curves"], draw_curves),
-        ("confusion", change, draw_confusion_change),
         ("figure_1", confusion.query("condition == 'original'"), draw_confusion_matrices),
         ("figure_2", confusion.query("condition == 'imbalanced'"), draw_confusion_matrices),
         ("figure_4", sweep, partial(draw_over_weight, by_label=True)),

@@ -1,9 +1,9 @@
 const $ = (chosen, within = document) => [...within.querySelectorAll(chosen)];
 const byId = (id) => document.getElementById(id);
 const root = document.documentElement, dark = matchMedia("(prefers-color-scheme: dark)");
-const follow = () => { root.dataset.scheme = dark.matches ? "dark" : "light"; };
-follow();
-dark.addEventListener("change", follow);
+const recolor = () => { root.dataset.scheme = dark.matches ? "dark" : "light"; };
+recolor();
+dark.addEventListener("change", recolor);
 byId("scheme").onclick = () => { root.dataset.scheme = root.dataset.scheme === "dark" ? "light" : "dark"; };
 
 // the description of a mark or a line, below the pointer
@@ -25,15 +25,16 @@ for (const texts = document.createTreeWalker(document.querySelector("main"), Nod
   if (/\d %/.test(texts.currentNode.data)) texts.currentNode.data = texts.currentNode.data.replace(/(\d) %/g, "$1\u00a0%");
 }
 
-const links = new Map($("nav a").map((link) => [link.hash.slice(1), link]));
-const seen = new IntersectionObserver((entries) => {
-  for (const { target, isIntersecting } of entries) {
-    const link = links.get(target.id);
-    link.classList.toggle("here", isIntersecting);
-    if (isIntersecting) link.parentElement.scrollTo({ left: link.offsetLeft - 40, behavior: "smooth" });
-  }
-}, { rootMargin: "-20% 0px -75%" });
-$("section").forEach((section) => seen.observe(section));
+// the navigation follows the section that is read
+const links = $("nav a"), sections = $("section");
+function follow() {
+  const atEnd = innerHeight + scrollY >= root.scrollHeight - 2;
+  const here = sections.findLastIndex((section) => atEnd || section.getBoundingClientRect().top < innerHeight / 4);
+  links.forEach((link, at) => link.classList.toggle("here", at === here));
+  links[here]?.parentElement.scrollTo({ left: links[here].offsetLeft - 40 });
+}
+for (const kind of ["scroll", "resize"]) addEventListener(kind, follow);
+follow();
 addEventListener("beforeprint", () => $("details").forEach((each) => { each.open = true; }));
 for (const plot of $(".plot")) plot.tabIndex = plot.scrollWidth > plot.clientWidth ? 0 : -1;
 
@@ -45,14 +46,14 @@ for (const table of $("table")) {
   const rows = [...table.rows].map((row) => [...row.cells]);
   rows[0].forEach((head, column) => {
     const cells = rows.slice(1).map((row) => row[column]);
-    const numeric = cells.every((cell) => /^([−+]?[\d.]|missing|$)/.test(cell.textContent));
+    const numeric = cells.every((cell) => /^([−+]?[\d.]|$)/.test(cell.textContent));
     for (const cell of [head, ...cells]) cell.className = numeric ? "n" : shade(cell.textContent);
   });
 }
 
 // claims: their tables as lines, by sentence; what is pressed within a key is shown
 const place = (effect) => Math.sign(effect) * Math.sqrt(Math.min(Math.abs(effect), 50) / 50) * 100;
-const strip = (drawn) => `<svg class="interval" viewBox="-112 0 224 14">${drawn}</svg>`;
+const strip = (drawn) => `<svg class="interval" aria-hidden="true" viewBox="-112 0 224 14">${drawn}</svg>`;
 function drawClaims(list) {
   const sentences = new Map(), keys = { verdict: VERDICTS, model: [], optimizer: [] };
   for (const { dataset, nextElementSibling: box } of $("[data-optimizer]")) {
@@ -60,9 +61,10 @@ function drawClaims(list) {
     for (const cells of rows) {
       const claim = Object.fromEntries(heads.map((head, at) => [head, cells[at]]));
       const [effect, low, high] = (claim.effect.match(/[+−][\d.]+/g) ?? []).map((end) => place(end.replace("−", "-")));
+      const points = low !== undefined && high === undefined ? [effect, low] : [effect]; // of two seeds, or a mean
       let drawn = '<path d="M-45 2v10M-14 2v10M14 2v10M45 2v10"/><path class="zero" d="M0 0v14"/>';
-      if (low !== undefined) drawn += `<path class="range" d="M${low} 7H${high}"/>`;
-      if (effect !== undefined) drawn += `<circle cx="${effect}" cy="7" r="3.5"/>`;
+      if (high !== undefined) drawn += `<path class="range" d="M${low} 7H${high}"/>`;
+      if (effect !== undefined) drawn += points.map((point) => `<circle cx="${point}" cy="7" r="3.5"/>`).join("");
       const line = document.createElement("div");
       line.className = `line ${shade(claim.corrected)}`;
       line.tabIndex = 0;
@@ -103,9 +105,11 @@ function drawClaims(list) {
 if (byId("claims-list")) drawClaims(byId("claims-list"));
 
 // the explorer
-const explored = JSON.parse(byId("data").textContent), KEYS = ["model", "optimizer", "ground", "condition"];
+const explored = JSON.parse(byId("data").textContent), KEYS = ["dataset", "model", "optimizer", "training", "condition"];
 const percent = (part) => `${(100 * part).toFixed(1)} %`;
-function drawCurves({ steps, curves }) {
+const dataOf = (set) => explored.data[set.dataset], escaped = (text) => String(text).replace(/[&<"]/g, (mark) => `&#${mark.charCodeAt()};`);
+const nameOf = (set, label, most = 99) => escaped(String(dataOf(set).classes[label] ?? label).slice(0, most));
+function drawCurves({ dataset, steps, curves }) {
   const lowest = Math.min(0.9, Math.floor(Math.min(...curves.flat(2)) / 100) / 10);
   const last = steps.at(-1), x = (step) => 50 + 395 * step / last, y = (part) => 260 - 225 * (part - lowest) / (1 - lowest);
   const path = (parts) => "M" + parts.map((part, at) => `${x(steps[at]).toFixed(1)} ${y(part).toFixed(1)}`).join("L");
@@ -113,7 +117,7 @@ function drawCurves({ steps, curves }) {
   drawn += [0, 0.5, 1].map((part) => `<text class="middle" x="${x(part * last) - 12 * (part === 1)}" y="274">${Math.round(part * last).toLocaleString("en")}</text>`).join("");
   drawn += '<text class="middle" x="247" y="292">optimizer steps</text>';
   curves.forEach((seeds, group) => {
-    const color = explored.colors[group], title = explored.groups[group];
+    const color = explored.colors[group], title = escaped(explored.data[dataset].groups[group]);
     const mean = steps.map((_, at) => seeds.reduce((sum, seed) => sum + seed[at] / seeds.length, 0) / 1000);
     drawn += `<text x="${60 + 110 * group}" y="18"><tspan fill="${color}">●</tspan> ${title}</text>`;
     drawn += seeds.map((seed) => `<path stroke="${color}" d="${path(seed.map((part) => part / 1000))}"/>`).join("") + `<path class="mean" stroke="${color}" d="${path(mean)}"/>`;
@@ -121,46 +125,52 @@ function drawCurves({ steps, curves }) {
   });
   return drawn;
 }
-function drawMatrix({ confusion }) {
-  const size = 300 / confusion.length, at = (label) => 32 + size * (label + 0.5);
+function drawMatrix(set) {
+  const { confusion } = set, { classes, rare } = dataOf(set), start = classes.length ? 70 : 32;
+  const size = (332 - start) / confusion.length, at = (label) => start + size * (label + 0.5), turn = classes.length ? "rotate(-45)" : "";
   let drawn = '<text x="182" y="10">predicted label</text><text transform="translate(8,182) rotate(-90)">true label</text>';
   confusion.forEach((row, label) => {
-    const total = row.reduce((sum, count) => sum + count, 0), color = explored.colors[explored.rare.includes(label) ? 0 : 1] ?? explored.colors[0];
-    drawn += `<text x="${at(label)}" y="24">${label}</text><text x="22" y="${at(label)}">${label}</text>`;
+    const name = nameOf(set, label), short = nameOf(set, label, 8);
+    const total = row.reduce((sum, count) => sum + count, 0), color = explored.colors[rare.includes(label) ? 0 : 1] ?? explored.colors[0];
+    drawn += `<text class="${classes.length && "start"}" transform="translate(${at(label)},${start - 8}) ${turn}">${short}</text><text class="${classes.length && "end"}" x="${start - 10 + 4 * !!classes.length}" y="${at(label)}">${short}</text>`;
     row.forEach((count, predicted) => {
       const part = count / total || 0;
-      drawn += `<rect x="${at(predicted) - size / 2}" y="${at(label) - size / 2}" width="${size}" height="${size}" fill="${color}" opacity="${0.05 + 0.7 * part}" data-tip="true label: ${label}\npredicted label: ${predicted}\nfraction: ${percent(part)}\nimages: ${count} of ${total}"/>`;
+      drawn += `<rect x="${at(predicted) - size / 2}" y="${at(label) - size / 2}" width="${size}" height="${size}" fill="${color}" opacity="${0.05 + 0.7 * part}" data-tip="true label: ${name}\npredicted label: ${nameOf(set, predicted)}\nfraction: ${percent(part)}\nimages: ${count} of ${total}"/>`;
       if (part >= 0.005) drawn += `<text pointer-events="none" x="${at(predicted)}" y="${at(label)}">${Math.round(100 * part)}</text>`;
     });
   });
   return drawn;
 }
-function digit([image, label, predicted]) {
-  const at = explored.images.indexOf(image), [left, top] = [at % explored.row, Math.floor(at / explored.row)].map((each) => -56 * each);
-  return `<span data-tip="true label: ${label}\npredicted label: ${predicted}"><i style="background-position:${left}px ${top}px;background-size:${56 * explored.row}px auto"></i>${label} → ${predicted}</span>`;
+function digit(set, [image, label, predicted]) {
+  const { images } = dataOf(set), at = images.indexOf(image), row = Math.min(explored.row, images.length);
+  const [left, top] = [at % row, Math.floor(at / row)].map((each) => -56 * each);
+  const [own, other] = [label, predicted].map((each) => nameOf(set, each));
+  return `<span data-tip="true label: ${own}\npredicted label: ${other}"><i style="background-position:${left}px ${top}px;background-size:${56 * row}px auto"></i>${own} → ${other}</span>`;
 }
 function explore(form) {
   let left = explored.sets;
   for (const key of KEYS) {
     const select = form.elements[key], values = [...new Set(left.map((set) => set[key]))];
-    const chosen = values.includes(select.value) ? select.value : values.includes("imbalanced") ? "imbalanced" : values[0];
+    const chosen = [select.value, "imbalanced", "plain loss", values[0]].find((value) => values.includes(value));
+    select.parentElement.hidden = values.length < 2;
     select.replaceChildren(...values.map((value) => new Option(value, value, false, value === chosen)));
     left = left.filter((set) => set[key] === chosen);
   }
-  const [set] = left, [learned, taken, wrong] = $("#explore figcaption"), title = `${set.model}, ${set.optimizer}, ${set.condition}`;
-  learned.textContent = set.steps.length ? `${title}: validation accuracy, ${set.curves[0].length} seeds and their mean.` : `${title}: no curves are kept.`;
+  const [set] = left, [learned, taken, wrong] = $("#explore figcaption"), title = `${set.model}, ${set.optimizer}, ${set.condition}`, data = dataOf(set);
+  learned.textContent = set.steps.length ? `${title}: validation accuracy, ${set.curves[0].length} seed${set.curves[0].length > 1 ? "s and their mean" : ""}.` : `${title}: no curves are kept.`;
   byId("curves").innerHTML = set.steps.length ? drawCurves(set) : "";
   taken.textContent = `Confusion matrix of the test set, % of the true label, n = ${set.n}.`;
   byId("matrix").innerHTML = drawMatrix(set);
-  wrong.textContent = set.seed === null ? "No predictions are kept." : `Mistakes on test images, seed ${set.seed}: the first two of each label (true → predicted).`;
-  byId("digits").innerHTML = set.mistakes.map(digit).join("");
+  wrong.textContent = set.seed === null ? "Mistakes are not shown: predictions or test images are not at hand." : `Mistakes on test images, seed ${set.seed}: the first two of each label (true → predicted).`;
+  root.style.setProperty("--digits", `url(${data.digits})`);
+  byId("digits").className = set.dataset === "MNIST" ? "inverted" : "";
+  byId("digits").innerHTML = set.mistakes.map((each) => digit(set, each)).join("");
 }
 if (byId("explore") && explored.sets.length) {
-  byId("explore").innerHTML = `<form>${KEYS.map((key) => `<label>${key === "ground" ? "compared at" : key} <select name="${key}"></select></label>`).join("")}</form>
+  byId("explore").innerHTML = `<form>${KEYS.map((key) => `<label>${key === "dataset" ? "data" : key} <select name="${key}"></select></label>`).join("")}</form>
 <figure><figcaption></figcaption><svg id="curves" viewBox="0 0 460 300" role="img" aria-label="learning curves"></svg></figure>
 <figure><figcaption></figcaption><svg id="matrix" viewBox="0 0 340 340" role="img" aria-label="confusion matrix"></svg></figure>
 <figure class="all"><figcaption></figcaption><div id="digits"></div></figure>`;
-  if (explored.digits) root.style.setProperty("--digits", `url(${explored.digits})`);
   const form = $("#explore form")[0];
   form.onchange = () => explore(form);
   explore(form);

@@ -19,6 +19,7 @@ from mnist_imbalance.report.claims import margin_of
 from mnist_imbalance.report.words import sort_key
 
 Tables: TypeAlias = dict[str, pd.DataFrame]
+Known: TypeAlias = Mapping[str, Any]  # labels of test images, (N,): true ones by data set
 PLAIN, AGAIN, ORIGINAL, MNIST, ALL = "plain", "plain_again", "original", "mnist", "all"
 TRAINED = ["dataset", "model", "steps", "optimizer", "rate"]  # what all methods share
 TRAINING = ("scheduler", "optimizer.lr", "model.head", "data.keep", "data/profile")  # no setting
@@ -43,6 +44,13 @@ def groups_of(runs: pd.DataFrame) -> dict[str, list[int]]:
     """Return the groups of labels of most runs, but for that of all labels."""
     most = next(iter(runs.groups.map(json.dumps).mode()), "{}")
     return {name: labels for name, labels in json.loads(most).items() if name != ALL}
+
+
+def shared_parts(runs: pd.DataFrame, by: list[str]) -> list[set[str]]:
+    """Return for each run the parts with a value that all conditions of its group have."""
+    parts = runs.condition.map(lambda name: {part for part in parts_of(name) if "=" in part})
+    common = {keys: set.intersection(*own) for keys, own in parts.groupby([runs[k] for k in by])}
+    return [common[keys] for keys in runs[by].itertuples(index=False, name=None)]
 
 
 def method_of(condition: str, shared: Collection[str] = ()) -> tuple[str, str]:
@@ -70,10 +78,8 @@ def keep_of(run: Any) -> Any:
 def select_comparable(runs: pd.DataFrame) -> pd.DataFrame:
     """Return the runs in which methods can be compared: those whose rate follows a scheduler.
 
-    Columns are those of `RUN`, mean_keep, method (another one with another order of images),
-    candidate (was a rate tried?); test and val (balanced accuracies), rare and frequent (test
-    accuracies of the usual first and last group), imbalanced (the validation accuracy weighted as
-    the training images are), seconds on a CPU, cost_steps (with a second stage's), nll and ece.
+    test and val are balanced accuracies, imbalanced is that of validation weighted as the training
+    images are, rare and frequent are test accuracies of the first and last group.
     """
     whole = ["scheduler._target_" in c and not is_cut_short(c) for c in runs.config]
     runs = runs[(runs.seed == runs.data_seed) & np.array(whole, bool)]
@@ -81,12 +87,8 @@ def select_comparable(runs: pd.DataFrame) -> pd.DataFrame:
     labels = [name for name in val if name.isdigit()]
     known = np.ma.masked_invalid(val[labels])  # some runs, or splits, have fewer labels
     shares = zip(known, runs.train_counts, strict=True)
-    shared = {}  # by all runs of a model
-    for keys, own in runs.groupby(TRAINED[:2]):
-        common = set.intersection(*map(set, map(parts_of, own.condition)))
-        shared[keys] = {part for part in common if re.match(r"data/|[^=]+\.", part)}
-    by_run = [shared[keys] for keys in zip(runs.dataset, runs.model, strict=True)]
-    named = pd.DataFrame(map(method_of, runs.condition, by_run), runs.index, ["method", "setting"])
+    names = map(method_of, runs.condition, shared_parts(runs, TRAINED[:2]))
+    named = pd.DataFrame(names, runs.index, ["method", "setting"])
     orders = zip(runs.config, runs.seed, strict=True)
     named["method"] += ["_again" * (c.get("data.order_seed", s) != s) for c, s in orders]
     scored = pd.DataFrame([*runs.test_metrics], runs.index, ["nll", "ece"], float)
@@ -109,7 +111,7 @@ def select_comparable(runs: pd.DataFrame) -> pd.DataFrame:
         for name, shown in {"rare": groups[:1], "frequent": groups[1:][-1:]}.items():
             table.loc[own.index, name] = test.loc[own.index, [*chain(*shown)]].mean(axis=1)
     table = table.sort_values(["mean_keep", "seed", *TRAINED[2:]], ascending=[False, *[True] * 4])
-    return table.sort_values(TRAINED[:2], key=lambda own: sort_key(own.replace(MNIST, "")))
+    return table.sort_values(TRAINED[:2], key=sort_key)
 
 
 def select_compared(table: pd.DataFrame) -> pd.DataFrame:
@@ -196,12 +198,11 @@ def bootstrap(right: NDArray[np.bool_], labels: NDArray[np.integer[Any]]) -> dic
     return {"p_best": (ranks == 1).mean(axis=1), "rank_low": low, "rank_high": high}
 
 
-def rank(best: pd.DataFrame, predicted: Mapping[str, Any], labels: Any) -> pd.DataFrame:
+def rank(best: pd.DataFrame, predicted: Known, labels: Known) -> pd.DataFrame:
     """Rank methods by balanced test accuracy, and compare them with the best and with plain.
 
     The seeds are those that half of the untuned methods have, the methods those with all of these.
-    ``cost_seconds`` is of the quickest run on a CPU, and of the quickest training that it took over
-    if it is quicker than all trainings of the method that it adjusts.
+    ``cost_seconds`` is of the quickest run on a CPU, with the training that it took over.
     """
     names, parts = {"n": "seeds", "low": "mean_low", "high": "mean_high"}, [pd.DataFrame()]
     for keys, own in best[~best.reference].groupby(CASE, sort=False):
@@ -219,10 +220,10 @@ def rank(best: pd.DataFrame, predicted: Mapping[str, Any], labels: Any) -> pd.Da
         table["cost_seconds"] = table.seconds + trained * (table.seconds < trained)
         if min(wide.shape) > 1:
             table = table.join(compare(wide))
-        keys = [[*by.get_group(method).config_hash] for method in wide]
-        if len(labels) and predicted.keys() >= {*chain(*keys)}:
-            right = np.array([[predicted[key] == labels for key in own] for own in keys])
-            table = table.join(pd.DataFrame(bootstrap(right, labels), wide.columns))
+        hashes = [[*by.get_group(method).config_hash] for method in wide]
+        if keys[0] in labels and predicted.keys() >= {*chain(*hashes)}:
+            right = np.array([[predicted[key] == labels[keys[0]] for key in own] for own in hashes])
+            table = table.join(pd.DataFrame(bootstrap(right, labels[keys[0]]), wide.columns))
         table = table.sort_values("mean", ascending=False, kind="stable").reset_index()
         parts.append(table.assign(rank=(~table.reference).cumsum().mask(table.reference)))
     table = pd.concat(parts, ignore_index=True).reindex(columns=RANKED).astype({"method": str})
@@ -246,17 +247,8 @@ def a_a(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def trainings(table: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:
-    """Return how the plain loss was tried, by candidates if there are any, and what was chosen."""
-    plain = table.query("method == @PLAIN and setting == ''")
-    plain = plain[plain.candidate | ~plain.groupby("dataset").candidate.transform("any")]
-    plain = plain.drop_duplicates(TRAINED)
-    chosen = plain.set_index(TRAINED).index.isin(compared.set_index(TRAINED).index)
-    return plain[[*TRAINED, "val"]].assign(chosen=chosen)
-
-
-def ranking_tables(runs: pd.DataFrame, predicted: Mapping[str, Any], labels: Any) -> Tables:
-    """Return the tables of methods by name; predicted labels of the test images by config hash."""
+def ranking_tables(runs: pd.DataFrame, predicted: Known, labels: Known) -> Tables:
+    """Return the tables of methods by name; predicted labels are by config hash."""
     found = select_comparable(runs)
     every = found.drop_duplicates(RUN)  # of equal runs the first counts
     table = select_compared(every)
@@ -266,10 +258,14 @@ def ranking_tables(runs: pd.DataFrame, predicted: Mapping[str, Any], labels: Any
     rest = every[~every.set_index(METHOD).index.isin(ranked.set_index(METHOD).index)]
     unranked = rest.groupby(METHOD, sort=False).seed.nunique().reset_index(name="seeds")
     chosen = every.set_index(TRAINED).index.isin(table.set_index(TRAINED).index)
+    tried = found.query("method == @PLAIN and setting == ''")  # how, by candidates if there are any
+    tried = tried[tried.candidate | ~tried.groupby("dataset").candidate.transform("any")]
+    tried = tried.drop_duplicates(TRAINED)[[*TRAINED, "val"]]
+    compared = tried.set_index(TRAINED).index.isin(table.set_index(TRAINED).index)
     plain = every[(every.method == PLAIN) & chosen]
     both = plain.merge(plain, on=[*TRAINED, "seed"]).query("setting_x == ''")
     both = both[both.setting_y.str.startswith("data.source.")]  # otherwise held out
     tables = {"ranked": ranked, "rules": tuned.query("tried > 1"), "a_a": a_a(table)}
     tables |= {"hold_outs": both.filter(regex="^(dataset|model|seed|val_.|test_.)$")}
     tables |= {"lengths": every.query("setting == '' and method in @COPIES")[[*RUN, "rare"]]}
-    return tables | {"unranked": unranked, "trainings": trainings(found, table)}
+    return tables | {"unranked": unranked, "trainings": tried.assign(chosen=compared)}

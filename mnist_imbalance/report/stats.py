@@ -1,7 +1,4 @@
-"""Estimates over seeds, and verdicts on claims; no model, condition or accuracy is known here.
-
-Every interval is at 95 %, every test at 2.5 % to each side.
-"""
+"""Estimates over seeds and verdicts, at 95 %; no model, condition or accuracy is known here."""
 
 import math
 from collections.abc import Iterable
@@ -33,10 +30,10 @@ class Estimate(NamedTuple):
 
 
 def estimate(values: Iterable[float], new_run: bool = False) -> Estimate:
-    """Return the mean with Student's t-interval, or the prediction interval of one new run."""
+    """Return the mean with Student's t-interval, or that of one new run after three or more."""
     known = np.asarray([value for value in values if not math.isnan(value)])
     n, mean = len(known), float(known.mean()) if len(known) else NAN
-    if n < 2:
+    if n < 2 + new_run:
         return Estimate(n, mean, NAN, NAN)
     t = stats.t.ppf(1 - ONE_SIDED, n - 1)
     half = float(t * known.std(ddof=1) * math.sqrt(1 / n + new_run))
@@ -46,8 +43,8 @@ def estimate(values: Iterable[float], new_run: bool = False) -> Estimate:
 def estimates(rows: pd.DataFrame, by: list[str], value: str, new_run: bool = False) -> pd.DataFrame:
     """Return the estimate of a column in every group, in the order of the groups."""
     groups = rows.groupby(by, sort=False)[value]
-    rows = [(*keys, *estimate(values, new_run)) for keys, values in groups]
-    return pd.DataFrame(rows, columns=[*by, *Estimate._fields])
+    rows = [(*k, *estimate(own, new_run), own.min(), own.max()) for k, own in groups]
+    return pd.DataFrame(rows, columns=[*by, *Estimate._fields, "least", "most"])
 
 
 def fieller(gained: pd.Series, lost: pd.Series) -> Estimate:
@@ -145,8 +142,8 @@ def apply_holm(rows: list[dict[str, Any]], family: list[str], columns: list[str]
 def combine(effects: pd.DataFrame) -> tuple[float, float, float, float]:
     """Return the mean of effects over comparisons, its interval's ends, and their true s.d.
 
-    A random-effects summary by Paule and Mandel (1982) with Hartung and Knapp's interval, which is
-    never narrower than without their factor (Röver et al. 2015). Rows have n, effect and low.
+    By Paule and Mandel (1982) with Hartung and Knapp's interval, never narrower than without their
+    factor (Röver et al. 2015). Rows have n, effect and low.
     """
     halves = (effects.effect - effects.low) / stats.t.ppf(1 - ONE_SIDED, effects.n - 1)
     with np.errstate(divide="ignore"):  # of effects that are all the same
@@ -161,10 +158,9 @@ def over_seeds_and_images(
 ) -> Estimate:
     """Return the mean difference of accuracies with an interval over new seeds and new images.
 
-    The variance is that of the pigeonhole bootstrap (Owen 2007, AOAS 1) with infinitely many
-    replicates, with n / (n − 1) on the seeds' part and Student's t, since seeds are few. It is
-    conservative: in simulations of 5 and 10 seeds it covers 95 to 99.9 %. Of two conditions paired
-    by seed, first and second are (seeds, images), right or wrong; the labels (images,) count alike.
+    The variance is that of infinitely many replicates of the pigeonhole bootstrap (Owen 2007,
+    AOAS 1), with n / (n − 1) on the seeds' part and Student's t: conservative. Both conditions,
+    paired by seed, are (seeds, images), right or wrong; the labels (images,) count alike.
     """
     difference = first.astype(np.int8) - second.astype(np.int8)
     parts = [difference[:, labels == label] for label in np.unique(labels)]

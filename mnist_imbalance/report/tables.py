@@ -1,5 +1,6 @@
-"""Tidy tables of the runs of `assign_budgets`: one row per estimate, accuracies in [0, 1]."""
+"""Tidy tables, one row per estimate, accuracies in [0, 1]: of any study's runs, then AI3607's."""
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any
@@ -11,47 +12,104 @@ from numpy.typing import NDArray
 from mnist_imbalance.records import table as records
 from mnist_imbalance.report import claims, ranking, stats
 from mnist_imbalance.report.claims import Accuracies
-from mnist_imbalance.report.ranking import groups_of
+from mnist_imbalance.report.ranking import Known, Tables, groups_of
 from mnist_imbalance.report.stats import Estimate, estimate, estimates, judge
 from mnist_imbalance.report.words import NAMES, WEIGHT, keep_title, sort_key, title
 
 TRAINED_OUT = "trained further"
 STEPS, EPOCHS = BUDGETS = ("equal steps", "equal epochs")
 REFERENCE, ORIGINAL, ALL = "imbalanced", ranking.ORIGINAL, ranking.ALL
+RARE, FREQUENT, _ = claims.GROUPS
 BY_IMAGES = ", loss.normalize=count"
 NAME = ["model", "optimizer", "condition"]
-FAMILY = ["ground", "optimizer", "model"]
+FAMILY, RUN = ["ground", "optimizer", "model"], ["model", "condition", "seed"]
+ALIKE = ["dataset", "model", "optimizer", "training"]  # in runs of any study that are compared
+CONDITION = [*ALIKE, "condition"]
 SETTING = ["model", "training", "budget", "optimizer", "rate", "steps", "keep"]
 SCORES, ENDS = ["rare", "frequent", "overall", "balanced"], ("", "_low", "_high")
 Labels = NDArray[np.integer[Any]]  # of the test set, (N,)
 
 HEADLINE = [ORIGINAL, REFERENCE, "augmented_100", "duplicated_100", f"weighted{BY_IMAGES}"]
-# columns of runs.csv: what a run is, and the accuracies of its groups
-EVERY_RUN = r"^(model|optimizer|condition|(data_)?seed|weight|epochs|steps|equal \w+|config_hash|"
-EVERY_RUN += r"version|left_out|(val|test) (?!\d+$).+)$"
 CONFIG_COLUMNS = {"loss.minority_weight": "weight", "trainer.max_steps": "last_step"}  # by key
 
 
+def by_training(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the whole runs of any study, one of each condition and seed, with their training.
+
+    Those of so many epochs also stand beside those of as many steps, if there are any.
+    """
+    runs = runs.loc[[not ranking.is_cut_short(config) for config in runs.config]]
+    by_steps = np.array(["trainer.max_steps" in config for config in runs.config], bool)
+    runs = runs.assign(training=[f"{c.get('trainer.max_epochs')} epochs" for c in runs.config])
+    as_many = runs.merge(runs[by_steps][[*ALIKE[:3], "steps"]].drop_duplicates())
+    as_many["training"] = as_many.steps.map("{:,} steps".format)
+    runs = pd.concat([runs[~by_steps], as_many], ignore_index=True)
+    names = []
+    for name, shared in zip(runs.condition, ranking.shared_parts(runs, ALIKE), strict=True):
+        own = ", ".join(part for part in ranking.parts_of(name) if part not in shared)
+        names.append(ranking.PLAIN if shared and own == REFERENCE else own)
+    runs = runs.assign(condition=names, crossed=runs.seed != runs.data_seed)
+    runs = runs.sort_values([*CONDITION, "seed", "crossed"], key=sort_key, ignore_index=True)
+    return runs.drop_duplicates([*CONDITION, "seed"])
+
+
+def to_long(runs: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """Return test accuracies, one row per run and label, group, "all" or "balanced"."""
+    scores = records.accuracies(runs, "test")
+    # "all" stands behind the groups of every data set
+    scores = scores.reindex(columns=[*scores.columns.drop(ALL, errors="ignore"), ALL])
+    scores["balanced"] = scores.filter(regex=r"^\d+$").mean(axis=1)
+    table = runs[keys].join(scores).melt(keys, None, "label", "accuracy", ignore_index=False)
+    return table.dropna(subset="accuracy").sort_index(kind="stable").astype({"label": str})
+
+
+def all_conditions(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the accuracies of every condition of `by_training` on labels and groups."""
+    return estimates(to_long(runs, [*CONDITION, "seed"]), [*CONDITION, "label"], "accuracy")
+
+
+def plain_condition(runs: pd.DataFrame) -> str:
+    """Return the condition of most runs with the plain loss, and nothing else but a rate or so."""
+    counts = runs.condition[runs.loss == "plain"].value_counts()
+    bare = re.compile(rf"[^,=]+(, ({'|'.join(ranking.TRAINING)})[^,]*)*").fullmatch
+    usual = (REFERENCE, ranking.PLAIN)
+    order = {n: (not n.startswith(usual), -counts[n], len(n)) for n in counts.index if bare(n)}
+    return min(order, key=order.__getitem__, default="")
+
+
+def differences(runs: pd.DataFrame, baseline: str = "") -> pd.DataFrame:
+    """Judge conditions by their accuracies less those of a baseline, or `plain_condition`."""
+    found, columns = list[dict[str, Any]](), [*CONDITION, "label", "baseline", *stats.JUDGED]
+    for keys, own in runs.groupby(ALIKE, sort=False):
+        base, margin = baseline or plain_condition(own), claims.margin_of(keys[1])
+        wide = to_long(own, ["condition", "seed"]).query("not label.str.isdigit()")
+        wide = wide.pivot(index="seed", columns=["condition", "label"], values="accuracy")
+        for condition, label in [names for names in wide if (base, names[1]) in wide]:
+            effects = judge(wide[condition, label] - wide[base, label], margin)
+            row = dict(zip(columns, (*keys, condition, label, base), strict=False))
+            found.append(row | effects._asdict())
+    found = [row for row in found if row["n"] and row["condition"] != row["baseline"]]
+    return stats.apply_holm(found, [*ALIKE, "label"], columns)
+
+
 def main_set(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return the runs on MNIST, or those on the data set of most runs if there are none."""
-    names = [ranking.MNIST, *runs.dataset.mode()]
-    return runs[runs.dataset == next((name for name in names if name in {*runs.dataset}), "")]
+    """Return the runs on AI3607's data, with its groups of labels and its models."""
+    its_groups = [groups == claims.GROUPS for groups in runs.groups]
+    return runs.loc[its_groups].query("dataset == @ranking.MNIST and model in @claims.MODELS")
 
 
 def assign_budgets(runs: pd.DataFrame) -> pd.DataFrame:
     """Return the runs of `main_set` without a scheduler, and at which budgets each is compared.
 
     The budgets are the steps and epochs of most runs of the imbalanced set without a last step.
-    Adds to the columns of `records.table.read`: accuracies ("test 3", "val 0-4", "test all");
-    `CONFIG_COLUMNS`; ``version`` of this package that trained a run (those of 0.1.0 are older than
-    the protocol); `BUDGETS`, true or false; ``left_out``, why a run is in no comparison.
+    Adds accuracies ("test 3", "val 0-4", "test all"), `CONFIG_COLUMNS`, ``version`` of this
+    package, `BUDGETS`, true or false, and ``left_out``, why a run is in no comparison.
     """
     runs = main_set(runs)
     runs = runs.loc[["scheduler._target_" not in config for config in runs.config]]
-    config = pd.DataFrame([*runs.config], runs.index).reindex(columns=CONFIG_COLUMNS)
-    config = config.rename(columns=CONFIG_COLUMNS)
+    known = {name: [c.get(key) for c in runs.config] for key, name in CONFIG_COLUMNS.items()}
+    config = pd.DataFrame(known, runs.index, dtype=float)
     config["version"] = [versions.get("mnist_imbalance") for versions in runs.versions]
-    config["weight"] = pd.to_numeric(config.weight, errors="coerce")
     scores = [records.accuracies(runs, split).add_prefix(f"{split} ") for split in ("val", "test")]
     none = pd.DataFrame(columns=["val all", "test all"] if runs.empty else [])
     runs = pd.concat([runs, config, *scores, none], axis=1)
@@ -73,43 +131,18 @@ def assign_budgets(runs: pd.DataFrame) -> pd.DataFrame:
     return runs.sort_values(order, key=sort_key, kind="stable", ignore_index=True)
 
 
-def rare_and_frequent(runs: pd.DataFrame) -> tuple[str, str]:
-    """Return the first two groups of `data.imbalance.label_groups`, "all" where there are fewer."""
-    rare, frequent, *_ = [*groups_of(runs), ALL, ALL]
-    return rare, frequent
-
-
 def select_budget(runs: pd.DataFrame, *budgets: str) -> pd.DataFrame:
-    """Return the runs at each budget with data_seed == seed, one per name and seed.
-
-    The budget is ``ground``; runs at several budgets are repeated.
-    """
+    """Return the runs at each budget, ``ground``, with data_seed == seed, one per name and seed."""
     own = runs[runs.seed == runs.data_seed]
     shown = pd.concat([own[own[budget]].assign(ground=budget) for budget in budgets])
     return shown.drop_duplicates(["ground", *NAME, "seed"])
 
 
-def to_long(runs: pd.DataFrame, only_groups: bool = False) -> pd.DataFrame:
-    """Return test accuracies, one row per run and label, group or "all"."""
-    keys, shown = [*NAME, "seed", "weight"], r"^test .*\D" if only_groups else "^test "
-    scores = runs.filter(regex=shown).rename(columns=lambda name: name.removeprefix("test "))
-    table = runs[keys].join(scores).melt(keys, None, "label", "accuracy", ignore_index=False)
-    return table.dropna(subset="accuracy").sort_index(kind="stable")
-
-
-def families(runs: pd.DataFrame, budget: str) -> Iterator[tuple[str, Accuracies]]:
-    """Yield accuracies by optimizer and model: verdicts are corrected within each."""
-    for optimizer, shown in select_budget(runs, budget).groupby("optimizer", sort=False):
-        indexed = shown.set_index(["model", "condition", "seed"]).sort_index()
-        for model in shown.model.unique():
-            yield str(optimizer), Accuracies(indexed, model)
-
-
 def add_scores(runs: pd.DataFrame) -> pd.DataFrame:
     """Return runs with `SCORES`: test accuracies on rare, frequent and all images, and balanced."""
-    scores, (rare, frequent) = records.accuracies(runs, "test"), rare_and_frequent(runs)
+    scores = records.accuracies(runs, "test")
     balanced = scores.filter(regex=r"^\d+$").mean(axis=1)
-    found = [scores.get(rare), scores.get(frequent), scores.get(ALL), balanced]
+    found = [scores.get(RARE), scores.get(FREQUENT), scores.get(ALL), balanced]
     return runs.assign(**dict(zip(SCORES, found, strict=True)))
 
 
@@ -129,53 +162,47 @@ def paired(
 
 
 def restored(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return the fraction of the loss on the rare labels that each remedy restores.
-
-    Beside it are the accuracies on rare, frequent and all labels, of the same seeds.
-    """
+    """Return the fraction of the loss on the rare labels that each remedy restores."""
     shown, rows = add_scores(select_budget(runs, *BUDGETS)), []
     sets = [(condition, REFERENCE, ORIGINAL) for condition in NAMES["remedies"]]
     for family, (condition, *_), (own, plain, whole) in paired(shown, FAMILY, sets):
         gained, lost = own.rare - plain.rare, whole.rare - plain.rare
-        row = (*family, condition, *stats.fieller(gained, lost), *estimate(lost)[1:])
-        rows.append((*row, *estimate(own.rare)[1:], own.frequent.mean(), own.overall.mean()))
-    columns = [*FAMILY, "condition", "n", "fraction", "low", "high"]
-    columns += [name + end for name in ("lost", "rare") for end in ENDS]
-    return pd.DataFrame(rows, columns=[*columns, "frequent", "overall"])
+        row = (*family, condition, *stats.fieller(gained, lost), *estimate(own.rare)[1:])
+        rows.append((*row, own.frequent.mean(), own.overall.mean()))
+    columns = [*FAMILY, "condition", "n", "fraction", "low", "high", "rare", "rare_low"]
+    return pd.DataFrame(rows, columns=[*columns, "rare_high", "frequent", "overall"])
 
 
-def predictions(runs: pd.DataFrame, labels: Labels) -> dict[str, Labels]:
+def predictions(runs: pd.DataFrame, known: Known) -> dict[str, Labels]:
     """Return by config hash the predicted labels of test images, (N,), if they fit the record."""
     found, kept = dict[str, Labels](), records.predictions(runs)
-    for key, confusion in zip(runs.config_hash, runs.test_confusion, strict=True):
-        own = kept.get(key, labels[:0])
-        if len(own) == len(labels):
+    for key, confusion, name in runs[["config_hash", "test_confusion", "dataset"]].to_numpy():
+        labels, own = known.get(name, ()), kept.get(key, np.array(()))
+        if 0 < len(own) == len(labels):
             counts = np.bincount(len(confusion) * labels + own, minlength=confusion.size)
             if np.array_equal(counts, confusion.ravel()):
                 found[key] = own
     return found
 
 
-def compared(runs: pd.DataFrame, labels: Labels) -> pd.DataFrame:
-    """Compare remedies pair by pair on the rare labels, over seeds and over test images.
-
-    The labels of the test set are (N,), or none where they are unknown.
-    """
+def compared(runs: pd.DataFrame, known: Known) -> pd.DataFrame:
+    """Compare remedies pair by pair on the rare labels, over seeds and over test images."""
     shown, rows = add_scores(select_budget(runs, *BUDGETS)), []
-    predicted = predictions(shown[shown.condition.isin(chain(*NAMES["compared"]))], labels)
-    is_rare = np.isin(labels, groups_of(runs).get(rare_and_frequent(runs)[0], []))
+    predicted = predictions(shown[shown.condition.isin(chain(*NAMES["compared"]))], known)
+    labels = known.get(ranking.MNIST, np.array([], int))
+    is_rare = np.isin(labels, claims.GROUPS[RARE])
     for family, (first, second), both in paired(shown, FAMILY, NAMES["compared"]):
         effects, margin = both[0][SCORES] - both[1][SCORES], claims.margin_of(family[2])
         row = dict(zip(FAMILY, family, strict=True)) | judge(effects.rare, margin)._asdict()
         row |= {"first": first, "second": second, "margin": margin}
         for name in ("frequent", "overall"):
             _, row[name], row[f"{name}_low"], row[f"{name}_high"] = estimate(effects[name])
-        known = both[0].config_hash.isin(predicted) & both[1].config_hash.isin(predicted)
-        row["n_images"] = known.sum()
-        if known.any():
-            keys = [own.config_hash[known] for own in both]
+        fit = both[0].config_hash.isin(predicted) & both[1].config_hash.isin(predicted)
+        row["n_images"] = fit.sum()
+        if fit.any():
+            keys = [own.config_hash[fit] for own in both]
             one, other = (np.stack([predicted[key] == labels for key in own]) for own in keys)
-            rare = one[:, is_rare], other[:, is_rare], labels[is_rare]
+            rare = [own[..., is_rare] for own in (one, other, labels)]
             wide = stats.over_seeds_and_images(*rare)
             row |= {"low_images": wide.low, "high_images": wide.high}
         rows.append(row)
@@ -185,32 +212,20 @@ def compared(runs: pd.DataFrame, labels: Labels) -> pd.DataFrame:
 
 
 def judged_claims(runs: pd.DataFrame) -> pd.DataFrame:
-    """Judge AI3607's claims on runs with its groups; a family is one model's with one optimizer."""
-    rows: list[dict[str, Any]] = []
-    its_own = {*groups_of(runs), *runs.dataset} == {*claims.GROUPS, ranking.MNIST} - {ALL}
-    for optimizer, accuracy in families(runs, EPOCHS) if its_own else ():
-        rows += claims.judge_claims(accuracy, optimizer)
+    """Judge AI3607's claims; a family is one model's with one optimizer."""
+    rows = [
+        row | {"optimizer": optimizer}
+        for optimizer, own in select_budget(runs, EPOCHS).groupby("optimizer", sort=False)
+        for model in own.model.unique()
+        for row in claims.judge_claims(Accuracies(own.set_index(RUN).sort_index(), model))
+    ]
     return stats.apply_holm(rows, ["optimizer", "family"], claims.COLUMNS)
-
-
-def all_conditions(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return the test accuracies of the groups in every condition at equal epochs."""
-    rows = to_long(select_budget(runs, EPOCHS), only_groups=True)
-    return estimates(rows, [*NAME, "label"], "accuracy")
-
-
-def differences(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return every condition's accuracy less that of imbalanced, paired over seeds."""
-    rows = to_long(select_budget(runs, EPOCHS), only_groups=True)
-    pair = ["model", "optimizer", "label", "seed"]
-    base = rows[rows.condition == REFERENCE].set_index(pair).accuracy.rename("base")
-    rows = rows[rows.condition != REFERENCE].join(base, on=pair)
-    return estimates(rows.eval("difference = accuracy - base"), [*NAME, "label"], "difference")
 
 
 def weight_sweep(runs: pd.DataFrame) -> pd.DataFrame:
     """Return test accuracies over the weight of the rare labels; weight 1 is the plain loss."""
-    rows = to_long(select_budget(runs, EPOCHS))
+    rows = to_long(select_budget(runs, EPOCHS), [*NAME, "seed", "weight"])
+    rows = rows[rows.label != "balanced"]
     swept = rows[rows.condition.str.fullmatch(f"weighted(, {WEIGHT}[^,]*)?")]
     plain = rows[rows.condition == REFERENCE].assign(weight=1.0)
     plain = plain.merge(swept[["model", "optimizer"]].drop_duplicates())
@@ -221,19 +236,19 @@ def weight_sweep(runs: pd.DataFrame) -> pd.DataFrame:
 def table_1(runs: pd.DataFrame) -> pd.DataFrame:
     """Return AI3607's Table 1: accuracies, the interval of one new run, and the published ones."""
     shown = "optimizer == @claims.OPTIMIZER and condition in @claims.CONDITIONS"
-    rows = to_long(select_budget(runs, EPOCHS).query(shown))
+    rows = to_long(select_budget(runs, EPOCHS).query(shown), [*NAME, "seed"])
+    rows = rows[rows.label != "balanced"]
     by = ["model", "condition", "label"]
     table, one = (estimates(rows, by, "accuracy", new_run) for new_run in (False, True))
     published = [*map(claims.published_accuracy, table.condition, table.label)]
     table["published"] = pd.Series(published, dtype=float).where(table.model == "lstm")
     table = table.assign(low_one=one.low, high_one=one.high)
-    outside = (table.published < table.low_one) | (table.published > table.high_one)
-    return table.assign(outside=outside)
+    return table.eval("outside = (published < low_one) | (published > high_one)")
 
 
 def validation_curves(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return the validation accuracy of the first two groups by step, of runs with known epochs."""
-    keys, shown = ["config_hash", *NAME, "seed"], [*dict.fromkeys(rare_and_frequent(runs))]
+    """Return the validation accuracy of the groups by step, of runs with known epochs."""
+    keys, shown = ["config_hash", *NAME, "seed"], [*groups_of(runs)] or [ALL]
     batch_sizes = [config["data.batch_size"] for config in runs.config]
     per_epoch = np.ceil(runs.train_counts.map(sum) / batch_sizes)
     table = records.epochs(runs).query("stage == 'val'")
@@ -250,8 +265,7 @@ def validation_curves(runs: pd.DataFrame) -> pd.DataFrame:
 def headline_runs(every: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """Return the headline's runs in every `SETTING`: those of both budgets, and of a scheduler.
 
-    Columns are config_hash, condition, seed, `SETTING`, and `SCORES`. Steps are those of the
-    smallest set; runs on all images are repeated for each keep.
+    Steps are those of the smallest set; runs on all images are repeated for each keep.
     """
     constant = select_budget(runs, *BUDGETS).rename(columns={"ground": "budget"})
     constant["steps"] = constant.groupby("budget").steps.transform("min")
@@ -264,24 +278,19 @@ def headline_runs(every: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     table["rate"] = [config.get("optimizer.lr") for config in table.config]
     table["keep"] = [*map(ranking.keep_of, table.itertuples())]
     table = add_scores(table)[table.condition.isin(HEADLINE)].dropna(subset="rate")
-    table["training"] = [*map(training_of, table.budget, table.optimizer, table.rate, table.steps)]
+    table["training"] = [
+        f"{title(run.optimizer)} {'falling from' if run.budget == TRAINED_OUT else 'at'} "
+        f"{run.rate:g}, {EPOCHS if run.budget == EPOCHS else f'{run.steps:,} steps'}"
+        for run in table.itertuples()
+    ]
     table = table[["config_hash", "condition", "seed", *SETTING, *SCORES]]
     whole, setting = table.condition == ORIGINAL, table[table.condition == REFERENCE][SETTING]
     repeated = table[whole].drop(columns="keep").merge(setting.drop_duplicates())
     return pd.concat([table[~whole], repeated])
 
 
-def training_of(budget: str, optimizer: str, rate: float, steps: int) -> str:
-    """Return what a reader calls a training."""
-    way, length = "falling from" if budget == TRAINED_OUT else "at", f"{steps:,} steps"
-    return f"{title(optimizer)} {way} {rate:g}, {EPOCHS if budget == EPOCHS else length}"
-
-
 def settings(headline: pd.DataFrame) -> pd.DataFrame:
-    """Return in every setting what copies restore, and what augmented copies add to plain ones.
-
-    Differences are paired by seed, and on the rare labels where no others are named.
-    """
+    """Return in every setting what copies restore, and what augmented copies add to plain ones."""
     rows, four = [], HEADLINE[:4]
     for keys, _, (original, plain, augmented, copied) in paired(headline, SETTING, [four]):
         added, lost = augmented[SCORES] - copied[SCORES], original.rare - plain.rare
@@ -289,21 +298,17 @@ def settings(headline: pd.DataFrame) -> pd.DataFrame:
         row = (*keys, out, len(plain), plain.rare.mean(), *estimate(lost)[1:])
         row = (*row, *stats.fieller(copied.rare - plain.rare, lost)[1:])
         row = (*row, *stats.fieller(augmented.rare - plain.rare, lost)[1:])
-        row = (*row, *estimate(added.rare)[1:], added.frequent.mean())
-        rows.append((*row, *estimate(added.balanced)[1:]))
+        rows.append((*row, *estimate(added.rare)[1:], *estimate(added.balanced)[1:]))
     columns = [*SETTING, "trained_out", "n", "plain"]
     columns += [name + end for name in ("lost", "copies", "augmented") for end in ENDS]
-    columns += ["effect", "low", "high", "frequent", *("balanced" + end for end in ENDS)]
+    columns += ["effect", "low", "high", *("balanced" + end for end in ENDS)]
     table = pd.DataFrame(rows, columns=columns).query("n > 1").sort_values("plain")
     table = table.sort_values("keep", key=lambda own: own.map(str), ascending=False, kind="stable")
     return table.sort_values("model", key=sort_key, kind="stable", ignore_index=True)
 
 
 def summary(found: pd.DataFrame) -> pd.DataFrame:
-    """Return random-effects summaries of what augmented copies add, see `stats.combine`.
-
-    Settings share seeds and images, so these describe the settings here and no sample of others.
-    """
+    """Return random-effects summaries of what augmented copies add, see `stats.combine`."""
     known, rows = found[found.high > found.low], []
     out = known[known.trained_out.astype(bool)]
     parts = {"all": known, "unfinished": known.drop(out.index), TRAINED_OUT: out}
@@ -326,7 +331,7 @@ def restored_curves(every: pd.DataFrame, headline: pd.DataFrame) -> pd.DataFrame
     shown = headline[headline.keep.isin(headline.keep.mode()[:1]) & (headline.budget != EPOCHS)]
     runs = every[every.config_hash.isin(shown.config_hash)]
     curves, rows = validation_curves(runs), []
-    curves = curves[curves.label == rare_and_frequent(runs)[0]].drop(columns=[*NAME, "seed"])
+    curves = curves[curves.label == RARE].drop(columns=[*NAME, "seed"])
     for keys, own in shown.merge(curves, on="config_hash").groupby(SETTING, sort=False):
         wide = own.pivot(index="step", columns=["condition", "seed"], values="accuracy")
         if not {ORIGINAL, REFERENCE} <= {*own.condition}:
@@ -374,14 +379,21 @@ def confusion(runs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def all_tables(every: pd.DataFrame, runs: pd.DataFrame, labels: Labels) -> dict[str, pd.DataFrame]:
-    """Return all tables by name: rankings of every run, and others of `assign_budgets`' runs."""
-    makers = [restored, table_1, all_conditions, differences, weight_sweep, learning_curves]
-    scheduled = every[~every.config_hash.isin(runs.config_hash)]  # the others' are read below
-    tables = ranking.ranking_tables(scheduled, predictions(scheduled, labels), labels)
+def all_tables(every: pd.DataFrame, runs: pd.DataFrame, known: Known, baseline: str = "") -> Tables:
+    """Return all tables by name: of every run, and AI3607's of `assign_budgets`' runs."""
+    makers = [restored, table_1, weight_sweep, learning_curves]
+    others = every[~every.config_hash.isin(runs.config_hash)]  # the runs' are read below
+    tables = ranking.ranking_tables(others, predictions(others, known), known)
+    studied = by_training(every)
+    scores = all_conditions(studied)
+    by_class = scores[scores.label.str.isdigit()]
+    names = {own.dataset: getattr(own, "class_names", ()) for own in studied.itertuples()}
+    labels = zip(by_class.dataset.map(names), by_class.label, strict=True)
+    by_class.insert(6, "class", [dict(enumerate(own)).get(int(n), n) for own, n in labels])
+    tables |= {"all_conditions": scores.drop(by_class.index), "by_class": by_class}
+    tables["differences"] = differences(studied, baseline)
     tables |= {make.__name__: make(runs) for make in makers}
     headline = headline_runs(every, runs)
     tables |= {"settings": settings(headline), "restored_curves": restored_curves(every, headline)}
     tables |= {"summary": summary(tables["settings"]), "step_size": step_size(runs)}
-    tables |= {"compared": compared(runs, labels), "claims": judged_claims(runs)}
-    return tables | {"runs": runs.filter(regex=EVERY_RUN)}
+    return tables | {"compared": compared(runs, known), "claims": judged_claims(runs)}

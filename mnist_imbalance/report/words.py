@@ -14,14 +14,17 @@ from markupsafe import Markup
 from mnist_imbalance.report import claims
 
 WEIGHT = "loss.minority_weight="
+T_OF_TWO = 12.706204736  # Student's t at 97.5 %, of two seeds
+WIDE = 0.2  # an interval with longer halves says less than the values' span
+FRACTIONS = ("fraction", "copies", "augmented")  # estimates with Fieller's interval
 NAMES = claims.load("names.yaml")
 TITLES: dict[str, str] = NAMES["titles"]
 
 
 def sort_key(column: pd.Series) -> pd.Series:
-    """Return the sort key of models, optimizers and conditions; other columns as they are."""
+    """Return the sort key of models, optimizers and conditions; of other columns MNIST is first."""
     if column.name not in ("model", "optimizer", "condition"):
-        return column
+        return column.replace("mnist", "")
     known = {name: rank for rank, name in enumerate(TITLES)}
 
     def key(name: str) -> tuple[Any, ...]:
@@ -59,8 +62,10 @@ def method(name: str) -> str:
 
 def group(name: str) -> str:
     """Return what a reader calls a label or a group: "labels 0–4", "label 3", "all labels"."""
+    name = name.removeprefix("label ")
     labels = "label" if name.isdigit() else "labels"
-    return "all labels" if name == "all" else f"{labels} {name.replace('-', '–')}"
+    short = "all labels" if name == "all" else name
+    return short if name.isalpha() else f"{labels} {name.replace('-', '–')}"
 
 
 def keep_title(keep: float | str) -> str:
@@ -78,17 +83,24 @@ def number(value: float, form: str = ".1f", scale: float = 100) -> str:
 
 
 def interval(row: Any, name: str = "effect", form: str = "+.2f", scale: float = 100) -> str:
-    """Return an estimate with its interval, where there is one: "+0.92 [+0.02, +1.82]"."""
-    prefix = "" if name in ("effect", "fraction") else f"{name}_"
-    keys = (name, f"{prefix}low", f"{prefix}high")
-    value, low, high = (number(row[key], form, scale) for key in keys)
-    return f"{value} [{low}, {high}]" if low else value
+    """Return an estimate with its interval, if that says anything: "+0.92 [+0.02, +1.82]"."""
+    prefix = "" if name in ("effect", "fraction", "mean") else f"{name}_"
+    value, low, high = (row[key] for key in (name, f"{prefix}low", f"{prefix}high"))
+    if row.get("n") == 2 and name not in FRACTIONS:  # the two seeds' values
+        apart = (high - low) / 2 / T_OF_TWO
+        return " and ".join(number(end, form, scale) for end in (value - apart, value + apart))
+    says_nothing = scale == 100 and high - low > 1  # wider than all that there is
+    value, low, high = (number(each, form, scale) for each in (value, low, high))
+    return f"{value} [{low}, {high}]" if low and not says_nothing else value
 
 
-def percent(row: Any, form: str = ".1f") -> str:
-    """Return a mean in % and half the width of its interval: "55.1 ± 3.6"."""
-    half = "" if math.isnan(row["low"]) else f" ± {50 * (row['high'] - row['low']):.1f}"
-    return number(row["mean"], form) + half if row["n"] else "missing"
+def percent(row: Any) -> str:
+    """Return a mean in % ± half of its interval, or the span of the values if that is wide."""
+    half = (row["high"] - row["low"]) / 2
+    if row["n"] == 2 or half > WIDE:
+        between = " and " if row["n"] == 2 else " to "
+        return between.join(number(row[end]) for end in ("least", "most"))
+    return f"{number(row['mean'])} ± {number(half)}" if half == half else number(row["mean"])
 
 
 def fraction(row: Any) -> str:
@@ -96,13 +108,13 @@ def fraction(row: Any) -> str:
     if math.isnan(row["fraction"]):
         return "unknown"
     value, *ends = interval(row, "fraction", ".0f").partition(" ")
-    return f"{value} %{' [any]' if math.isinf(row['low']) else ''.join(ends)}"
+    return f"{value} %{''.join(ends)}"
 
 
 def span(counts: Iterable[float]) -> str:
     """Return the least and the most: "3 to 5"."""
-    least, *_, most = sorted([*counts] * 2)
-    return f"{least:g} to {most:g}" if least != most else f"{least:g}"
+    ordered = sorted({*counts})
+    return " to ".join(f"{count:g}" for count in ordered[:: max(1, len(ordered) - 1)])
 
 
 def counted(values: Iterable[Any], key: str = "") -> str:
@@ -139,7 +151,7 @@ def plain(value: object) -> Markup:
 def tidy(markdown: str) -> str:
     """Return Markdown with one line per paragraph, and one blank line between paragraphs."""
     parts = [part.strip() for part in re.split(r"\n\s*\n", markdown)]
-    whole = ("|", "- ", "<", "#")
+    whole = ("|", "- ", "<", "#", "```")
     lines = (part if part.startswith(whole) else re.sub(r"\s*\n\s*", " ", part) for part in parts)
     return "\n\n".join(filter(None, lines)) + "\n"
 

@@ -49,7 +49,8 @@ SCHEDULERS = {  # they change the rate of each parameter group from that group's
     for name in ("CosineAnnealingLR", "StepLR", "MultiStepLR", "ExponentialLR", "LinearLR")
 }
 TRAINER = {"_target_", "accelerator", "devices", "max_epochs", "max_steps", "deterministic"}
-TRAINER |= {"enable_progress_bar", "limit_train_batches", "limit_val_batches", "limit_test_batches"}
+TRAINER |= {"test_with", "log_every_n_steps", "enable_progress_bar"}
+TRAINER |= {"limit_train_batches", "limit_val_batches", "limit_test_batches"}
 Job = tuple[str, ...]  # a training command line
 
 
@@ -194,12 +195,13 @@ def train_stacked(
     """Train, score and record a group, or resume from the checkpoint in the shared folder."""
     classifiers = [parts.classifier for parts in group.values()]
     datas = [parts.data for parts in group.values()]
-    callbacks = [timer := Timer(), Origin(datas[0].sha256, code())]
     first = next(iter(group))
+    origin = Origin(datas[0].sha256, code(first.config), shared.path.name)
+    callbacks = [timer := Timer(), origin]
     trainer = training.build_trainer(first.config, shared, [], callbacks, show_progress)
     warnings.filterwarnings("ignore", "The AccumulateGrad node")  # of the inputs of a CUDA graph
     for data in datas:
-        data.to(trainer.strategy.root_device)
+        data.trainer = trainer  # whose device and limits its batches are for
     train = stack([data.train_dataloader() for data in datas])
     val = stack([data.val_dataloader() for data in datas])
     test = stack([data.test_dataloader() for data in datas])
@@ -236,6 +238,7 @@ def record(run: Run, result: Result, classifier: Classifier) -> None:
         "pytorch-lightning_version": lightning.__version__,
         "state_dict": classifier.state_dict(),
         "hyper_parameters": dict(classifier.hparams),
+        "config_hash": result.config_hash,
     }
     classifier.on_save_checkpoint(checkpoint)
     folder = run.folder
@@ -271,7 +274,7 @@ def fit_runs(runs: Sequence[Run], show_progress: bool = True) -> list[Result | s
         group: dict[Run, training.Parts] = {}
         for run in in_order if len(runs) > 1 else ():
             with suppress(Exception):  # `run_or_resume` says what is wrong
-                training.check_run(run.config, run.hydra)
+                check(run.config, run.hydra.runtime.choices)
                 locks.enter_context(lock(run.folder.path))
                 if not run.folder.result_of(run.config) and not run.folder.epochs_done():
                     group[run] = training.build_parts(run.config)

@@ -55,14 +55,8 @@ def check_launcher(hydra: HydraConf) -> None:
         raise ConfigError("hydra.launcher.side_by_side: must be above 0, or null for all")
 
 
-def launch(jobs: Sequence[Job], hydra: HydraConf, common: Sequence[str] = ()) -> list[Outcome]:
-    """Train runs and return how each ended, in the order of the jobs.
-
-    Args:
-        jobs: Command lines.
-        hydra: Hydra's part of the command's config.
-        common: Overrides that stand before those of each job.
-    """
+def launch(jobs: Chunk, hydra: HydraConf, common: Job = (), earlier: int = 0) -> list[Outcome]:
+    """Train runs after ``earlier`` others; return how each ended, in the order of the jobs."""
     before = HydraConfig.instance().cfg
     how = hydra.runtime.choices["hydra/launcher"]
     keys: Any = OmegaConf.to_container(hydra.launcher, resolve=True)
@@ -72,7 +66,7 @@ def launch(jobs: Sequence[Job], hydra: HydraConf, common: Sequence[str] = ()) ->
         for source in hydra.runtime.config_sources
         if source.provider == "command-line" or "searchpath" in source.provider
     ]
-    common = [f"hydra.searchpath={searched}", *common]
+    common = (f"hydra.searchpath={searched}", *common)
     at_most = keys.pop("side_by_side", 1)
     if how == "batched":
         import torch  # slow to import
@@ -86,7 +80,7 @@ def launch(jobs: Sequence[Job], hydra: HydraConf, common: Sequence[str] = ()) ->
         chunks = similar(jobs, lambda job: compose_job(common, job)[0], at_most)
     run = partial(run_chunk, Path.cwd(), common)
     shared = set.intersection(*map(set, jobs)) if len(jobs) > 1 else set()
-    ended: dict[Job, Outcome] = {}
+    ended, total = dict[Job, Outcome](), earlier + len({*jobs})
     hidden = True if how in ("basic", "batched") else None  # each run shows its own bar
     with naming("hydra.launcher"):  # keys that it does not have
         in_any_order = LAUNCHERS[how](run, chunks, **keys)
@@ -95,9 +89,10 @@ def launch(jobs: Sequence[Job], hydra: HydraConf, common: Sequence[str] = ()) ->
             for outcome in outcomes:
                 ended[outcome.job] = outcome
                 own = " ".join(each for each in outcome.job if each not in shared)
-                state = "failed" if outcome.failure else "done"
+                val = 0 if outcome.failure else outcome.result.val.balanced_accuracy
+                state = "failed" if outcome.failure else f"done, val {val:.1%}"
                 with tqdm.external_write_mode():
-                    print(f"{len(ended)} of {bar.total} {state}: {own}", flush=True)
+                    print(f"{earlier + len(ended)} of {total} {state}: {own}", flush=True)
             bar.update(len(outcomes))
     HydraConfig.instance().cfg = before  # a job in this process has set its own
     return [ended[job] for job in jobs]
@@ -105,11 +100,9 @@ def launch(jobs: Sequence[Job], hydra: HydraConf, common: Sequence[str] = ()) ->
 
 @contextmanager
 def sigint_blocked() -> Iterator[None]:
-    """Block SIGINT while workers start: they inherit the mask, so only this process handles Ctrl-C.
-
-    Another thread receives the signal, and Python handles it in the main one.
-    """
+    """Block SIGINT while workers start, who inherit this: only this process handles Ctrl-C."""
     multiprocessing.get_context("spawn").Lock()  # starts a tracker, which unblocks
+    # another thread receives the signal, and Python handles it in the main one
     threading.Thread(target=threading.Event().wait, daemon=True).start()
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -175,11 +168,6 @@ def end_with_parent() -> None:
 
     if parent:
         threading.Thread(target=follow, daemon=True).start()
-
-
-def in_process(run: RunChunk, chunks: Sequence[Chunk]) -> Iterator[list[Outcome]]:
-    """In this process, one chunk after the other."""
-    return map(run, chunks)
 
 
 def with_joblib(
@@ -256,48 +244,56 @@ def with_ray(
 
 
 LAUNCHERS: dict[str, Callable[..., Iterator[list[Outcome]]]]
-LAUNCHERS = {"basic": in_process, "batched": in_process, "joblib": with_joblib}
+LAUNCHERS = {"basic": map, "batched": map, "joblib": with_joblib}  # these in this process
 LAUNCHERS |= {"slurm": with_slurm, "ray": with_ray}
 
 
 def show(outcomes: Sequence[Outcome]) -> None:
-    """Print the table of a sweep."""
-    done = [*{outcome.folder: outcome for outcome in outcomes if not outcome.failure}.values()]
+    """Print the table of a sweep, and write it to ``sweep.csv`` beside the run folders."""
+    from mnist_imbalance.records import result, table  # slow to import
+
+    done = {outcome.folder: outcome for outcome in outcomes if not outcome.failure}
     if done:
-        print(f"accuracy in %\n{tabulate(done)}\n")
-        print("several seeds: mean ± half of its 95 % interval; choose by val")
-        common = os.path.commonpath([outcome.folder for outcome in done])
-        print(f"run folders (tensorboard --logdir): '{os.path.relpath(common)}'")
+        jobs = [dict(word.partition("=")[::2] for word in own.job) for own in done.values()]
+        rows = [table.row_of(own.result, Path(folder)) for folder, own in done.items()]
+        text, numbers = tabulate(jobs, rows)
+        common = os.path.commonpath(done)
+        result.write_whole(Path(common, "sweep.csv"), numbers)
+        print(f"{text}\nrun folders (tensorboard --logdir): '{os.path.relpath(common)}'")
     failed = [f"{' '.join(each.job)}: {each.failure}" for each in outcomes if each.failure]
     if failed:
         sys.exit("\n".join([f"error: {len(failed)} of {len(outcomes)} jobs failed", *failed]))
 
 
-def tabulate(done: Sequence[Outcome]) -> str:
-    """Return accuracies in %, one row per combination of the overrides that vary, seed aside."""
+def tabulate(names: Any, runs: Any) -> tuple[str, str]:
+    """Return accuracies of runs, in %, by the names that vary but for seed: as text and as CSV."""
     import pandas
 
-    scores: list[dict[str, float]] = []
-    for _, result, _ in done:
-        scores.append({})
-        for split in ("val", "test"):
-            own = getattr(result, split)
-            for name, accuracy in (own.by_group(result.groups) | {"all": own.accuracy}).items():
-                scores[-1][f"{split} {name}"] = accuracy
-    overrides = pandas.DataFrame(
-        [dict(override.partition("=")[::2] for override in outcome.job) for outcome in done]
-    )
-    keys = [overrides[key] for key in overrides if key != "seed" and overrides[key].nunique() > 1]
-    groups = pandas.DataFrame(scores).groupby(keys or (lambda _: 0), sort=False)
-    table = groups.agg(mean_over_seeds)
-    table.insert(0, "n", groups.size())
-    return str(table.reset_index(drop=not keys).to_string(index=False))
+    from mnist_imbalance.records.table import accuracies
+
+    names, runs = pandas.DataFrame(names).fillna(""), pandas.DataFrame(runs)
+    keys = [key for key in names if key != "seed" and names[key].nunique() > 1]
+    row = names.groupby(keys, sort=False).ngroup() if keys else pandas.Series(0, names.index)
+    seeds, parts = names.get("seed", row * 0), []
+    for split in ("val", "test"):
+        parts.append(accuracies(runs, split).filter(regex=r"\D").add_prefix(f"{split} "))
+        parts.append(runs[f"{split}_balanced_accuracy"].rename(f"{split} balanced"))
+    scores = 100 * pandas.concat(parts, axis=1)
+    balanced = scores.filter(like="balanced")
+    less = balanced - balanced[row == 0].groupby(seeds).mean().reindex(seeds).to_numpy()
+    groups = scores.join(less[row > 0].add_suffix(" − first")).groupby(row)
+    table = names.loc[~row.duplicated(), keys].reset_index(drop=True).assign(n=groups.size())
+    text = table.join(groups.agg(mean_over_seeds)).to_string(index=False)
+    note = "± half a 95 % interval over seeds, or all values; − first: paired; choose by val"
+    numbers = table.join(groups.mean()).join(groups.std().add_suffix(", s.d."))
+    return f"accuracy in %\n{text}\n\n{note}", numbers.to_csv(index=False, float_format="%.6g")
 
 
-def mean_over_seeds(accuracies: Any) -> str:
-    """Return the mean in %, with half its 95 % t-interval if there are several."""
+def mean_over_seeds(values: Any) -> str:
+    """Return the mean with half its 95 % t-interval, or the values if that says nothing."""
     from scipy.stats import t  # slow to import
 
-    n = accuracies.count()
-    half = f" ± {100 * t.ppf(0.975, n - 1) * accuracies.sem():.1f}" if n > 1 else ""
-    return f"{100 * accuracies.mean():.1f}{half}"
+    half = t.ppf(0.975, values.count() - 1) * values.sem()
+    if values.count() < 3 or half > 50:
+        return " and ".join(map("{:.1f}".format, values.dropna()))
+    return f"{values.mean():.1f} ± {half:.1f}"

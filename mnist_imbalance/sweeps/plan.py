@@ -2,20 +2,22 @@
 
 import copy
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from itertools import product
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from omegaconf import DictConfig, OmegaConf
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 
 from mnist_imbalance.config import compose_with
 from mnist_imbalance.data.seeds import Seed
-from mnist_imbalance.errors import ConfigError
+from mnist_imbalance.errors import ConfigError, as_config_error
 from mnist_imbalance.records.identity import hash_config, result_config
 
 if TYPE_CHECKING:
@@ -39,7 +41,35 @@ class Study(BaseModel, strict=True, extra="forbid"):
     tuning_seed: Seed | None
     weights: list[float | int]
     overrides: list[str]
+    baseline: str | None
     report_dir: str | None
+
+
+class StudyConfig(BaseModel, strict=True, extra="forbid"):
+    """The values of ``conf/study.yaml``."""
+
+    study: Study
+    runs_dir: Annotated[str, Field(min_length=1)]
+    records_dirs: list[str]
+    dry_run: bool
+
+
+def check_study(config: DictConfig) -> StudyConfig:
+    """Check the values of a study and its folders."""
+    try:
+        checked = StudyConfig.model_validate(OmegaConf.to_container(config, resolve=True))
+    except ValidationError as error:
+        raise as_config_error(error) from error
+    for folder in checked.records_dirs:
+        if not Path(folder).is_dir():
+            raise ConfigError(f"records_dirs: there is no folder {folder}; [] for none")
+    report_dir = checked.study.report_dir or checked.runs_dir
+    for key, folder in (("runs_dir", checked.runs_dir), ("study.report_dir", report_dir)):
+        path = Path(folder).absolute()
+        there = next(place for place in (path, *path.parents) if place.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            raise ConfigError(f"{key}: {there} is no folder that can be written to")
+    return checked
 
 
 @dataclass(frozen=True)

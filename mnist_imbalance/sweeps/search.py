@@ -16,11 +16,11 @@ from omegaconf import DictConfig, OmegaConf
 from optuna import distributions
 from optuna.storages.journal import JournalFileBackend, JournalStorage
 from optuna.trial import TrialState
-from pydantic import BaseModel, Field, PositiveInt, ValidationError
+from pydantic import BaseModel, Field, PositiveInt
 
 from mnist_imbalance.config import CONF, compose_with, start
 from mnist_imbalance.data.seeds import Seed, derive
-from mnist_imbalance.errors import ConfigError, as_config_error, naming, one_line_errors
+from mnist_imbalance.errors import ConfigError, naming, one_line_errors
 from mnist_imbalance.records.identity import hash_config, result_config
 from mnist_imbalance.sweeps.launch import check_launcher, launch
 from mnist_imbalance.sweeps.plan import Seeds
@@ -56,10 +56,9 @@ def as_overrides(setting: Mapping[str, Any]) -> list[str]:
 
 def check_search(config: DictConfig, overrides: Sequence[str]) -> SearchConfig:
     """Check the keys of the search, and the choices and ends of its space one by one."""
-    try:
-        options = SearchConfig.model_validate(OmegaConf.to_container(config, resolve=True))
-    except ValidationError as error:
-        raise as_config_error(error, prefix="search.") from error
+    values = OmegaConf.to_container(config, resolve=True)
+    with naming("search"):
+        options = SearchConfig.model_validate(values)
     from mnist_imbalance.training.run import check_parts  # slow to import
 
     ends = {}
@@ -108,7 +107,8 @@ def show(search: optuna.Study, command: Sequence[str]) -> None:
         sys.exit("error: all settings failed")
     table = search.trials_dataframe(attrs=("value", "params", "state"))
     table = table.sort_values("value", ascending=False).rename(columns={"value": "val balanced"})
-    print(table.rename(columns=lambda name: name.removeprefix("params_")).to_string(index=False))
+    table = table.rename(columns=lambda name: name.removeprefix("params_").rpartition(".")[2])
+    print(table.to_string(index=False, float_format="%.4g"))
     print(f"the best: {shlex.join([*command, *as_overrides(search.best_params)])}")
 
 
@@ -148,4 +148,4 @@ def job(config: DictConfig) -> None:
 
 def main() -> None:
     """Run the command line."""
-    start(job)
+    start(job, "search")

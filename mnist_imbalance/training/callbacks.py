@@ -12,10 +12,14 @@ from mnist_imbalance.errors import ConfigError
 
 
 class Origin(lightning.Callback):
-    """Keeps checksums of data and code in checkpoints; refuses to resume where they differ."""
+    """Keeps whose a checkpoint is; refuses to resume where data or code differ."""
 
-    def __init__(self, data: str, code: str) -> None:
-        self.checksums = {"data": data, "code": code}
+    def __init__(self, data: str, code: str, config_hash: str) -> None:
+        self.checksums, self.config_hash = {"data": data, "code": code}, config_hash
+
+    def on_save_checkpoint(self, trainer: Any, module: Any, checkpoint: dict[str, Any]) -> None:
+        """Keep the run's hash, which a run folder compares."""
+        checkpoint["config_hash"] = self.config_hash
 
     def state_dict(self) -> dict[str, str]:
         """Return the checksums that a checkpoint holds."""

@@ -1,6 +1,8 @@
 """The LightningModule: one step and one scoring for training, validation and test."""
 
 import math
+import re
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -38,7 +40,7 @@ def tally(
     """Score whole passes of several runs over a split, with few waits for the device.
 
     Logits (R, N, C), labels (R, N), losses (R,) and more metrics of each run by name give the
-    scores of each run, and the predicted labels (R, N) uint8.
+    scores of each run, and the predicted labels (R, N), uint8 for up to 256 labels.
     """
     runs, _, size = logits.shape
     # torchmetrics' confusion matrix takes 25 ms where algorithms must be deterministic
@@ -59,7 +61,7 @@ def tally(
     }
     by_run = zip(*fields.values(), strict=True)
     scores = [Scores(**dict(zip(fields, values, strict=True))) for values in by_run]
-    return scores, predicted.to(torch.uint8).cpu().numpy()
+    return scores, predicted.cpu().numpy().astype(numpy.min_scalar_type(size - 1))
 
 
 def score(metric: Metric, logits: Tensor, labels: Tensor) -> float | None:
@@ -80,15 +82,13 @@ class Classifier(lightning.LightningModule):
         model: Maps images to logits.
         loss: Maps logits and labels (N,) to a scalar; None is cross-entropy.
         optimizer: Maps the parameters to an optimizer; None is AI3607's SGD.
-        scheduler: Maps the optimizer to a scheduler, which is stepped after each batch; a config
-            gets the number of all steps as ``T_max`` or ``total_steps``.
+        scheduler: Maps the optimizer to a scheduler of steps; a config gets ``T_max`` of all steps.
         mix: Maps a training batch to a mixed one, see `methods.mixes`.
         metrics: More scores, each from a split's logits (N, K) and labels (N,), by name.
         groups: The labels of each group whose accuracy is logged.
 
     Attributes:
-        scores: The last whole pass over "train" (before each step), "val" and "test".
-        predictions: The labels predicted in that pass, (N,) uint8.
+        scores, predictions: Of the last whole pass over "train" (before each step), "val", "test".
         history: While training, the scores of "train" and "val" by epoch.
     """
 
@@ -103,6 +103,9 @@ class Classifier(lightning.LightningModule):
         groups: Groups | None = None,
     ) -> None:
         super().__init__()
+        for name in metrics or ():
+            if re.fullmatch("epoch|stage|loss|accuracy(_.*)?", name):
+                raise ConfigError(f"metrics.{name}: is a record's own name; choose another")
         parts: dict[str, Any] = {"model": model, "loss": loss, "optimizer": optimizer}
         parts |= {"scheduler": scheduler, "mix": mix}
         configs = {name: part for name, part in parts.items() if isinstance(part, Mapping)}
@@ -122,6 +125,7 @@ class Classifier(lightning.LightningModule):
         self.scores: dict[str, Scores] = {}
         self.predictions: dict[str, numpy.ndarray] = {}
         self.history: dict[str, dict[int, Scores]] = defaultdict(dict)
+        self._clock = time.monotonic()
         self._batches: dict[str, list[Batch]] = {"train": [], "val": [], "test": []}
 
     def forward(self, images: Tensor) -> Tensor:
@@ -139,7 +143,7 @@ class Classifier(lightning.LightningModule):
             optimizer = self.make_optimizer(parameters)
         if not self.scheduler_part:
             return optimizer
-        steps = int(trainer.estimated_stepping_batches) if trainer else 1
+        steps = int(trainer.estimated_stepping_batches) if trainer else 2
         with naming("scheduler"):
             part = inject(self.scheduler_part, {"T_max": steps, "total_steps": steps})
             scheduler = build_part(part, "scheduler", Callable)(optimizer)
@@ -149,7 +153,15 @@ class Classifier(lightning.LightningModule):
         """Return one batch's loss, to be minimized."""
         if batch_idx == 0:
             self.start_epoch(self.trainer.global_step / self.trainer.estimated_stepping_batches)
-        return self.step(batch, "train")
+        loss = self.step(batch, "train")
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if (self.trainer.global_step + 1) % every == 0:
+            begun, self._clock = self._clock, time.monotonic()
+            speed = every * batch[1].shape[-1] / (self._clock - begun)
+            rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+            self.log("by_step/loss", loss, prog_bar=True)
+            self.log_dict({"by_step/rate": rate, "by_step/images_per_second": speed})
+        return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """One batch of held-out images."""
@@ -249,4 +261,9 @@ class Classifier(lightning.LightningModule):
                 self.step((images, labels), "train")
         self._batches["train"].clear()
         self.train()
-        self.build_optimizer(self.parameters(), None)
+        built = self.build_optimizer(self.parameters(), None)
+        if self.scheduler_part:
+            [optimizer], [schedule] = built
+            optimizer.step()  # changes nothing without gradients
+            with naming("scheduler"):
+                schedule["scheduler"].step()

@@ -5,10 +5,12 @@ import platform
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from pydoc import locate
 from typing import Any, cast
 
 import lightning
@@ -19,12 +21,13 @@ from hydra.conf import HydraConf
 from omegaconf import DictConfig, OmegaConf
 
 import mnist_imbalance
-from mnist_imbalance.config import PACKAGE
+from mnist_imbalance.config import PACKAGE, targets_of
 from mnist_imbalance.errors import ConfigError, naming
-from mnist_imbalance.records.identity import result_config
+from mnist_imbalance.records.identity import hash_config, result_config
 from mnist_imbalance.records.result import Result, read_record, write_whole
 
 CODE = ("data/", "models/", "methods/", "training/", "sweeps/batched.py", "sweeps/stacked.py")
+INSTALLED = {"site-packages", "dist-packages"}  # where pip and Debian put what nobody edits
 
 
 @contextmanager
@@ -79,7 +82,7 @@ class RunFolder:
         before = {*self.path.iterdir()}
         for name, values in (("hydra", hydra), ("overrides", hydra.overrides.task)):
             write_whole(self.config_file.with_name(f"{name}.yaml"), OmegaConf.to_yaml(values))
-        write_whole(self.config_file, OmegaConf.to_yaml(config))
+        write_whole(self.config_file, OmegaConf.to_yaml(config, resolve=True))
         try:
             yield
         except Exception:
@@ -88,9 +91,10 @@ class RunFolder:
                     shutil.rmtree(place) if place.is_dir() else place.unlink()
             raise
 
-    def checkpoint(self) -> dict[str, Any]:
-        """Read the last checkpoint, on the CPU; training resumes from one with "loops"."""
-        file, again = self.last_checkpoint, "delete the run's folder and train it again"
+    def checkpoint(self, name: str = "last") -> dict[str, Any]:
+        """Read a checkpoint, on the CPU; training resumes from the last one, if it has "loops"."""
+        file = self.last_checkpoint.with_stem(name)
+        again = "delete the run's folder and train it again"
         try:
             state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # torch.load fails in many ways
@@ -98,6 +102,9 @@ class RunFolder:
             raise ConfigError(f"runs_dir: {file} is {problem}; {again}") from error
         if "history" not in state:
             raise ConfigError(f"runs_dir: {file} is of another program; {again}")
+        own = hash_config(result_config(self.config())) if self.config_file.exists() else None
+        if own and state.get("config_hash", own) != own:
+            raise ConfigError(f"runs_dir: {file} is of another run; {again}")
         return state
 
     def epochs_done(self) -> int:
@@ -118,13 +125,19 @@ def describe(device: torch.device) -> str:
     return f"{device.type}, {processor}, {torch.get_num_threads()} of its cores"
 
 
-@cache
-def code() -> str:
-    """Return a checksum of the code that trains."""
+def code(config: DictConfig) -> str:
+    """Return a checksum of the code that trains: this package's, and a user's own parts."""
+    files = [f for f in PACKAGE.rglob("*.py") if str(f.relative_to(PACKAGE)).startswith(CODE)]
+    own = set()
+    training = OmegaConf.masked_copy(config, [str(key) for key in config if key != "posthoc"])
+    for path in targets_of(OmegaConf.to_container(training, resolve=True)):
+        module = sys.modules.get(getattr(locate(path), "__module__", ""))
+        file = Path(getattr(module, "__file__", None) or PACKAGE)
+        if PACKAGE not in (file, *file.parents) and INSTALLED.isdisjoint(file.parts):
+            own.add(file)
     digest = hashlib.sha256()
-    for file in sorted(PACKAGE.rglob("*.py")):
-        if file.relative_to(PACKAGE).as_posix().startswith(CODE):
-            digest.update(file.read_bytes())
+    for file in (*sorted(files), *sorted(own)):
+        digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
 
 
@@ -138,9 +151,9 @@ def commit() -> str:
     return subprocess.run(command, capture_output=True, text=True).stdout.strip()
 
 
-def versions() -> dict[str, str]:
+def versions(config: DictConfig) -> dict[str, str]:
     """Return the versions that a run's numbers depend on, by name."""
     libraries = (torch, torchvision, lightning, mnist_imbalance)
     known = {library.__name__: library.__version__ for library in libraries}
-    known |= {"python": platform.python_version(), "code": code()}
+    known |= {"python": platform.python_version(), "code": code(config)}
     return known | ({"git": commit()} if commit() else {})

@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,16 @@ from filelock import FileLock
 from hydra.conf import HydraConf
 from lightning.pytorch.callbacks import ModelCheckpoint, Timer, TQDMProgressBar
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torchmetrics.utilities.plot import plot_confusion_matrix
 
-from mnist_imbalance.config import build, build_part, check, compose_with, part_of, parts_of
+from mnist_imbalance import config as configs
+from mnist_imbalance.config import CHOICES, build, build_part, part_of, parts_of
 from mnist_imbalance.data.module import MNISTData
-from mnist_imbalance.errors import ConfigError, naming
+from mnist_imbalance.errors import ConfigError, OutOfTimeError, naming
 from mnist_imbalance.records import identity
 from mnist_imbalance.records.result import Groups, History, Result, write_record
 from mnist_imbalance.training.callbacks import AtomicCheckpointIO, Origin, SeedEveryEpoch
@@ -35,7 +37,7 @@ from mnist_imbalance.training.folder import RunFolder, code, describe, lock, ver
 
 Posthoc = Callable[[nn.Module, MNISTData], nn.Module]
 SILENCED = (  # warnings of Lightning that no user can act on
-    "The number of training batches",  # nothing is logged by step
+    "The number of training batches",  # is below log_every_n_steps in a short run
     ".*does not have many workers",  # slices need none
     "Checkpoint directory",  # not empty when a run resumes
     "Experiment logs directory",  # of CSVLogger, likewise
@@ -49,10 +51,16 @@ class Parts:
     """The parts of a run; those of `load_run` are trained, and in evaluation mode."""
 
     config: DictConfig
-    data: MNISTData  # set up
+    module: MNISTData
     classifier: Classifier
     posthoc: Posthoc | None  # the step after training
     result: Result | None = None  # of a complete run that was loaded
+
+    @property
+    def data(self) -> MNISTData:
+        """The data, which is read when it is first asked for."""
+        self.module.setup()
+        return self.module
 
 
 def build_parts(config: DictConfig, data: MNISTData | None = None) -> Parts:
@@ -65,10 +73,11 @@ def build_parts(config: DictConfig, data: MNISTData | None = None) -> Parts:
     data.setup()
     lightning.seed_everything(config.seed, verbose=False)
     names = ("num_classes", "image_shape", "class_counts", "minority")
-    known = {name: getattr(data, name) for name in names} | {"head": None}
-    known |= {key: config.model[key] for key in ("head", "scale") if key in config.model}
-    groups = ("model", "loss", "optimizer", "scheduler", "mix")
-    parts = {group: part_of(config, group, known) for group in groups if config.get(group)}
+    known = {name: getattr(data, name) for name in names}
+    parts = {"model": (model := part_of(config, "model", known))}
+    known |= {"head": None} | {key: model[key] for key in ("head", "scale") if key in model}
+    groups = ("loss", "optimizer", "scheduler", "mix")
+    parts |= {group: part_of(config, group, known) for group in groups if config.get(group)}
     classifier = Classifier(**parts, metrics=parts_of(config, "metrics", known), groups=data.groups)
     classifier.try_out(data.image_shape)
     posthoc = None
@@ -82,13 +91,16 @@ def build_parts(config: DictConfig, data: MNISTData | None = None) -> Parts:
     return Parts(config, data, classifier, posthoc)
 
 
-def check_parts(configs: Iterable[DictConfig]) -> None:
-    """Try out the parts of runs to come, with equal data built once."""
+def check_parts(runs: Iterable[DictConfig]) -> dict[str, str]:
+    """Try out the parts of runs to come; return the checksums of images, by `source_of`."""
     known: dict[str, MNISTData] = {}
-    for config in configs:
-        check(config)
+    checksums = {}
+    for config in runs:
+        configs.check(config)
         key = OmegaConf.to_yaml(config.data, resolve=True)
         known[key] = build_parts(config, known.get(key)).data
+        checksums[identity.source_of(identity.result_config(config))] = known[key].sha256
+    return checksums
 
 
 def adjust(model: nn.Module, data: MNISTData, posthoc: Posthoc) -> nn.Module:
@@ -117,8 +129,9 @@ def build_trainer(
         last.parent, last.stem, enable_version_counter=False, save_on_train_epoch_end=True
     )
     keys = part_of(config, "trainer")
+    del keys["test_with"]
     show_progress = keys.pop("enable_progress_bar", True) and show_progress
-    bar = [TQDMProgressBar(refresh_rate=50)] if show_progress else []
+    bar = [TQDMProgressBar(refresh_rate=10)] if show_progress else []
     fixed = {
         "default_root_dir": folder.path,
         "logger": list(loggers),
@@ -129,7 +142,10 @@ def build_trainer(
         "num_sanity_val_steps": 0,
         "num_nodes": 1,
         "fast_dev_run": False,
+        "overfit_batches": 0.0,  # debug=overfit trains on few images
     }
+    if getattr(rank_zero_only, "rank", 0):  # Lightning would keep nothing
+        raise ConfigError("LOCAL_RANK: a run is one process; unset it, and RANK")
     if taken := sorted(fixed.keys() & keys.keys()):
         raise ConfigError(f"trainer.{taken[0]}: cannot be set, a run has its own")
     trainer: lightning.Trainer = build_part(keys, "trainer", lightning.Trainer, **fixed)
@@ -152,14 +168,14 @@ def build_loggers(config: DictConfig, folder: RunFolder, epochs_done: int) -> li
 
 
 def fields_of(
-    config: DictConfig, hydra: HydraConf, compose: Callable[..., DictConfig] = compose_with
+    config: DictConfig, hydra: HydraConf, compose: Callable[..., DictConfig] = configs.compose_with
 ) -> dict[str, Any]:
     """Return the fields of a run's record that are known before training."""
     values, choices = identity.result_config(config), hydra.runtime.choices
     return {
         "config_hash": identity.hash_config(values),
         "condition": identity.condition_of(values, choices, compose),
-        **{group: choices[group] for group in identity.CHOICES},
+        **{group: choices[group] for group in CHOICES},
         "seed": config.seed,
         "data_seed": config.data.seed,
         "threads": config.threads,
@@ -181,19 +197,11 @@ def finished_parent(runs_dir: str, values: Mapping[str, Any], origin: Origin) ->
     return None
 
 
-def check_run(config: DictConfig, hydra: HydraConf) -> None:
-    """Check the values of a run, and that groups of a single choice have one."""
-    check(config)
-    for group in (*identity.CHOICES, "scheduler", "mix", "posthoc"):
-        if not isinstance(hydra.runtime.choices.get(group), str):
-            raise ConfigError(f"{group}: must be one choice, {group}=name")
-
-
 def run_or_resume(
     config: DictConfig, hydra: HydraConf, folder: RunFolder, show_progress: bool = True
 ) -> Result:
     """Train, score and keep a run, or resume it; a finished one is only read."""
-    check_run(config, hydra)
+    configs.check(config, hydra.runtime.choices)
     with lock(folder.path):
         if result := folder.result_of(config):  # whose identity does not hold data.dir
             moved = folder.config_file.exists() and folder.config().data.dir != config.data.dir
@@ -214,9 +222,11 @@ def train_and_score(
 ) -> Result:
     """Train or resume, validate, adjust, test, and keep the record, see `fields_of`."""
     config, data, classifier = parts.config, parts.data, parts.classifier
-    origin = Origin(data.sha256, code())
+    origin = Origin(data.sha256, code(config), record["config_hash"])
     parent = finished_parent(config.runs_dir, record["config"], origin) if parts.posthoc else None
     epochs_done = 0 if parent else folder.epochs_done()
+    if epochs_done:
+        print(f"resumes after epoch {epochs_done}", flush=True)
     loggers = build_loggers(config, folder, epochs_done)
     with naming("trainer.max_time"):  # a run resumes after whole epochs only
         timer = Timer(part_of(config, "trainer").get("max_time"), interval="epoch")
@@ -230,11 +240,16 @@ def train_and_score(
         classifier.load_state_dict(state["state_dict"])
         classifier.on_load_checkpoint(state)
         log_epochs(loggers, classifier.history, data.groups)
+        state["config_hash"] = record["config_hash"]
         AtomicCheckpointIO().save_checkpoint(state, folder.last_checkpoint)
         steps = state["global_step"]
     else:
         fit(parts, trainer, timer, folder if epochs_done else None)
         steps = trainer.global_step
+    if config.trainer.test_with == "best":
+        best = (parent or folder).last_checkpoint.with_stem("best")
+        state = torch.load(best, map_location="cpu", weights_only=True)
+        classifier.load_state_dict(state["state_dict"])
     trainer.loggers = []  # their curves show training
     if trainer.progress_bar_callback:
         trainer.progress_bar_callback.disable()
@@ -269,7 +284,7 @@ def fit(parts: Parts, trainer: lightning.Trainer, timer: Timer, begun: RunFolder
     out_of_time = left is not None and left <= 0
     if not whole and (out_of_time or not trainer.should_stop):
         done = f"{len(parts.classifier.history['train'])} of {trainer.max_epochs} epochs"
-        raise ConfigError(f"trainer: stopped after {done}; it resumes without trainer.max_time")
+        raise OutOfTimeError(f"trainer.max_time: stopped after {done}; without it the run resumes")
 
 
 def log_epochs(loggers: Iterable[Logger], history: History, groups: Groups) -> None:
@@ -282,13 +297,13 @@ def log_epochs(loggers: Iterable[Logger], history: History, groups: Groups) -> N
 
 def log_result(loggers: Iterable[Logger], result: Result) -> None:
     """Log the last scores and the values of the config, in TensorBoard with a picture."""
-    chosen = {name: getattr(result, name) for name in ("condition", *identity.CHOICES)}
+    chosen = {name: getattr(result, name) for name in ("condition", *CHOICES)}
     scores = to_metrics("val", result.val, result.groups)
     scores |= to_metrics("test", result.test, result.groups)
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.log_hyperparams(chosen | result.config, scores, result.epochs)
-            figure = draw_confusion(result.test.confusion)
+            figure = draw_confusion(result.test.confusion, result.class_names)
             logger.experiment.add_figure("test/confusion", figure, result.epochs)
         else:
             logger.log_hyperparams(chosen | result.config)
@@ -296,12 +311,12 @@ def log_result(loggers: Iterable[Logger], result: Result) -> None:
         logger.finalize("success")
 
 
-def draw_confusion(confusion: list[list[int]]) -> Figure:
+def draw_confusion(confusion: list[list[int]], names: Sequence[str] = ()) -> Figure:
     """Draw the share, in %, of each true label's images (AI3607, Figures 1 and 2)."""
     counts = torch.tensor(confusion)
-    shares = (100 * counts / counts.sum(dim=1, keepdim=True).clamp(min=1)).round()
+    shares = (100 * counts / counts.sum(dim=1, keepdim=True).clamp(min=1)).round().long()
     figure = Figure(figsize=(5, 5), layout="constrained")
-    plot_confusion_matrix(shares.long(), figure.subplots(), len(counts) <= 20, cmap="Blues")
+    plot_confusion_matrix(shares, figure.subplots(), len(counts) <= 20, [*names] or None, "Blues")
     return figure
 
 
@@ -316,20 +331,34 @@ def make_result(
         steps=steps,
         train_counts=data.class_counts,
         groups=data.groups,
+        class_names=data.class_names,
         data_sha256=data.sha256,
         seconds=seconds,
         device=device,
-        versions=versions(),
+        versions=versions(parts.config),
     )
 
 
-def load_run(folder: str | Path) -> Parts:
-    """Read the run that a folder holds; ``data.dir`` is relative to the working folder."""
-    run = RunFolder(Path(folder))
-    parts = build_parts(identity.to_current(run.config()))
-    with naming(str(run.last_checkpoint)):
-        parts.classifier.load_state_dict(run.checkpoint()["state_dict"])
-    if parts.posthoc:
-        parts.classifier.model = adjust(parts.classifier.model, parts.data, parts.posthoc)
-    parts.classifier.eval()
-    return replace(parts, result=run.result())
+def load_run(folder: str | Path, checkpoint: str | None = None, trust: Sequence[str] = ()) -> Parts:
+    """Read a finished run, from the checkpoint "last" or "best"; by default the tested one.
+
+    ``data.dir`` is relative to the working folder. Only a ``posthoc`` needs it: it is done again.
+    Only parts of a run are built, of this package, of PyTorch's and of those named in ``trust``.
+    """
+    place = RunFolder(Path(folder))
+    if not (result := place.result()):
+        raise ConfigError(f"run: {folder} is no folder of a finished run, with a result.json")
+    config = identity.to_current(place.config())
+    state = place.checkpoint(checkpoint or config.trainer.get("test_with", "last"))
+    parts = identity.rename(state["hyper_parameters"], identity.TODAY)
+    configs.refuse_strangers([OmegaConf.to_container(config, resolve=True), parts], trust)
+    with naming(f"run: {folder}"):
+        classifier = Classifier(**parts)
+        classifier.load_state_dict(state["state_dict"])
+    posthoc = build(config, "posthoc", {"seed": config.seed}, Callable) if config.posthoc else None
+    run = Parts(config, build(config, "data", kind=MNISTData), classifier, posthoc, result)
+    if posthoc:
+        torch.set_num_threads(config.threads)
+        classifier.model = adjust(classifier.model, run.data, posthoc)
+    classifier.eval()
+    return run
