@@ -17,7 +17,7 @@ COMMANDS = {
 
 
 def counts() -> None:
-    """Print the images of each label before and after every step: data=augmented_40, say."""
+    """Print how many images each label has after every step, as of data=augmented_40."""
     import pandas  # --help and a shell's Tab do not wait for these
 
     from mnist_imbalance.config import build, check, compose_with, parse

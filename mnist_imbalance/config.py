@@ -65,7 +65,7 @@ def naming_keys() -> Iterator[None]:
         files = (CONF / group.replace(".", "/")).glob("*.yaml") if group else ()
         having = sorted(file.stem for file in files if name in [*OmegaConf.load(file)])
         known: list[str] = []
-        for config in (compose_with([]), compose_with([], name="study")):
+        for config in (compose_with([], name="search"), compose_with([], name="study")):
             values: Any = OmegaConf.to_container(config)
             known += [*values, *flatten(values)]
         near = " and ".join(get_close_matches(unknown[1], known))
@@ -289,7 +289,7 @@ def start(job: Callable[[], Any], name: str) -> None:
     prepare_process()
     with one_line_errors():
         if {"--help", "-h"} & {*sys.argv}:
-            given = [word for word in sys.argv[1:] if not word.startswith("-")]
+            given = [word for word in sys.argv[1:] if "=" in word and word[0] != "-"]
             return print(describe(name, given))
         for word in sys.argv[1:]:
             if word.endswith("=null") and (CONF / word[:-5]).is_dir():

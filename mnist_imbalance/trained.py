@@ -31,7 +31,7 @@ from mnist_imbalance.training.classifier import tally
 from mnist_imbalance.training.folder import RunFolder
 
 RUN = {"metavar": "RUN", "help": "folder of a finished run"}
-OWN = {"action": "append", "default": [], "metavar": "PACKAGE", "help": "it has parts of the run"}
+OWN = {"action": "append", "default": [], "metavar": "PACKAGE", "help": "with parts of the run"}
 MNIST = {"mnist", "qmnist"}
 BLACK = MNIST | {"emnist", "kmnist", "fashionmnist", "usps", "digits"}  # is their images' ground
 
@@ -39,7 +39,7 @@ BLACK = MNIST | {"emnist", "kmnist", "fashionmnist", "usps", "digits"}  # is the
 def adjust() -> None:
     """Score a trained run after each adjustment of conf/adjust.yaml, without training it again.
 
-    Each makes its choices on the validation images: do not choose by these scores of the test.
+    Each makes its choices on the validation images: do not choose by these test scores.
     """
     given = parse(adjust.__doc__, {"run": RUN, "--trust": OWN}, "adjust")
     config = compose_with(given.overrides, name="adjust")
@@ -99,10 +99,10 @@ def prepare(image: Image.Image, shape: Sequence[int], config: Mapping[str, Any])
 
 
 def predict() -> None:
-    """Print the class and its probability that a trained run gives to images.
+    """Print the class that a trained run gives each image, and its probability.
 
-    They are brought to the run's colours and size. Those for MNIST become white on black, and
-    other sizes than 28 × 28 are centred by mass as its own were.
+    They are brought to the run's colours and size. Dark on light is inverted where the data set is
+    white on black; for MNIST, other sizes than 28 × 28 are centred by mass.
     """
     files = "PNG, JPEG and others, .npy of (H, W), (H, W, C) or (N, ...), or folders of them"
     images = {"nargs": "+", "type": Path, "metavar": "IMAGES", "help": files}

@@ -239,7 +239,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"keep": len}, r"keep: .*'int'"),
     ({"val_fraction": 0.001}, r"val_fraction: holds out no image$"),
     ({"augment": partial(crop_flip, padding=-1, flip=True)}, r"augment: "),
-    ({"val_per_label": 100}, r"keep: .* 0 images of label 0 that data\.val_per_label leaves"),
+    ({"val_per_label": 100}, r"keep: .* 0 images of label 0 that data\.val_\* leaves"),
     ({"source": partial(read_torchvision, name="Nist")}, r"source: .* no attribute 'Nist'"),
     ({"sampler": lambda labels: labels}, r"sampler: .*unexpected keyword argument 'generator'"),
     ({"transforms": [v2.Resize(5)]}, r"transforms: must keep an image .*, got \(1, 5, 5\) "),

@@ -108,7 +108,7 @@ def test_a_stopped_command_leaves_no_worker_resumes_and_ends_alike(
 ) -> None:
     given = [*words, *launcher, f"runs_dir={tmp_path / 'stopped'}"]
     process = start(name, *given)
-    assert process.stdout and re.match("2 jobs, in|0 of 4 runs done", process.stdout.readline())
+    assert process.stdout and re.match("2 jobs, in|0 of 4 runs ended", process.stdout.readline())
     time.sleep(0.5)  # workers start
     os.killpg(process.pid, signal.SIGINT)
     _, errors = finish(process, code=1)

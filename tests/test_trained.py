@@ -37,7 +37,7 @@ def test_a_model_is_adjusted_and_is_loaded_without_its_images(
 ) -> None:
     lines = command(adjust, cnn, "posthoc.crt.steps=3", "posthoc.mislas.steps=3").splitlines()
     assert lines[1].split() == ["all", "0-4", "5-9", "NLL", "ECE", "val"]
-    assert lines[2].startswith("as trained") and lines[5].startswith("tau_normalized_no_bias, τ=")
+    assert lines[2].startswith("as trained") and lines[5].startswith("tau_normalized_bias, τ=")
     warmed = fitted(tmp_path, "model=cnn", *ADAM, "posthoc=temperature")[0].path
     with pytest.raises(ConfigError, match="must be a run without a posthoc"):
         command(adjust, warmed)

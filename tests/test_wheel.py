@@ -66,7 +66,7 @@ def test_a_study_of_a_users_own_conf_and_its_report(shell: Shell, tmp_path: Path
     given += ["study.extensions=[]", "study.seeds=[0,1]", f"study.overrides=[{short}]"]
     done = shell(["mnist-imbalance", "study", *given], cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "2 of 2 runs done" in done.stdout
+    assert "2 of 2 runs ended" in done.stdout
     report = tmp_path / "runs" / "report" / "report.md"
     assert "smooth" in report.read_text()
     report.unlink()

@@ -56,7 +56,7 @@ def kept_counts(keep: Profile, minority: Sequence[int], available: list[int]) ->
         counts = [round(part * images) for part, images in zip(keep, available, strict=True)]
     for label, (count, images) in enumerate(zip(counts, available, strict=True)):
         if not isinstance(count, int) or not 1 <= count <= images:
-            left = f"{images} images of label {label} that data.val_per_label leaves"
+            left = f"{images} images of label {label} that data.val_* leaves"
             raise ConfigError(f"data.keep: must keep 1 to all of the {left}, not {count}")
     return counts
 

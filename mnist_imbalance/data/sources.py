@@ -150,7 +150,7 @@ def read_npz(dir: Path, file: str, groups: Sequence[str] = ()) -> Images:
     try:
         arrays = dict(numpy.load(dir / file))  # refuses arrays of Python objects
     except Exception as error:
-        raise ConfigError(f"data.dir: {dir / file} is no npz file of numbers") from error
+        raise ConfigError(f"data.dir: no npz file of numbers at {dir / file}") from error
 
     def array(name: str, image: bool = False) -> Tensor:
         if name not in arrays:

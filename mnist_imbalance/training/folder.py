@@ -98,7 +98,7 @@ class RunFolder:
         try:
             state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # torch.load fails in many ways
-            problem = "damaged" if file.exists() else "missing"
+            problem = "damaged" if file.exists() else "missing (best: callbacks=checkpoint_best)"
             raise ConfigError(f"runs_dir: {file} is {problem}; {again}") from error
         if "history" not in state:
             raise ConfigError(f"runs_dir: {file} is of another program; {again}")
