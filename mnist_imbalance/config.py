@@ -164,10 +164,7 @@ def targets_of(values: Any) -> Iterator[str]:
 
 
 def refuse_strangers(values: Any, trust: Sequence[str] = ()) -> None:
-    """Refuse values of a file that would call more than the parts of a run.
-
-    These are this package's own and the classes below; ``trust`` names other packages.
-    """
+    """Refuse values of a file that call more than parts of a run, or of packages to ``trust``."""
     import torch  # slow to import, as are these
     from lightning.pytorch import Callback, LightningDataModule, Trainer
     from lightning.pytorch.loggers import Logger

@@ -207,7 +207,7 @@ def test_a_checkpoint_that_cannot_be_resumed_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^runs_dir: .*last\.ckpt is damaged; "):
         fitted(tmp_path, TWO)
     folder.last_checkpoint.unlink()
-    with pytest.raises(ConfigError, match=r"^runs_dir: .*last\.ckpt is missing; "):
+    with pytest.raises(ConfigError, match=r"^runs_dir: .*last\.ckpt is missing"):
         folder.checkpoint()
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from mnist_imbalance.config import build_part, inject
+from mnist_imbalance.config import build_part, inject, refuse_strangers
 from mnist_imbalance.data.sources import Batch
 from mnist_imbalance.errors import ConfigError, naming
 from mnist_imbalance.records.result import Groups, Scores
@@ -75,8 +75,7 @@ def score(metric: Metric, logits: Tensor, labels: Tensor) -> float | None:
 class Classifier(lightning.LightningModule):
     """Any model with any loss: images (N, C, H, W) → logits (N, K) → loss.
 
-    A part is an object, or its config with ``_target_`` as in ``conf/``. Configs are saved as
-    hyperparameters for ``load_from_checkpoint``, which calls them: load files that you trust.
+    A part is an object, or its config with ``_target_``, which is saved as a hyperparameter.
 
     Args:
         model: Maps images to logits.
@@ -86,6 +85,7 @@ class Classifier(lightning.LightningModule):
         mix: Maps a training batch to a mixed one, see `methods.mixes`.
         metrics: More scores, each from a split's logits (N, K) and labels (N,), by name.
         groups: The labels of each group whose accuracy is logged.
+        trust: Packages, beside this one and PyTorch's, that configs may call; None is all.
 
     Attributes:
         scores, predictions: Of the last whole pass over "train" (before each step), "val", "test".
@@ -101,6 +101,7 @@ class Classifier(lightning.LightningModule):
         mix: Callable[..., Any] | Part | None = None,
         metrics: Mapping[str, Metric | Part] | None = None,
         groups: Groups | None = None,
+        trust: Sequence[str] | None = (),
     ) -> None:
         super().__init__()
         for name in metrics or ():
@@ -112,6 +113,8 @@ class Classifier(lightning.LightningModule):
         self.groups: Groups = {name: list(labels) for name, labels in (groups or {}).items()}
         if all(isinstance(metric, Mapping) for metric in (metrics or {}).values()):
             configs["metrics"] = dict(metrics or {})
+        if trust is not None:  # as a checkpoint's would be
+            refuse_strangers(configs, trust)
         self.save_hyperparameters(configs | {"groups": self.groups}, logger=False)
         self.model: nn.Module = build_part(model, "model", nn.Module)
         self.loss: nn.Module = build_part(loss or nn.CrossEntropyLoss(), "loss", nn.Module)

@@ -72,13 +72,14 @@ def build_parts(config: DictConfig, data: MNISTData | None = None) -> Parts:
     data = data or build(config, "data", kind=MNISTData)
     data.setup()
     lightning.seed_everything(config.seed, verbose=False)
-    names = ("num_classes", "image_shape", "class_counts", "minority")
+    names = "num_classes", "image_shape", "class_counts", "minority"
     known = {name: getattr(data, name) for name in names}
     parts = {"model": (model := part_of(config, "model", known))}
     known |= {"head": None} | {key: model[key] for key in ("head", "scale") if key in model}
-    groups = ("loss", "optimizer", "scheduler", "mix")
-    parts |= {group: part_of(config, group, known) for group in groups if config.get(group)}
-    classifier = Classifier(**parts, metrics=parts_of(config, "metrics", known), groups=data.groups)
+    named = ("loss", "optimizer", "scheduler", "mix")
+    parts |= {group: part_of(config, group, known) for group in named if config.get(group)}
+    parts |= {"metrics": parts_of(config, "metrics", known), "groups": data.groups}
+    classifier = Classifier(**parts, trust=None)
     classifier.try_out(data.image_shape)
     posthoc = None
     if config.get("posthoc"):
@@ -93,8 +94,7 @@ def build_parts(config: DictConfig, data: MNISTData | None = None) -> Parts:
 
 def check_parts(runs: Iterable[DictConfig]) -> dict[str, str]:
     """Try out the parts of runs to come; return the checksums of images, by `source_of`."""
-    known: dict[str, MNISTData] = {}
-    checksums = {}
+    known, checksums = dict[str, MNISTData](), dict[str, str]()
     for config in runs:
         configs.check(config)
         key = OmegaConf.to_yaml(config.data, resolve=True)
@@ -159,7 +159,7 @@ def build_loggers(config: DictConfig, folder: RunFolder, epochs_done: int) -> li
     os.environ.setdefault("WANDB_SILENT", "true")
     name = os.path.relpath(folder.path, config.runs_dir)
     known = {"save_dir": str(folder.path), "name": name, "run_name": name}
-    parts = parts_of(config, "logger", known | {"purge_step": epochs_done})
+    parts = parts_of(config, "logger", known | {"purge_step": epochs_done or None})
     loggers = {key: build_part(part, f"logger.{key}", Logger) for key, part in parts.items()}
     if "mlflow" in loggers:  # of two processes, one makes the store and the experiment
         with FileLock(Path(config.runs_dir, ".mlflow.lock")), naming("logger.mlflow"):
@@ -351,9 +351,9 @@ def load_run(folder: str | Path, checkpoint: str | None = None, trust: Sequence[
     config = identity.to_current(place.config())
     state = place.checkpoint(checkpoint or config.trainer.get("test_with", "last"))
     parts = identity.rename(state["hyper_parameters"], identity.TODAY)
-    configs.refuse_strangers([OmegaConf.to_container(config, resolve=True), parts], trust)
+    configs.refuse_strangers(OmegaConf.to_container(config, resolve=True), trust)
     with naming(f"run: {folder}"):
-        classifier = Classifier(**parts)
+        classifier = Classifier(**parts, trust=trust)
         classifier.load_state_dict(state["state_dict"])
     posthoc = build(config, "posthoc", {"seed": config.seed}, Callable) if config.posthoc else None
     run = Parts(config, build(config, "data", kind=MNISTData), classifier, posthoc, result)
