@@ -103,7 +103,7 @@ def test_a_study_that_loses_a_node(nodes: Nodes, tmp_path: Path, undisturbed: Ro
     nodes.input.write("\n")  # kills the second node
     nodes.input.flush()
     shown, errors = finish(command)
-    assert "4 of 4 done: " in shown and not errors
+    assert "4 of 4 done, val " in shown and not errors
     begun_at = sorted(seen[0] for _, seen in nodes.attempts())
     assert begun_at[:4] == [0, 0, 0, 0] and begun_at[4] > 3 and len(begun_at) == 5
     assert records(tmp_path) == undisturbed
@@ -113,7 +113,7 @@ def test_a_sweep_with_ray_on_this_machine_alone(tmp_path: Path) -> None:
     ray = ["hydra/launcher=ray", "hydra.launcher.side_by_side=2"]
     sweep = ["-m", *ray, *LONG, "trainer.max_epochs=1", "seed=0,1,2"]
     shown, errors = finish(start("train", *sweep, place=tmp_path))
-    assert "3 of 3 done: seed=" in shown and not errors
+    assert "3 of 3 done, val " in shown and not errors
     found, _ = read([tmp_path])
     assert {*found.seed[found.device.str.endswith(", 2 runs side by side")]} == {0, 1}
     assert len(found) == 3
@@ -220,6 +220,6 @@ def test_a_job_of_several_runs_that_is_cancelled(tmp_path: Path, undisturbed: Ro
     _, errors = finish(command, 1)
     assert errors[0] == "error: 2 of 4 jobs failed"
     shown, errors = finish(start("train", *sweep, place=tmp_path))
-    assert "mean ± half of its 95 % interval" in shown and not errors
+    assert "± half a 95 % interval" in shown and not errors
     for one, other in zip(records(tmp_path), undisturbed, strict=True):  # equal but for rounding
         assert float(one["val_loss"]) == pytest.approx(float(other["val_loss"]), rel=1e-3)
