@@ -12,7 +12,7 @@ COMMANDS = {
     "report": "report.__main__.main",
     "counts": "__main__.counts",
     "records": "records.__main__.main",
-    **{name: f"trained.{name}" for name in ("adjust", "predict", "export", "replay")},
+    **{name: f"report.trained.{name}" for name in ("adjust", "predict", "export", "replay")},
 }
 
 

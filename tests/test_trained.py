@@ -18,7 +18,7 @@ from mnist_imbalance.errors import ConfigError
 from mnist_imbalance.records.identity import hash_config, restore, result_config
 from mnist_imbalance.records.result import read_predictions
 from mnist_imbalance.records.table import read
-from mnist_imbalance.trained import adjust, export, predict, prepare, replay
+from mnist_imbalance.report.trained import adjust, export, predict, prepare, replay
 
 ADAM = ("optimizer=adam", "trainer.max_epochs=2", "callbacks=checkpoint_best")
 REPLAYED = (

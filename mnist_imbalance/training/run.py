@@ -247,9 +247,7 @@ def train_and_score(
         fit(parts, trainer, timer, folder if epochs_done else None)
         steps = trainer.global_step
     if config.trainer.test_with == "best":
-        best = (parent or folder).last_checkpoint.with_stem("best")
-        state = torch.load(best, map_location="cpu", weights_only=True)
-        classifier.load_state_dict(state["state_dict"])
+        classifier.load_state_dict((parent or folder).checkpoint("best")["state_dict"])
     trainer.loggers = []  # their curves show training
     if trainer.progress_bar_callback:
         trainer.progress_bar_callback.disable()
